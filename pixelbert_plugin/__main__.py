@@ -1,0 +1,7 @@
+"""`python -m pixelbert_plugin` is `pixelbert-run`."""
+
+import sys
+
+from pixelbert_plugin.cli import main
+
+sys.exit(main())

@@ -1,0 +1,150 @@
+"""Text encoder: BERT's embeddings and the transformer that words and pixels share, from transformers' BertModel.
+
+B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → BLD; `forward`: hidden_BSD, mask_BS → BSD.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError
+
+ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+PATH = "text_encoder.params"
+
+
+@dataclass(kw_only=True)
+class BertConfig:
+    weights: str | None = None  # a BERT-architecture checkpoint: hub name (bert-base-uncased) or local folder. None: random
+    hidden_size: int | None = None  # D. None: that of weights, else 768 (BERT-base, paper)
+    num_hidden_layers: int | None = None  # layers. None: that of weights, else 12
+    num_attention_heads: int | None = None  # heads. None: that of weights, else 12
+    intermediate_size: int | None = None  # width of the feed-forward part. None: that of weights, else 3072
+    max_position_embeddings: int | None = None  # longest text in tokens. None: that of weights, else 512
+    dropout: float = 0.1  # probability, after embeddings and sub-layers (BERT's)
+    attention_dropout: float = 0.1  # probability, on attention weights (BERT's)
+    initializer_range: float = 0.02  # std of random weights; BERT's suits D = 768, a narrow D learns with about D^-0.5
+
+
+@registry.register_encoder("bert")
+class BertTextEncoder(nn.Module):
+    """transformers' BertModel: word and position embeddings, and one encoder over words and pixels (SDPA attention)."""
+
+    Config = BertConfig
+
+    def __init__(self, config: BertConfig, vocab_size: int, pad_token_id: int = 0):
+        super().__init__()
+        import transformers
+
+        sizes = {field.name: getattr(config, field.name) for field in fields(config) if field.type == int | None}
+        chosen = {name: value for name, value in sizes.items() if value is not None}
+        dropout = {
+            "hidden_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": config.attention_dropout,
+            "attn_implementation": "sdpa",
+        }
+        if config.weights is None:
+            architecture = transformers.BertConfig(
+                vocab_size=vocab_size,
+                pad_token_id=pad_token_id,
+                initializer_range=config.initializer_range,
+                **{**ARCHITECTURE, **chosen},
+                **dropout,
+            )
+            if architecture.hidden_size % architecture.num_attention_heads:
+                raise ConfigError(
+                    f"{PATH}.num_attention_heads",
+                    f"{architecture.num_attention_heads} does not divide hidden_size {architecture.hidden_size}",
+                )
+            self.bert = transformers.BertModel(architecture, add_pooling_layer=False)
+        else:
+            self.bert = _load(config.weights, chosen, vocab_size, dropout)
+        self.hidden_size: int = self.bert.config.hidden_size
+        self.initializer_range: float = self.bert.config.initializer_range
+
+    @property
+    def word_embeddings(self) -> nn.Parameter:
+        """V D, shared with the masked-language head."""
+        return self.bert.embeddings.word_embeddings.weight
+
+    def embed(self, input_ids_BL: Tensor) -> Tensor:
+        """Word + position embedding, layer norm, dropout. Token type 0 throughout: the paper omits s_w."""
+        longest = self.bert.config.max_position_embeddings
+        if input_ids_BL.shape[1] > longest:
+            raise UserError(
+                f"processors.text.params.max_length: a text of {input_ids_BL.shape[1]} tokens is longer than the "
+                f"{longest} positions of the text encoder; lower max_length or raise max_position_embeddings"
+            )
+        return self.bert.embeddings(input_ids=input_ids_BL)
+
+    def forward(
+        self, hidden_BSD: Tensor, mask_BS: Tensor, return_attentions: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Run the transformer; positions where mask_BS is False are not attended to."""
+        bias_B11S = torch.zeros_like(mask_BS, dtype=hidden_BSD.dtype)[:, None, None]
+        bias_B11S = bias_B11S.masked_fill(~mask_BS[:, None, None], torch.finfo(hidden_BSD.dtype).min)
+        if not return_attentions:
+            return self.bert.encoder(hidden_BSD, attention_mask=bias_B11S).last_hidden_state, None
+        with self._recorded_attentions() as attentions:
+            hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=bias_B11S).last_hidden_state
+        return hidden_BSD, tuple(attentions)
+
+    @contextmanager
+    def _recorded_attentions(self):
+        """Attention weights of each layer, B heads S S: SDPA never forms them, so attend eagerly for this call."""
+        attentions: list[Tensor] = []
+        implementation = self.bert.config._attn_implementation
+        hooks = [
+            layer.attention.self.register_forward_hook(lambda _module, _inputs, output: attentions.append(output[1]))
+            for layer in self.bert.encoder.layer
+        ]
+        self.bert.config._attn_implementation = "eager"
+        try:
+            yield attentions
+        finally:
+            self.bert.config._attn_implementation = implementation
+            for hook in hooks:
+                hook.remove()
+
+
+def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) -> nn.Module:
+    """A pre-trained BertModel; names that do not fit are logged."""
+    import transformers
+
+    from pixelbert_plugin.weights import report_names
+
+    try:
+        architecture = transformers.BertConfig.from_pretrained(weights)
+        if architecture.model_type != "bert":
+            raise ConfigError(f"{PATH}.weights", f"{weights!r} is a {architecture.model_type} checkpoint, not BERT's")
+        for name, value in chosen.items():
+            if getattr(architecture, name) != value:
+                raise ConfigError(
+                    f"{PATH}.{name}", f"{value}, but {weights!r} has {getattr(architecture, name)}; leave it out"
+                )
+        bert, info = transformers.BertModel.from_pretrained(
+            weights, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32, **dropout
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{PATH}.weights={weights!r}: not a folder or hub name that can be read here "
+            f"({str(error).splitlines()[0]}); without network give the folder of a downloaded checkpoint"
+        ) from error
+    if bert.config.vocab_size != vocab_size:
+        raise UserError(
+            f"processors.text: its vocabulary has {vocab_size} entries, but {weights!r} has {bert.config.vocab_size}; "
+            f"set processors.text.params.vocabulary={weights}"
+        )
+    report_names(
+        f"text_encoder weights {weights}",
+        {
+            "left as initialised, not in the file": sorted(info["missing_keys"]),
+            "in the file but not in the model": sorted(info["unexpected_keys"]),
+            "of another shape, not loaded": sorted(map(str, info["mismatched_keys"])),
+        },
+    )
+    return bert

@@ -1,0 +1,105 @@
+"""Batch norms that make padding invisible. I images, C channels, h w resolution.
+
+In a zero-padded batch a convolution near an image's edge must see zeros beyond it, as it would for the image alone.
+Batch norm's bias breaks that. These norms put the zeros back, and in training leave padding out of the batch
+statistics. In torchvision's ResNets every spatial convolution reads what a norm has written (through ReLU, addition
+and, once, the stem's max pooling, which the encoder masks), so masking here is masking before every spatial operation.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+
+class ValidArea:
+    """The images' own areas at every resolution of a ResNet: after each stride of 2, ⌈size / 2⌉ (kernel 2p + 1)."""
+
+    def __init__(self):
+        self._sizes_I2: Tensor | None = None
+        self._masks: dict[tuple[int, int], Tensor] = {}
+
+    def set(self, sizes_I2: Tensor, padded: tuple[int, int], device: torch.device) -> None:
+        """Start a batch of images of these heights and widths (on the CPU: no device sync), padded to `padded`."""
+        self._sizes_I2 = sizes_I2 if bool((sizes_I2 != torch.tensor(padded)).any()) else None
+        self._device = device
+        self._masks = {} if self._sizes_I2 is None else {padded: self._mask(sizes_I2, padded)}
+
+    def mask(self, resolution: tuple[int, int]) -> Tensor | None:
+        """I 1 h w bool, True inside the images; None where nothing is padded."""
+        if self._sizes_I2 is None:
+            return None
+        while resolution not in self._masks:
+            height, width = min(self._masks)
+            if (height, width) == (1, 1):
+                raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
+            self._sizes_I2 = (self._sizes_I2 + 1) // 2
+            halved = ((height + 1) // 2, (width + 1) // 2)
+            self._masks[halved] = self._mask(self._sizes_I2, halved)
+        return self._masks[resolution]
+
+    def _mask(self, sizes_I2: Tensor, resolution: tuple[int, int]) -> Tensor:
+        inside = inside_mask(sizes_I2, resolution)
+        return inside[:, None].to(self._device, non_blocking=True)
+
+    def clear(self, values: Tensor) -> Tensor:
+        """`values` I C h w with zeros at padding."""
+        mask = self.mask(tuple(values.shape[-2:]))
+        return values if mask is None else values * mask
+
+
+def inside_mask(sizes_I2: Tensor, resolution: tuple[int, int]) -> Tensor:
+    """I h w bool, True at the first sizes_I2[:, 0] rows and sizes_I2[:, 1] columns."""
+    rows = torch.arange(resolution[0], device=sizes_I2.device) < sizes_I2[:, :1]
+    columns = torch.arange(resolution[1], device=sizes_I2.device) < sizes_I2[:, 1:]
+    return rows[:, :, None] & columns[:, None, :]
+
+
+class MaskedBatchNorm2d(nn.BatchNorm2d):
+    """Trainable batch norm over the images' own pixels."""
+
+    def __init__(self, channels: int, area: ValidArea):
+        super().__init__(channels)
+        self.area = area
+
+    def forward(self, values: Tensor) -> Tensor:
+        mask = self.area.mask(tuple(values.shape[-2:]))
+        if mask is None or not self.training:
+            return self.area.clear(super().forward(values))
+        # float32 sums: under autocast the activations are bfloat16
+        weights = mask.to(torch.float32)
+        count = weights.sum()
+        mean_C = (values.float() * weights).sum((0, 2, 3)) / count
+        centred = values.float() - mean_C[:, None, None]
+        variance_C = (centred.square() * weights).sum((0, 2, 3)) / count
+        with torch.no_grad():  # the running variance is unbiased, as torch's own
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), self.momentum)
+            unbiased = variance_C * count / (count - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        return ((centred * scale_C[:, None, None] + self.bias[:, None, None]) * weights).to(values.dtype)
+
+
+class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):
+    """Batch norm with fixed statistics, scale and bias (detection's habit for small batches)."""
+
+    def __init__(self, channels: int, area: ValidArea):
+        super().__init__(channels)
+        self.area = area
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.area.clear(super().forward(values))
+
+
+class MaskedSyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over all processes (CUDA only). Its statistics count padding as zeros; bucket by size to have little."""
+
+    def __init__(self, channels: int, area: ValidArea):
+        super().__init__(channels)
+        self.area = area
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.area.clear(super().forward(values))
+
+
+NORMS = {"trainable": MaskedBatchNorm2d, "frozen": MaskedFrozenBatchNorm2d, "sync": MaskedSyncBatchNorm}

@@ -1,0 +1,35 @@
+"""The errors that end a run on purpose, each with its exit status (see the README's table)."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class RunError(Exception):
+    """A run that ends with one line on stderr and `exit_status`; `--debug` shows the traceback."""
+
+    exit_status = 1
+
+
+class UserError(RunError):
+    """The user's input is wrong. The message gives the path or key, the value and the remedy, in one line."""
+
+    exit_status = 2
+
+
+class NonFiniteLossError(RunError):
+    """The loss became NaN or infinite; the message names the update and the samples of the batch."""
+
+    exit_status = 3
+
+
+@contextmanager
+def writing(path: Path, key: str = "env.save_dir"):
+    """Turn a failure to write below `path` (full disk, no permission) into one line that names the config key."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{path}: cannot be written ({reason}); free space or choose another folder with {key}=PATH. "
+            "Checkpoints saved before stay whole."
+        ) from error

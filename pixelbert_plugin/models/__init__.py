@@ -1,0 +1,5 @@
+"""Models."""
+
+from pixelbert_plugin.models import pixelbert
+
+__all__ = ["pixelbert"]

@@ -1,0 +1,70 @@
+"""Heads on the transformer's output. Q sequences, D hidden size, V vocabulary.
+
+A task names the heads it needs and their number of outputs; they live in the model, so that checkpoints hold them.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AnswerHead(nn.Module):
+    """VQA: an MLP on [CLS] over the answers (paper, section 4.1). in: QD; out: Q answers."""
+
+    def __init__(self, hidden_size: int, num_outputs: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(hidden_size, 2 * hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(2 * hidden_size),
+            nn.Linear(2 * hidden_size, num_outputs),
+        )
+
+    def forward(self, cls_QD: Tensor) -> Tensor:
+        return self.layers(cls_QD)
+
+
+class MaskedLanguageHead(nn.Module):
+    """MLM: BERT's transform, then the word embeddings as output weights (Devlin et al. 2019). in: MD, at M masked words."""
+
+    def __init__(self, hidden_size: int, num_outputs: int):
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size))
+        self.bias = nn.Parameter(Tensor(num_outputs).zero_())
+
+    def forward(self, words_MD: Tensor, word_embeddings_VD: Tensor) -> Tensor:
+        return F.linear(self.transform(words_MD), word_embeddings_VD, self.bias)
+
+
+class MatchingHead(nn.Module):
+    """ITM: does this text belong to this image? (paper, section 3.3.2). in: QD; out: Q 2, second logit for a true pair."""
+
+    def __init__(self, hidden_size: int, num_outputs: int = 2):
+        super().__init__()
+        self.classifier = nn.Linear(hidden_size, num_outputs)
+
+    def forward(self, cls_QD: Tensor) -> Tensor:
+        return self.classifier(cls_QD)
+
+
+class PairHead(nn.Module):
+    """NLVR2 "pair": the [CLS] vectors of one statement with each of two images, concatenated. in: 2B D; out: B 2."""
+
+    def __init__(self, hidden_size: int, num_outputs: int = 2):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * hidden_size, hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, num_outputs),
+        )
+
+    def forward(self, cls_QD: Tensor) -> Tensor:
+        return self.layers(cls_QD.reshape(cls_QD.shape[0] // 2, -1))
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "answers": AnswerHead,
+    "mlm": MaskedLanguageHead,
+    "itm": MatchingHead,
+    "pair": PairHead,
+}

