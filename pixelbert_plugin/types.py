@@ -31,7 +31,6 @@ class Batch:
     """A micro-batch on its way to the model."""
 
     sample_ids: list[int | str]  # B
-    dataset: str  # registered name of the data set
     input_ids: Tensor  # B L int64, [CLS] … [SEP] then padding
     text_mask: Tensor  # B L bool, True at tokens
     images: list[Tensor] | Tensor  # from workers: I × (3 h w) uint8; on the device: I 3 H W float, padded with 0
@@ -41,6 +40,8 @@ class Batch:
     weights: Tensor  # B float32, 1, or 0 for a pair whose image could not be read and was skipped
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
     samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures
+    num_truncated: int = 0  # texts cut to the tokenizer's max_length
+    bad_images: list[str] = field(default_factory=list)  # why images were skipped, one line each
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -62,9 +62,21 @@ class PairHead(nn.Module):
         return self.layers(cls_QD.reshape(cls_QD.shape[0] // 2, -1))
 
 
+class ImageAnswersHead(nn.Module):
+    """Training aid for VQA: which answers belong to an image, from the mean of the CNN's pixels. in: IC; out: I answers."""
+
+    def __init__(self, channels: int, num_outputs: int):
+        super().__init__()
+        self.classifier = nn.Linear(channels, num_outputs)
+
+    def forward(self, pixels_IPC: Tensor, mask_IP: Tensor) -> Tensor:
+        return self.classifier(pixels_IPC.sum(1) / mask_IP.sum(1, keepdim=True))  # pixels are 0 at padding
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "answers": AnswerHead,
     "mlm": MaskedLanguageHead,
     "itm": MatchingHead,
     "pair": PairHead,
+    "image_answers": ImageAnswersHead,
 }

@@ -61,7 +61,8 @@ class PixelBert(nn.Module):
         if config.position_embedding == "2d":
             self.row_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
             self.column_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
-        self.heads = nn.ModuleDict({name: HEADS[name](hidden, outputs) for name, outputs in heads.items()})
+        widths = {"image_answers": self.image_encoder.out_channels}
+        self.heads = nn.ModuleDict({name: HEADS[name](widths.get(name, hidden), size) for name, size in heads.items()})
         for module in (self.projection, *self.heads.modules()):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)
@@ -82,7 +83,7 @@ class PixelBert(nn.Module):
 
         words = batch.input_ids.shape[1]
         return ModelOutput(
-            logits=self._apply_heads(hidden_QSD[:, :words], batch),
+            logits=self._apply_heads(hidden_QSD[:, :words], features, batch),
             text=hidden_QSD[:, :words],
             pixels=hidden_QSD[:, words:],
             pixel_mask=mask_QS[:, words:],
@@ -119,13 +120,15 @@ class PixelBert(nn.Module):
         columns = grid[1]
         return self.row_embedding[positions_IK // columns] + self.column_embedding[positions_IK % columns]
 
-    def _apply_heads(self, words_QLD: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _apply_heads(self, words_QLD: Tensor, features: PixelFeatures, batch: Batch) -> dict[str, Tensor]:
         """Each head's logits; the masked-language head only at the words that `targets["mlm"]` asks for (≠ -100)."""
         cls_QD = words_QLD[:, 0]
         logits = {}
         for name, head in self.heads.items():
             if name == "mlm":
                 logits[name] = head(words_QLD[batch.targets["mlm"] != -100], self.text_encoder.word_embeddings)
+            elif name == "image_answers":
+                logits[name] = head(features.pixels, features.mask)
             else:
                 logits[name] = head(cls_QD)
         return logits

@@ -1,0 +1,148 @@
+"""Every part of a run, built from its configuration; `run.py` puts them together."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.reader import BatchReader
+from pixelbert_plugin.engine.checkpoint import Checkpoints
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.tasks.base import Task
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device of this process; threads of the CPU as configured."""
+    if config.training.num_threads is not None:
+        torch.set_num_threads(config.training.num_threads)
+    name = config.training.device
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device", "'cuda', but torch sees no CUDA device; use auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_plan(config: RunConfig) -> None:
+    """Refuse contradictions between options before any work."""
+    training, paths = config.training, config.checkpoint
+    if "train" in config.splits():
+        if training.max_updates is None and training.max_epochs is None:
+            raise ConfigError("training.max_updates", "is not set, and neither is training.max_epochs; set one")
+        if paths.resume and config.env.overwrite:
+            raise ConfigError("env.overwrite", "contradicts checkpoint.resume=true; set one of the two")
+        if training.early_stop.enabled and "val" not in config.splits():
+            raise ConfigError("training.early_stop.enabled", "needs val in run_type (train_val), to have a criterion")
+        if paths.resume_file and not paths.resume:
+            raise ConfigError("checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained")
+    elif paths.resume:
+        raise ConfigError("checkpoint.resume", "is for training; run_type has no train in it")
+
+
+def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path | None, str]:
+    """The checkpoint that the run starts from, or evaluates, and the config key that named it."""
+    paths = config.checkpoint
+    if paths.resume_file is not None:
+        return Path(paths.resume_file), "checkpoint.resume_file"
+    if "train" not in config.splits():
+        if paths.pretrained is not None:
+            return Path(paths.pretrained), "checkpoint.pretrained"
+        start = checkpoints.best() or checkpoints.newest()
+        if start is None:
+            raise UserError(
+                f"env.save_dir={config.env.save_dir!r}: holds no checkpoint to evaluate; train first, or name one with "
+                "checkpoint.resume_file=FOLDER"
+            )
+        return start, "env.save_dir"
+    if paths.resume and (newest := checkpoints.newest()) is not None:
+        return newest, "checkpoint.resume"
+    return (Path(paths.pretrained), "checkpoint.pretrained") if paths.pretrained else (None, "")
+
+
+def build_builders(config: RunConfig) -> dict[str, Builder]:
+    data_dir = Path(config.env.data_dir)
+    return {
+        name: registry.build("builder", name, config.dataset_config.get(name), f"dataset_config.{name}", data_dir=data_dir)
+        for name in config.datasets
+    }
+
+
+def build_task(
+    config: RunConfig, builders: dict[str, Builder], data: dict[str, Mixture], content: dict[str, Any] | None
+) -> tuple[Task, dict[str, Any]]:
+    """The task and its processors, their vocabularies taken from the checkpoint's `content` or fitted to the data."""
+    task_class = registry.get("task", config.task, "task")
+    processors = {
+        name: registry.build_component("processor", getattr(config.processors, name), f"processors.{name}.params")
+        for name in task_class.processors
+    }
+    saved = (content or {}).get("processors", {})
+    is_same_run = config.checkpoint.pretrained is None or "train" not in config.splits()
+    if "text" in saved:  # its word embeddings belong to its vocabulary
+        processors["text"].load_state_dict(saved["text"])
+    if "answers" in saved and is_same_run:  # a fine-tuning counts its own answers
+        processors["answers"].load_state_dict(saved["answers"])
+
+    def samples(split: str):
+        return data[split] if split in data else Mixture.build(builders, split)
+
+    if processors["text"].needs_fit:
+        processors["text"].fit(sample.text for sample in samples("train"))
+    if "answers" in processors and processors["answers"].needs_fit:
+        counted = config.processors.answers.params["splits"]
+        processors["answers"].fit(
+            sample.answer for split in counted for sample in samples(split) if sample.answer is not None
+        )
+    task = registry.build("task", config.task, config.task_config.get(config.task), f"task_config.{config.task}",
+                          processors=processors)  # fmt: skip
+    return task, processors
+
+
+def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(config.training.seed)
+    return registry.build(
+        "model",
+        config.model,
+        config.model_config.get(config.model),
+        f"model_config.{config.model}",
+        vocab_size=processors["text"].vocab_size,
+        pad_token_id=processors["text"].pad_token_id,
+        heads=task.heads(),
+    )
+
+
+def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.optim.Optimizer]:
+    """One optimizer for each of the model's parameter groups. Raises ConfigError where the config has others."""
+    groups = model.parameter_groups()
+    for name in config.optimizer:
+        if name not in groups:
+            raise ConfigError(f"optimizer.{name}", f"{config.model} has no such parameter group (it has {', '.join(groups)})")
+    for name in groups:
+        if name not in config.optimizer:
+            raise ConfigError(f"optimizer.{name}", "is not set; every parameter group needs an optimizer, such as {type: adamw}")
+    return {
+        name: registry.build_component("optimizer", config.optimizer[name], f"optimizer.{name}.params", named_parameters=group)
+        for name, group in groups.items()
+        if any(parameter.requires_grad for _, parameter in group)
+    }
+
+
+def build_loader(
+    config: RunConfig, mixture: Mixture, task: Task, processors: dict[str, Any], device: torch.device
+) -> Loader:
+    training = config.training
+    reader = BatchReader(mixture, processors["text"], processors["image"], task.targets, training.seed)
+    return Loader(reader, processors["image"], device, training.num_workers, training.bucket_by_size)
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint was made with."""
+    packages = ("pixelbert_plugin", "torch", "torchvision", "transformers", "tokenizers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

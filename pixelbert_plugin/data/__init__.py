@@ -1,0 +1,1 @@
+"""From official files to batches on the device: builders, order, reader, collate, loader."""

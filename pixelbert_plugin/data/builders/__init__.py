@@ -1,0 +1,5 @@
+"""Builders: official files → samples by split."""
+
+from pixelbert_plugin.data.builders import vqa2
+
+__all__ = ["vqa2"]

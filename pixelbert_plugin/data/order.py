@@ -1,0 +1,57 @@
+"""The order of a pass over the data: a pure function of (seed, epoch). M samples.
+
+Pairs of one image stay together in chunks of `texts_per_image`, so that the CNN runs once per chunk.
+"""
+
+import numpy as np
+
+from pixelbert_plugin.seeding import derive
+
+WINDOW_BATCHES = 64  # batches among which images of like size are brought together
+
+
+def train_order(
+    images_M: np.ndarray,
+    seed: int,
+    epoch: int,
+    texts_per_image: int | None,
+    batch_size: int,
+    sizes_M2: np.ndarray | None = None,
+) -> np.ndarray:
+    """A permutation of range(M): chunks of pairs that share an image, in random order.
+
+    `images_M` numbers each sample's image. With `sizes_M2` (height and width after resizing) the chunks within a window
+    of 64 batches are sorted by shape, so that batches hold images of like size, and the batches are then shuffled.
+    """
+    draw = np.random.Generator(np.random.PCG64(derive(seed, "order", epoch)))
+    samples = len(images_M)
+    shuffled = draw.permutation(samples)
+    by_image = shuffled[np.argsort(images_M[shuffled], kind="stable")]  # each image's texts in random order
+    images = images_M[by_image]
+    starts = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+    place_M = np.arange(samples) - np.repeat(starts, np.diff(np.r_[starts, samples]))  # 0, 1, … within the image
+    chunk_starts = place_M % texts_per_image == 0 if texts_per_image else place_M == 0
+    chunk_M = np.cumsum(chunk_starts) - 1
+    rank_of_chunk = draw.permutation(chunk_M[-1] + 1)
+    order = by_image[np.argsort(rank_of_chunk[chunk_M], kind="stable")]
+    return order if sizes_M2 is None else _bucketed(order, sizes_M2, batch_size, draw)
+
+
+def _bucketed(order: np.ndarray, sizes_M2: np.ndarray, batch_size: int, draw: np.random.Generator) -> np.ndarray:
+    window = WINDOW_BATCHES * batch_size
+    pieces = []
+    for start in range(0, len(order), window):
+        ids = order[start : start + window]
+        height, width = sizes_M2[ids].T
+        ids = ids[np.lexsort((np.arange(len(ids)), width, height))]  # stable: an image's pairs stay together
+        batches = [ids[at : at + batch_size] for at in range(0, len(ids), batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < batch_size else []  # a short batch stays last
+        pieces += [batches[index] for index in draw.permutation(len(batches))] + last
+    return np.concatenate(pieces)
+
+
+def evaluation_order(images_M: np.ndarray, sizes_M2: np.ndarray | None = None) -> np.ndarray:
+    """A fixed permutation of range(M) in which pairs of one image stand together, and images of like size."""
+    if sizes_M2 is None:
+        return np.argsort(images_M, kind="stable")
+    return np.lexsort((images_M, sizes_M2[:, 1], sizes_M2[:, 0]))

@@ -1,0 +1,168 @@
+"""What a run tells: log.jsonl, TensorBoard, a progress bar, and lines where there is no terminal."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pixelbert_plugin.errors import writing
+from pixelbert_plugin.tasks.base import Result
+
+logger = logging.getLogger(__name__)
+NUM_PICTURES = 8  # validation images shown at each evaluation
+
+
+class Events:
+    """Writes a run's events; `update` is TensorBoard's step throughout."""
+
+    def __init__(self, folder: Path, resumed_update: int, console: Console):
+        """After a resume, what was logged past `resumed_update` is dropped, so that no update stands twice."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.console = console
+        self._log = folder / "log.jsonl"
+        self._progress: Progress | None = None
+        with writing(folder):
+            kept = []
+            if resumed_update and self._log.exists():
+                kept = [line for line in _whole_lines(self._log) if json.loads(line)["update"] <= resumed_update]
+            aside = folder / ".log.jsonl"
+            aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            aside.replace(self._log)
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_update + 1)
+
+    def close(self) -> None:
+        with writing(self._log):
+            self._writer.close()
+
+    def config(self, text: str, flat: dict[str, Any]) -> None:
+        """The resolved configuration as text, and its leaves as hparams."""
+        from torch.utils.tensorboard.summary import hparams
+
+        self._writer.add_text("config", "```yaml\n" + text + "\n```", 0)
+        plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in flat.items()}
+        for summary in hparams(plain, {}):
+            self._writer.file_writer.add_summary(summary)
+
+    def train(self, record: dict[str, Any], padding: dict[str, float]) -> None:
+        """One logged update: a line in log.jsonl, scalars in TensorBoard, the progress bar or a line on the console."""
+        with writing(self._log):
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            update = record["update"]
+            for key, value in record.items():
+                if isinstance(value, dict):
+                    for name, number in value.items():
+                        self._writer.add_scalar(f"train/{key}/{name}", number, update)
+                elif key != "update":
+                    self._writer.add_scalar(f"train/{key}", value, update)
+            for name, share in padding.items():
+                self._writer.add_scalar(f"padding/{name}", share, update)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=update, shown=_describe(record))
+        else:
+            self.console.print(f"update {update}  {_describe(record)}", highlight=False)
+
+    def evaluation(self, split: str, metrics: dict[str, float], update: int) -> None:
+        with writing(self._log):
+            for name, value in metrics.items():
+                # a kind of question may have a slash ("yes/no"), which would nest the chart
+                self._writer.add_scalar(f"{split}/" + name.replace("yes/no", "yes-no"), value, update)
+            self._writer.flush()
+        shown = {name: value for name, value in metrics.items() if "[" not in name}
+        self.console.print(
+            f"{split} after update {update}: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()),
+            highlight=False,
+        )
+
+    def pictures(self, split: str, results: list[Result], update: int) -> None:
+        """Eight images with text, true and predicted answer."""
+        with writing(self._log):
+            self._writer.add_figure(f"{split}/predictions", _figure(results[:NUM_PICTURES]), update)
+
+    def bar(self, done: int, total: int) -> "Events":
+        """A progress bar on a terminal; elsewhere logged updates are printed as lines."""
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=self.console,
+            )
+            self._task = self._progress.add_task("training", total=total, completed=done, shown="")
+        return self
+
+    def __enter__(self) -> "Events":
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def advance(self, update: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=update)
+
+
+def results_table(results: dict[str, float]) -> Iterator[Table]:
+    """One table per split and data set: metrics as columns, all samples and each kind as rows."""
+    tables: dict[str, dict[str, dict[str, float]]] = {}
+    for key, value in results.items():
+        if key.count("/") < 2:
+            continue
+        split, dataset, metric = key.split("/", 2)
+        name, _, kind = metric.partition("[")
+        tables.setdefault(f"{split}/{dataset}", {}).setdefault(kind.rstrip("]") or "all", {})[name] = value
+    for title, rows in tables.items():
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        table = Table("kind", *columns, title=title)
+        for kind, row in rows.items():
+            table.add_row(kind, *(_shown(name, row[name]) if name in row else "" for name in columns))
+        yield table
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{int(value)}" if name.startswith("num_") else f"{100 * value:.2f} %"
+
+
+def _describe(record: dict[str, Any]) -> str:
+    rates = "  ".join(f"lr {name} {rate:.2e}" for name, rate in record["lr"].items())
+    speed = record["samples_per_second"]
+    return f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {rates}  {speed:.1f} samples/s"
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that end: a kill may have cut the last one."""
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _figure(results: list[Result]) -> Any:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    axes = figure.subplots(2, NUM_PICTURES // 2, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, result in zip(axes.flat, results, strict=False):
+        with Image.open(result.sample.images[0]) as image:
+            axis.imshow(image.convert("RGB"))
+        right = result.prediction == result.truth
+        axis.set_title(
+            f"{result.sample.text}\ntrue: {result.truth}   predicted: {result.prediction}",
+            fontsize=9,
+            color="black" if right or result.truth is None else "firebrick",
+            wrap=True,
+        )
+    return figure

@@ -1,0 +1,90 @@
+"""Optimizers and schedulers by name. The paper: SGD for the CNN, AdamW for the transformer, both ÷10 at two epochs."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pixelbert_plugin import registry
+
+NamedParameters = list[tuple[str, nn.Parameter]]
+
+
+@dataclass(kw_only=True)
+class SgdConfig:
+    lr: float = 1e-2  # learning rate (paper)
+    momentum: float = 0.9  # the paper names none; torchvision's ImageNet recipe
+    weight_decay: float = 5e-4  # on weights; biases and norms have none (paper)
+    nesterov: bool = False  # Nesterov's momentum
+
+
+@registry.register_optimizer("sgd")
+class Sgd(torch.optim.SGD):
+    """Stochastic gradient descent with momentum: the paper's for the CNN."""
+
+    Config = SgdConfig
+
+    def __init__(self, config: SgdConfig, named_parameters: NamedParameters):
+        groups = decay_groups(named_parameters, config.weight_decay)
+        super().__init__(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+@dataclass(kw_only=True)
+class AdamWConfig:
+    lr: float = 1e-4  # learning rate (paper)
+    weight_decay: float = 1e-2  # decoupled, on weights; biases and norms have none (paper)
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # torch's; the paper names none
+    eps: float = 1e-8  # torch's; the paper names none
+
+
+@registry.register_optimizer("adamw")
+class AdamW(torch.optim.AdamW):
+    """Adam with decoupled weight decay: the paper's for the transformer."""
+
+    Config = AdamWConfig
+
+    def __init__(self, config: AdamWConfig, named_parameters: NamedParameters):
+        groups = decay_groups(named_parameters, config.weight_decay)
+        super().__init__(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
+
+
+def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list[dict]:
+    """Two parameter groups: matrices and kernels with decay, vectors (biases, norms, s_v) without."""
+    parameters = [parameter for _, parameter in named_parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass(kw_only=True)
+class StepConfig:
+    milestones: list[float] = field(default_factory=list)  # where the rate is multiplied by gamma, in `unit`
+    unit: Literal["epochs", "updates"] = "epochs"  # unit of milestones
+    gamma: float = 0.1  # factor at each milestone (paper: ÷10)
+    warmup_updates: int = 0  # updates over which the rate rises linearly from 0; the paper names none
+
+    def __post_init__(self):
+        if sorted(self.milestones) != self.milestones:
+            raise ValueError("milestones: must ascend")
+        if self.warmup_updates < 0:
+            raise ValueError("warmup_updates: must be 0 or more")
+
+
+@registry.register_scheduler("step")
+class StepSchedule:
+    """Linear warm-up, then the rate times gamma at each milestone: a function of the position alone."""
+
+    Config = StepConfig
+
+    def __init__(self, config: StepConfig):
+        self.config = config
+
+    def __call__(self, update: int, epoch: float) -> float:
+        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes are done."""
+        passed = epoch if self.config.unit == "epochs" else update - 1
+        decay = self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
+        warmup = self.config.warmup_updates
+        return decay * (min(1.0, update / warmup) if warmup else 1.0)

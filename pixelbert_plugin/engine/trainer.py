@@ -1,0 +1,182 @@
+"""The training loop. Periodic actions are the `if` lines in `train`; there are no callbacks."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pixelbert_plugin.options import Training
+from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.engine.checkpoint import TrainState
+from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.engine.events import Events
+from pixelbert_plugin.engine.precision import Fp32
+from pixelbert_plugin.errors import NonFiniteLossError
+from pixelbert_plugin.seeding import derive
+from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.types import Batch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Everything the loop drives; `run.py` builds it."""
+
+    model: nn.Module
+    task: Task
+    loader: Loader
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedule: Callable[[int, float], float]
+    precision: Fp32
+    events: Events
+    options: Training
+    state: TrainState
+    evaluate: Callable[[], dict[str, Evaluation]]  # on the validation split, by "split/dataset"; empty without one
+    save: Callable[[TrainState], object]
+    criterion: str | None  # the metric that chooses the best checkpoint
+
+    def train(self) -> TrainState:
+        """Train to the end, from `state` on. Raises NonFiniteLossError."""
+        options, state = self.options, self.state
+        total = self.total_updates()
+        self._base_rates = {
+            name: [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
+        self.model.train()
+        self._unchecked: list[tuple[int, Tensor, list]] = []
+        updates = self._updates()
+        logged_samples, logged_seconds = state.samples, state.seconds
+        stopped = self._should_stop()
+        with self.events.bar(state.update, total):
+            while state.update < total and not stopped:
+                began = time.perf_counter()
+                micro_batches = next(updates)
+                losses, norm = self.update(micro_batches, state.update + 1, state.samples / len(self.loader))
+                state.update += 1
+                state.samples += sum(map(len, micro_batches))
+                state.seconds += time.perf_counter() - began
+                self._note_losses(losses, micro_batches)
+                is_last = state.update == total
+
+                if self._is_due(options.log_interval, is_last):
+                    self.check_finite()
+                    speed = (state.samples - logged_samples) / max(state.seconds - logged_seconds, 1e-9)
+                    self._log(losses, norm, speed, micro_batches)
+                    logged_samples, logged_seconds = state.samples, state.seconds
+                self.events.advance(state.update)
+
+                evaluated = self._is_due(options.evaluation_interval, is_last) and self._evaluate()
+                stopped = self._should_stop()
+                is_best = evaluated and state.best_update == state.update
+                if self._is_due(options.checkpoint_interval, is_last or stopped) or is_best:
+                    self.check_finite()  # never save weights that a NaN has reached
+                    state.skipped_images = dict(self.loader.bad_images)
+                    self.save(state)
+        return state
+
+    def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of every optimizer. Returns each part of the loss, averaged over the update, and the gradient norm.
+
+        Each part is the mean over all its terms in the update, however they fall into micro-batches.
+        """
+        factor = self.schedule(update, epoch)
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._base_rates[name], strict=True):
+                group["lr"] = rate * factor
+        counts = [self.task.counts(batch) for batch in micro_batches]
+        totals = {part: sum(count[part] for count in counts).clamp(min=1) for part in counts[0]}
+        losses = {part: torch.zeros((), device=total.device) for part, total in totals.items()}
+        for index, batch in enumerate(micro_batches):
+            torch.manual_seed(derive(self.options.seed, "dropout", update, index))
+            with self.precision.autocast():
+                output = self.model(batch)
+            parts = {part: value / totals[part] for part, value in self.task.loss(output, batch).items()}
+            self.precision.backward(sum(parts.values()))
+            for part, value in parts.items():
+                losses[part] += value.detach()
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norm = self.precision.step(self.optimizers.values(), parameters, self.options.max_grad_norm)
+        return losses, norm
+
+    def total_updates(self) -> int:
+        """The earlier of max_updates and max_epochs, in updates; an epoch's last update may be short."""
+        options = self.options
+        limits = [options.max_updates] if options.max_updates is not None else []
+        if options.max_epochs is not None:
+            per_epoch = math.ceil(len(self.loader) / options.batch_size)
+            whole, part = divmod(options.max_epochs, 1)
+            limits.append(int(whole) * per_epoch + math.ceil(part * len(self.loader) / options.batch_size))
+        return min(limits)
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteLossError, with the samples of the first batch whose loss was NaN or infinite."""
+        unchecked, self._unchecked = self._unchecked, []
+        finite = torch.isfinite(torch.stack([loss for _, loss, _ in unchecked])).tolist() if unchecked else []
+        for (update, _, ids), is_finite in zip(unchecked, finite, strict=True):
+            if not is_finite:
+                raise NonFiniteLossError(
+                    f"update {update}: the loss is not finite; samples of the batch: {ids}. Lower the learning rates, set "
+                    "training.max_grad_norm, or look at these samples; checkpoints hold the state before"
+                )
+
+    def _note_losses(self, losses: dict[str, Tensor], micro_batches: list[Batch]) -> None:
+        """Keep the loss for `check_finite`: on a GPU, looking at each one at once would wait for it."""
+        ids = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
+        self._unchecked.append((self.state.update, sum(losses.values()), ids))
+        if self.precision.device.type == "cpu":
+            self.check_finite()
+
+    def _updates(self) -> Iterator[list[Batch]]:
+        options = self.options
+        micro = min(options.micro_batch_size or options.batch_size, options.batch_size)
+        return self.loader.updates(self.state.samples, options.batch_size, micro, options.texts_per_image)
+
+    def _is_due(self, interval: int | None, is_last: bool) -> bool:
+        return is_last or (interval is not None and self.state.update % interval == 0)
+
+    def _should_stop(self) -> bool:
+        early = self.options.early_stop
+        return early.enabled and self.state.evaluations_since_best >= early.patience
+
+    def _evaluate(self) -> bool:
+        """Evaluate on the validation split and note the best. False without a validation split."""
+        state = self.state
+        evaluations = self.evaluate()
+        if not evaluations:
+            return False
+        state.metrics = {}
+        for name, evaluation in evaluations.items():
+            state.metrics |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
+            self.events.evaluation(name, evaluation.metrics, state.update)
+            self.events.pictures(name, evaluation.results, state.update)
+        value = state.metrics[self.criterion]
+        sign = -1 if self.options.early_stop.minimize else 1
+        if state.best is None or sign * value > sign * state.best:
+            state.best, state.best_update, state.evaluations_since_best = value, state.update, 0
+        else:
+            state.evaluations_since_best += 1
+        return True
+
+    def _log(
+        self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]
+    ) -> None:
+        parts = {part: value.item() for part, value in losses.items()}
+        shares = [padding_shares(batch) for batch in micro_batches]
+        record = {
+            "update": self.state.update,
+            "samples": self.state.samples,
+            "epoch": self.state.samples / len(self.loader),
+            "loss": sum(parts.values()),
+            "losses": parts,
+            "lr": {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()},
+            "grad_norm": norm.item(),
+            "samples_per_second": samples_per_second,
+        }
+        padding = {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
+        self.events.train(record, padding)

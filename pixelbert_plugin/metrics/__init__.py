@@ -1,0 +1,5 @@
+"""Metrics: pure functions."""
+
+from pixelbert_plugin.metrics import vqa
+
+__all__ = ["vqa"]

@@ -1,0 +1,115 @@
+"""The options of a run: every key of the configuration but the components' own, with unit and default."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pixelbert_plugin.schema import Component, component
+
+
+@dataclass(kw_only=True)
+class Processors:
+    text: Component = component("processor", "bert_tokenizer")  # words → input_ids
+    image: Component = component("processor", "image")  # file → normalised float image on the device
+    answers: Component = component("processor", "answers")  # annotators' answers → soft scores
+
+
+@dataclass(kw_only=True)
+class EarlyStop:
+    enabled: bool = False  # stop when the criterion has not improved for `patience` evaluations
+    patience: int = 5  # evaluations
+    criterion: str | None = None  # "split/dataset/metric" that chooses checkpoints/best; none: the task's main metric
+    minimize: bool = False  # whether a lower criterion is better
+
+
+@dataclass(kw_only=True)
+class Training:
+    batch_size: int = 64  # pairs (one text with one image) per update, over all processes
+    micro_batch_size: int | None = None  # pairs per forward; gradients accumulate up to batch_size. None: batch_size
+    texts_per_image: int | None = 1  # pairs of one image kept together, so that its CNN runs once. None: all of them
+    max_updates: int | None = None  # updates; the earlier of max_updates and max_epochs ends the run
+    max_epochs: float | None = None  # passes over all pairs
+    evaluation_interval: int | None = None  # updates between evaluations on val. None: only after the last update
+    checkpoint_interval: int = 1000  # updates between checkpoints
+    log_interval: int = 20  # updates between lines in log.jsonl and TensorBoard
+    precision: str = "auto"  # a registered precision; auto: bf16 on a GPU that has it, else fp32
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    seed: int = 1  # seeds weights, order, augmentation, pixel sampling and dropout
+    num_workers: int = 2  # processes that read and decode; 0: in the training process
+    num_threads: int | None = None  # CPU threads of the training process. None: torch's choice
+    bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
+    max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+
+    def __post_init__(self):
+        for name in ("batch_size", "micro_batch_size", "texts_per_image", "max_updates", "checkpoint_interval"):
+            _check_positive(self, name)
+        for name in ("evaluation_interval", "log_interval", "max_epochs", "max_grad_norm", "num_threads"):
+            _check_positive(self, name)
+        if self.num_workers < 0:
+            raise ValueError("num_workers: must be 0 or more")
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    batch_size: int | None = None  # pairs per forward. None: training.micro_batch_size or training.batch_size
+    predict: bool = True  # write predictions/<split>_<dataset>.json, in the data set's official result format
+
+    def __post_init__(self):
+        _check_positive(self, "batch_size")
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    resume: bool = False  # go on from the newest good checkpoint of env.save_dir
+    resume_file: str | None = None  # a checkpoint folder to evaluate, or to go on from, instead
+    pretrained: str | None = None  # a checkpoint folder whose weights (not optimizers or position) start the run
+    max_to_keep: int = 2  # newest checkpoints kept beside the best one
+
+    def __post_init__(self):
+        _check_positive(self, "max_to_keep")
+
+
+@dataclass(kw_only=True)
+class Env:
+    data_dir: str = "data"  # folder of the official files; relative data paths start here
+    save_dir: str | None = None  # run folder. None: save/<config's name>
+    user_dir: str | None = None  # plugin folder or file, relative to the file that names it
+    overwrite: bool = False  # delete the run that save_dir holds
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """The whole configuration of a run; `pixelbert-run --print-config` shows it with the origin of each value."""
+
+    run_type: str = "train_val"  # train, val, test, joined by "_"
+    model: str = "pixelbert"  # registered model
+    task: str = "vqa"  # registered task
+    datasets: list[str] = field(default_factory=list)  # registered builders
+    model_config: dict[str, Any] = field(default_factory=dict)  # options by model name
+    task_config: dict[str, Any] = field(default_factory=dict)  # options by task name
+    dataset_config: dict[str, Any] = field(default_factory=dict)  # options by builder name
+    processors: Processors = field(default_factory=Processors)
+    optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
+    scheduler: Component = component("scheduler", "step")
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    env: Env = field(default_factory=Env)
+    plugins: list[str] = field(default_factory=list)  # modules to import that register components
+
+    def __post_init__(self):
+        parts = self.run_type.split("_")
+        if not set(parts) <= {"train", "val", "test"} or len(set(parts)) < len(parts):
+            raise ValueError("run_type: must be train, val and test, each at most once, joined by _ (train_val)")
+        if not self.datasets:
+            raise ValueError("datasets: name at least one data set")
+        self.sources: dict[str, str] = {}
+
+    def splits(self) -> list[str]:
+        return self.run_type.split("_")
+
+
+def _check_positive(section: Any, name: str) -> None:
+    value = getattr(section, name)
+    if value is not None and value <= 0:
+        raise ValueError(f"{name}: must be above 0")

@@ -1,0 +1,151 @@
+"""Image processor. Workers: `decode`, `augment` (uint8). On the device: `to_device` (resize, normalise, pad).
+
+I images; h w an image's own size, H W the batch's: in uint8 3hw each, out images_I3HW float32, image_sizes_I2.
+"""
+
+import random
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torchvision.transforms.v2.functional as T
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.types import Batch
+
+REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
+TORCHVISION_READS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of JPEG and PNG
+
+
+class BadImageError(Exception):
+    """An image file that is missing, truncated or of no known format; the message names it."""
+
+
+@dataclass(kw_only=True)
+class ImageConfig:
+    short_edge: int = 800  # pixels of the shorter side after resizing (paper: 800 for ResNet-50, 600 for ResNeXt-152)
+    long_edge: int = 1333  # largest longer side in pixels (paper: 1333 and 1000)
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in 0…1 (ImageNet, torchvision's)
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])  # of RGB in 0…1 (ImageNet, torchvision's)
+    horizontal_flip: float = 0.0  # probability in training; 0: the paper names none, and left/right are in questions
+    min_crop: float = 1.0  # training crops a random window with at least this share of each side; 1: no crop
+    color_jitter: float = 0.0  # training scales brightness, contrast and saturation by up to 1 ± this; 0: none
+
+    def __post_init__(self):
+        if not 0 < self.short_edge <= self.long_edge:
+            raise ValueError("short_edge: must be above 0 and at most long_edge")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise ValueError(f"{name}: needs three values, for red, green and blue")
+        for name in ("horizontal_flip", "color_jitter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: must lie in 0…1")
+        if not 0 < self.min_crop <= 1:
+            raise ValueError("min_crop: must be above 0 and at most 1")
+
+
+@registry.register_processor("image")
+class ImageProcessor:
+    """Decode any image file; resize by the paper's short/long edge rule; normalise; pad with zeros."""
+
+    Config = ImageConfig
+
+    def __init__(self, config: ImageConfig):
+        self.config = config
+
+    def decode(self, path: Path) -> Tensor:
+        """Decode a file by its content to uint8 3hw RGB, upright. Raises BadImageError naming the file."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadImageError(f"{path}: {error.strerror or error}") from error
+        try:
+            image = _decode(content)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadImageError(f"{path}: not a readable image ({len(content)} bytes; {reason})") from error
+        height, width = self.resized(*image.shape[-2:])
+        if image.shape[-2] > REDUCE_ABOVE * height:
+            reduced = [round(REDUCE_ABOVE * height), round(REDUCE_ABOVE * width)]
+            image = T.resize(image, reduced, antialias=True)
+        return image
+
+    def augment(self, image: Tensor, seed: int) -> Tensor:
+        """Training's random crop, flip and colours: a function of the image and `seed` alone."""
+        config, draw = self.config, random.Random(seed)
+        if config.min_crop < 1:
+            height, width = (max(1, round(size * draw.uniform(config.min_crop, 1))) for size in image.shape[-2:])
+            top, left = draw.randint(0, image.shape[-2] - height), draw.randint(0, image.shape[-1] - width)
+            image = T.crop(image, top, left, height, width)
+        if draw.random() < config.horizontal_flip:
+            image = T.horizontal_flip(image)
+        if config.color_jitter > 0:
+            for adjust in (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation):
+                image = adjust(image, draw.uniform(1 - config.color_jitter, 1 + config.color_jitter))
+        return image
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The paper's rule: shorter side to short_edge, unless the longer would pass long_edge. Height, width in pixels."""
+        scale = min(self.config.short_edge / min(height, width), self.config.long_edge / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def to_device(self, batch: Batch, device: torch.device) -> Batch:
+        """The batch on `device`, its uint8 images resized, normalised and padded below and right with zeros."""
+        batch = batch.to(device)
+        sizes = [self.resized(*image.shape[-2:]) for image in batch.images]
+        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+        images = torch.zeros(len(sizes), 3, height, width, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        alike = defaultdict(list)  # images of one size are resized together
+        for index, image in enumerate(batch.images):
+            alike[tuple(image.shape[-2:])].append(index)
+        for (_, _), indices in alike.items():
+            size = sizes[indices[0]]
+            resized = torch.stack([batch.images[index] for index in indices]).float()
+            if tuple(resized.shape[-2:]) != size:
+                resized = T.resize(resized, list(size), antialias=True)
+            resized = T.normalize(resized / 255, self.config.mean, self.config.std)
+            images[torch.tensor(indices, device=device), :, : size[0], : size[1]] = resized
+        return replace(batch, images=images, image_sizes=torch.tensor(sizes))
+
+
+def _decode(content: bytes) -> Tensor:
+    """uint8 3hw. torchvision for JPEG and PNG, Pillow for every other format and for 16-bit files."""
+    if not content:
+        raise ValueError("the file is empty")
+    deep = content.startswith(TORCHVISION_READS[1]) and content[24:25] == b"\x10"  # PNG's bit depth: 16
+    if content.startswith(TORCHVISION_READS) and not deep:
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        with warnings.catch_warnings():  # torchvision ≥ 0.29 announces the move of its decoders
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    return _decode_with_pillow(content)
+
+
+def _decode_with_pillow(content: bytes) -> Tensor:
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip to 255 instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as it will be decoded, read from its header. Raises BadImageError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+    except Exception as error:
+        raise BadImageError(f"{path}: not a readable image ({error})") from error
+    return (width, height) if turned else (height, width)

@@ -1,0 +1,125 @@
+"""Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or trained on the train split."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordPiece
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+KEY = "processors.text.params.vocabulary"
+
+
+@dataclass(kw_only=True)
+class BertTokenizerConfig:
+    vocabulary: str = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train
+    max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
+    vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
+    lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
+
+    def __post_init__(self):
+        if self.max_length < 3:
+            raise ValueError("max_length: must be at least 3, for [CLS], one word and [SEP]")
+
+
+@registry.register_processor("bert_tokenizer")
+class BertTokenizer:
+    """BERT's WordPiece tokenizer; texts longer than max_length are cut and counted."""
+
+    Config = BertTokenizerConfig
+
+    def __init__(self, config: BertTokenizerConfig):
+        self.config = config
+        self._tokenizer = None if config.vocabulary == "train" else _read(config)
+
+    @property
+    def needs_fit(self) -> bool:
+        """True until a vocabulary is trained (`fit`) or loaded."""
+        return self._tokenizer is None
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Train a WordPiece vocabulary."""
+        tokenizer = _empty(self.config.lowercase, WordPiece(unk_token="[UNK]"))
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=self.config.vocab_size, special_tokens=SPECIAL, show_progress=False, min_frequency=2
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        self._tokenizer = _with_template(tokenizer)
+
+    def __call__(self, text: str) -> tuple[list[int], bool]:
+        """Token ids with [CLS] and [SEP], at most max_length, and whether the text was cut."""
+        ids = self._tokenizer.encode(text).ids
+        if len(ids) <= self.config.max_length:
+            return ids, False
+        return [*ids[: self.config.max_length - 1], ids[-1]], True
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def pad_token_id(self) -> int:
+        return self._tokenizer.token_to_id("[PAD]")
+
+    @property
+    def mask_token_id(self) -> int:
+        return self._tokenizer.token_to_id("[MASK]")
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokenizer": self._tokenizer.to_str()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a checkpoint's vocabulary, which its word embeddings belong to."""
+        self._tokenizer = Tokenizer.from_str(state["tokenizer"])
+
+
+def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _with_template(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def _read(config: BertTokenizerConfig) -> Tokenizer:
+    folder = Path(config.vocabulary)
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        elif (folder / "vocab.txt").is_file():
+            vocab = WordPiece.read_file(str(folder / "vocab.txt"))
+            tokenizer = _empty(config.lowercase, WordPiece(vocab, unk_token="[UNK]"))
+        elif folder.is_dir():
+            raise UserError(f"{KEY}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
+        else:
+            tokenizer = Tokenizer.from_pretrained(config.vocabulary)
+    except UserError:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not to be had from the hub ({reason}); "
+            "give a downloaded folder, or train"
+        ) from error
+    missing = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise UserError(f"{KEY}={config.vocabulary!r}: has no {', '.join(missing)}; it is not a BERT vocabulary")
+    tokenizer.no_padding()  # batches are padded to their longest text, and cutting is counted here
+    tokenizer.no_truncation()
+    return _with_template(tokenizer)

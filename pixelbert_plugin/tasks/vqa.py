@@ -1,0 +1,137 @@
+"""Visual question answering as classification over answers (paper, section 4.1). B questions, A answers, I images."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.metrics.vqa import normalize_answer, vqa_accuracy
+from pixelbert_plugin.processors.answers import AnswerProcessor
+from pixelbert_plugin.tasks.base import Result
+from pixelbert_plugin.types import Batch, ModelOutput, Sample
+
+
+@dataclass(kw_only=True)
+class VqaConfig:
+    image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
+
+    def __post_init__(self):
+        if self.image_answers_weight < 0:
+            raise ValueError("image_answers_weight: must be 0 or more")
+
+
+@registry.register_task("vqa")
+class VqaTask:
+    """VQA: binary cross-entropy on soft scores; VQA accuracy, by kind of question, beside the question-only prior.
+
+    With `image_answers_weight` > 0 a second head on the CNN's mean pixel says which answers occur among the image's
+    questions in the batch. It gives a CNN without ImageNet weights a short path to the answers, which it would otherwise
+    have to learn through an untrained transformer. It serves training only: predictions never see it.
+    """
+
+    Config = VqaConfig
+    main_metric = "accuracy"
+    processors = ("text", "image", "answers")
+
+    def __init__(self, config: VqaConfig, processors: dict[str, Any]):
+        self.config = config
+        self.answers: AnswerProcessor = processors["answers"]
+        self.prior: QuestionPrior | None = None
+
+    def heads(self) -> dict[str, int]:
+        heads = {"answers": len(self.answers)}
+        return heads | ({"image_answers": len(self.answers)} if self.config.image_answers_weight else {})
+
+    def targets(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """`answers`: B A float32 soft scores; zeros where a split has no answers."""
+        none = torch.zeros(len(self.answers))
+        rows = [self.answers.scores(sample.answers) if sample.answers else none for sample in samples]
+        return {"answers": torch.stack(rows)}
+
+    def fit(self, train_samples: Iterable[Sample]) -> None:
+        self.prior = QuestionPrior(train_samples)
+
+    def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """`answers`: summed over answers and questions. `image_answers`: summed over answers and images."""
+        targets_BA, weights_B = batch.targets["answers"], batch.weights
+        losses_BA = F.binary_cross_entropy_with_logits(output.logits["answers"].float(), targets_BA, reduction="none")
+        parts = {"answers": (losses_BA.sum(1) * weights_B).sum()}
+        if self.config.image_answers_weight:
+            targets_IA, weights_I = _by_image(batch)
+            logits_IA = output.logits["image_answers"].float()
+            losses_IA = F.binary_cross_entropy_with_logits(logits_IA, targets_IA, reduction="none")
+            parts["image_answers"] = self.config.image_answers_weight * (losses_IA.sum(1) * weights_I).sum()
+        return parts
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        counts = {"answers": batch.weights.sum()}
+        if self.config.image_answers_weight:
+            counts["image_answers"] = _by_image(batch)[1].sum()
+        return counts
+
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
+        best_B = output.logits["answers"].argmax(dim=1).tolist()
+        results = []
+        for sample, index in zip(batch.samples, best_B, strict=True):
+            result = Result(sample, self.answers.answers[index], sample.answer)
+            if sample.answers:
+                result.scores["accuracy"] = vqa_accuracy(result.prediction, sample.answers)
+                if self.prior is not None:
+                    result.scores["question_prior"] = vqa_accuracy(self.prior(sample), sample.answers)
+            results.append(result)
+        return results
+
+    def metrics(self, results: list[Result]) -> dict[str, float]:
+        """Mean scores over all questions, and by each kind: `accuracy[answer_type=number]`."""
+        columns: dict[str, list[float]] = defaultdict(list)
+        for result in results:
+            for metric, score in result.scores.items():
+                columns[metric].append(score)
+                for group, kind in result.sample.groups.items():
+                    columns[f"{metric}[{group}={kind}]"].append(score)
+        overall = {name: sum(scores) / len(scores) for name, scores in columns.items()}
+        return dict(sorted(overall.items(), key=lambda item: ("[" in item[0], item[0])))
+
+    def prediction_rows(self, results: list[Result]) -> list[dict[str, Any]]:
+        """The official result file: question_id and answer, one row per question."""
+        return [{"question_id": result.sample.sample_id, "answer": result.prediction} for result in results]
+
+
+class QuestionPrior:
+    """The question-only baseline: the answer most often given to the same question in training, image unseen.
+
+    An unseen question gets the most frequent answer of its question_type, or of all training questions.
+    """
+
+    def __init__(self, train_samples: Iterable[Sample]):
+        counts: dict[tuple[str, str], Counter] = defaultdict(Counter)
+        for sample in train_samples:
+            answer = normalize_answer(sample.answer or "")
+            for key in self._keys(sample):
+                counts[key][answer] += 1
+        self._best = {key: min(counter, key=lambda a: (-counter[a], a)) for key, counter in counts.items()}
+
+    def __call__(self, sample: Sample) -> str:
+        return next((self._best[key] for key in self._keys(sample) if key in self._best), "")
+
+    @staticmethod
+    def _keys(sample: Sample) -> list[tuple[str, str]]:
+        """From the most to the least specific."""
+        kind = sample.groups.get("question_type", "")
+        return [("question", sample.text.lower().strip()), ("type", kind), ("all", "")]
+
+
+def _by_image(batch: Batch) -> tuple[Tensor, Tensor]:
+    """I A: the best score of each answer over the image's questions in the batch. I: 0 for images of no weight."""
+    images = len(batch.image_seeds)
+    targets_BA = batch.targets["answers"]
+    index_B = batch.image_index[:, 0]
+    targets_IA = targets_BA.new_zeros(images, targets_BA.shape[1])
+    targets_IA.scatter_reduce_(0, index_B[:, None].expand_as(targets_BA), targets_BA, "amax")
+    weights_I = batch.weights.new_zeros(images).scatter_reduce_(0, index_B, batch.weights, "amax")
+    return targets_IA, weights_I
