@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
 
@@ -41,7 +41,9 @@ def check_plan(config: RunConfig) -> None:
         if training.early_stop.enabled and "val" not in config.splits():
             raise ConfigError("training.early_stop.enabled", "needs val in run_type (train_val), to have a criterion")
         if paths.resume_file and not paths.resume:
-            raise ConfigError("checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained")
+            raise ConfigError(
+                "checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained"
+            )
     elif paths.resume:
         raise ConfigError("checkpoint.resume", "is for training; run_type has no train in it")
 
@@ -97,11 +99,10 @@ def build_task(
         processors["text"].fit(sample.text for sample in samples("train"))
     if "answers" in processors and processors["answers"].needs_fit:
         counted = config.processors.answers.params["splits"]
-        processors["answers"].fit(
-            sample.answer for split in counted for sample in samples(split) if sample.answer is not None
-        )
-    task = registry.build("task", config.task, config.task_config.get(config.task), f"task_config.{config.task}",
-                          processors=processors)  # fmt: skip
+        processors["answers"].fit(sample.answer for split in counted for sample in samples(split) if sample.answer is not None)
+    task = registry.build(
+        "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
+    )
     return task, processors
 
 
@@ -126,7 +127,9 @@ def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.opt
             raise ConfigError(f"optimizer.{name}", f"{config.model} has no such parameter group (it has {', '.join(groups)})")
     for name in groups:
         if name not in config.optimizer:
-            raise ConfigError(f"optimizer.{name}", "is not set; every parameter group needs an optimizer, such as {type: adamw}")
+            raise ConfigError(
+                f"optimizer.{name}", "is not set; every parameter group needs an optimizer, such as {type: adamw}"
+            )
     return {
         name: registry.build_component("optimizer", config.optimizer[name], f"optimizer.{name}.params", named_parameters=group)
         for name, group in groups.items()
@@ -134,9 +137,7 @@ def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.opt
     }
 
 
-def build_loader(
-    config: RunConfig, mixture: Mixture, task: Task, processors: dict[str, Any], device: torch.device
-) -> Loader:
+def build_loader(config: RunConfig, mixture: Mixture, task: Task, processors: dict[str, Any], device: torch.device) -> Loader:
     training = config.training
     reader = BatchReader(mixture, processors["text"], processors["image"], task.targets, training.seed)
     return Loader(reader, processors["image"], device, training.num_workers, training.bucket_by_size)

@@ -26,11 +26,17 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("options", nargs="*", metavar="key=value",
-                        help="config=PATH, then any key of the configuration, such as training.batch_size=64")  # fmt: skip
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="key=value",
+        help="config=PATH, then any key of the configuration, such as training.batch_size=64",
+    )
     parser.add_argument("--list", action="store_true", help="list every registered component with its origin")
     parser.add_argument("--describe", metavar="NAME", help="the options of a component (or of a section: training, env, …)")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and where each value is from")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
     parser.add_argument("--version", action="version", version=__version__)
     return parser

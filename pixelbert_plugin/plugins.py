@@ -71,9 +71,7 @@ def _import_file(file: Path) -> None:
         if isinstance(error, RunError):
             raise
         missing = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
-        raise UserError(
-            f"env.user_dir: {file} cannot be imported ({type(error).__name__}: {error}){missing}"
-        ) from error
+        raise UserError(f"env.user_dir: {file} cannot be imported ({type(error).__name__}: {error}){missing}") from error
 
 
 def _refuse_shadowing() -> None:

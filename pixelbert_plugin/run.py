@@ -25,7 +25,6 @@ from pixelbert_plugin.build import (
     starting_checkpoint,
     versions,
 )
-from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
@@ -35,6 +34,7 @@ from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import Events, results_table
 from pixelbert_plugin.engine.run_folder import RunFolder
 from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.weights import load_reported
 

@@ -101,4 +101,3 @@ def padding_shares(batch: Batch) -> dict[str, float]:
     height, width = batch.images.shape[-2:]
     own = float(batch.image_sizes.prod(dim=1).sum()) / (len(batch.image_sizes) * height * width)
     return {"text": 1 - float(batch.text_mask.float().mean()), "image": 1 - own}
-

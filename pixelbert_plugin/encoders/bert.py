@@ -123,9 +123,7 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
             raise ConfigError(f"{PATH}.weights", f"{weights!r} is a {architecture.model_type} checkpoint, not BERT's")
         for name, value in chosen.items():
             if getattr(architecture, name) != value:
-                raise ConfigError(
-                    f"{PATH}.{name}", f"{value}, but {weights!r} has {getattr(architecture, name)}; leave it out"
-                )
+                raise ConfigError(f"{PATH}.{name}", f"{value}, but {weights!r} has {getattr(architecture, name)}; leave it out")
         bert, info = transformers.BertModel.from_pretrained(
             weights, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32, **dropout
         )

@@ -118,11 +118,15 @@ def _torchvision_weights(name: str, torchvision_name: str | None) -> dict[str, T
         raise ConfigError(key, f"{name!r}: torchvision has no weights for this backbone; give a local file instead")
     known = torchvision.models.get_model_weights(torchvision_name)
     if name not in known.__members__:
-        raise ConfigError(key, f"{name!r}: torchvision has {', '.join(known.__members__)} for {torchvision_name}, or give a file")
+        raise ConfigError(
+            key, f"{name!r}: torchvision has {', '.join(known.__members__)} for {torchvision_name}, or give a file"
+        )
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
     except OSError as error:
-        raise UserError(f"{key}={name!r}: cannot be downloaded ({error}); download it elsewhere and give the file's path") from error
+        raise UserError(
+            f"{key}={name!r}: cannot be downloaded ({error}); download it elsewhere and give the file's path"
+        ) from error
 
 
 @registry.register_encoder("resnet18")

@@ -51,4 +51,3 @@ def evaluate(model: nn.Module, task: Task, loader: Loader, batch_size: int, prec
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
     return Evaluation(metrics, results)
-

@@ -66,7 +66,7 @@ class Events:
         if self._progress is not None:
             self._progress.update(self._task, completed=update, shown=_describe(record))
         else:
-            self.console.print(f"update {update}  {_describe(record)}", highlight=False)
+            self.console.print(f"update {update}  {_describe(record)}", highlight=False, soft_wrap=True)
 
     def evaluation(self, split: str, metrics: dict[str, float], update: int) -> None:
         with writing(self._log):
@@ -78,6 +78,7 @@ class Events:
         self.console.print(
             f"{split} after update {update}: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()),
             highlight=False,
+            soft_wrap=True,
         )
 
     def pictures(self, split: str, results: list[Result], update: int) -> None:

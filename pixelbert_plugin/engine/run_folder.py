@@ -1,6 +1,6 @@
 """The folder of a run: who may write into it, and the files beside checkpoints and events.
 
-    save/<name>/  config.yaml  log.jsonl  results.json  skipped_images_<split>.json  predictions/  checkpoints/  tensorboard/
+save/<name>/  config.yaml  log.jsonl  results.json  skipped_images_<split>.json  predictions/  checkpoints/  tensorboard/
 """
 
 import json

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.options import Training
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.engine.checkpoint import TrainState
 from pixelbert_plugin.engine.evaluator import Evaluation
 from pixelbert_plugin.engine.events import Events
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import NonFiniteLossError
+from pixelbert_plugin.options import Training
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch
@@ -163,9 +163,7 @@ class Trainer:
             state.evaluations_since_best += 1
         return True
 
-    def _log(
-        self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]
-    ) -> None:
+    def _log(self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]) -> None:
         parts = {part: value.item() for part, value in losses.items()}
         shares = [padding_shares(batch) for batch in micro_batches]
         record = {

@@ -12,7 +12,9 @@ from collections import Counter
 from pixelbert_plugin import registry
 
 ARTICLES = {"a", "an", "the"}
-NUMBER_WORDS = dict(zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True))
+NUMBER_WORDS = {
+    word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
 NUMBER_WORDS["none"] = "0"
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")

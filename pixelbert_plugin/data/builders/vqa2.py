@@ -91,7 +91,9 @@ class Vqa2Builder(Builder):
         try:
             source.images.format(image_id=1)
         except (KeyError, ValueError, IndexError) as error:
-            raise ConfigError(f"{key}.images", f"{source.images!r}: needs {{image_id}}, for instance {{image_id:012d}}") from error
+            raise ConfigError(
+                f"{key}.images", f"{source.images!r}: needs {{image_id}}, for instance {{image_id:012d}}"
+            ) from error
         return str(self.data_dir / source.images)
 
 
