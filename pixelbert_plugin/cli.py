@@ -4,43 +4,10 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 
-from pixelbert_plugin import __version__
+from pixelbert_plugin.arguments import parser
 from pixelbert_plugin.errors import RunError, UserError
-
-EPILOG = """\
-examples:
-  pixelbert-run config=projects/easy_vqa/configs/easy_vqa.yaml
-  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
-  pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
-  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
-  pixelbert-run --describe pixelbert
-
-exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 130 interrupted"""
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "pixelbert-run",
-        description="Train and evaluate Pixel-BERT from one YAML file.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "options",
-        nargs="*",
-        metavar="key=value",
-        help="config=PATH, then any key of the configuration, such as training.batch_size=64",
-    )
-    parser.add_argument("--list", action="store_true", help="list every registered component with its origin")
-    parser.add_argument("--describe", metavar="NAME", help="the options of a component (or of a section: training, env, …)")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
-    parser.add_argument("--version", action="version", version=__version__)
-    return parser
-
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
@@ -51,12 +18,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; checkpoint.resume=true goes on from the last checkpoint", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of --list closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except RunError as error:
         if arguments.debug:
-            raise
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
 
@@ -70,7 +34,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if len(paths) > 1:
         raise UserError(f"config= is given {len(paths)} times; name one file, and let it include others")
     if not paths and not (arguments.list or arguments.describe):
-        raise UserError("config=PATH is missing; for instance config=projects/easy_vqa/configs/easy_vqa.yaml (see --help)")
+        raise UserError("config=PATH is missing; --help shows examples")
     config = configuration.load(paths[0], overrides) if paths else None
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))

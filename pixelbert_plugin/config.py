@@ -126,12 +126,13 @@ def to_annotated_yaml(config: RunConfig) -> str:
 
 
 def source_of(key: str, sources: dict[str, str]) -> str:
-    """Where the value at `key` was set; a value inside a list or mapping set as a whole has that one's source."""
+    """Where the value at `key` was set; inside a list or mapping set as a whole, or around values, theirs."""
+    below = next((source for name, source in sources.items() if name.startswith(f"{key}.")), DEFAULT)
     while key:
         if key in sources:
             return sources[key]
         key = key.rpartition(".")[0]
-    return DEFAULT
+    return below
 
 
 def _read(file: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:

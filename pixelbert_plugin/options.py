@@ -40,7 +40,7 @@ class Training:
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
     early_stop: EarlyStop = field(default_factory=EarlyStop)
 
-    def __post_init__(self):
+    def check(self) -> None:
         for name in ("batch_size", "micro_batch_size", "texts_per_image", "max_updates", "checkpoint_interval"):
             _check_positive(self, name)
         for name in ("evaluation_interval", "log_interval", "max_epochs", "max_grad_norm", "num_threads"):
@@ -54,7 +54,7 @@ class Evaluation:
     batch_size: int | None = None  # pairs per forward. None: training.micro_batch_size or training.batch_size
     predict: bool = True  # write predictions/<split>_<dataset>.json, in the data set's official result format
 
-    def __post_init__(self):
+    def check(self) -> None:
         _check_positive(self, "batch_size")
 
 
@@ -65,7 +65,7 @@ class Checkpoint:
     pretrained: str | None = None  # a checkpoint folder whose weights (not optimizers or position) start the run
     max_to_keep: int = 2  # newest checkpoints kept beside the best one
 
-    def __post_init__(self):
+    def check(self) -> None:
         _check_positive(self, "max_to_keep")
 
 
@@ -97,13 +97,12 @@ class RunConfig:
     env: Env = field(default_factory=Env)
     plugins: list[str] = field(default_factory=list)  # modules to import that register components
 
-    def __post_init__(self):
+    def check(self) -> None:
         parts = self.run_type.split("_")
         if not set(parts) <= {"train", "val", "test"} or len(set(parts)) < len(parts):
             raise ValueError("run_type: must be train, val and test, each at most once, joined by _ (train_val)")
         if not self.datasets:
             raise ValueError("datasets: name at least one data set")
-        self.sources: dict[str, str] = {}
 
     def splits(self) -> list[str]:
         return self.run_type.split("_")

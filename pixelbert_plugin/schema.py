@@ -43,13 +43,13 @@ def nearest(name: str, known: list[str]) -> str:
 def merge(schema: type, node: Any, path: str = "") -> Any:
     """Merge `node` (a mapping) into the defaults of the dataclass `schema` and return an instance.
 
-    Raises ConfigError for an unknown key, a value of the wrong type or a value the dataclass's own check refuses.
+    Raises ConfigError for an unknown key, a value of the wrong type or a value the dataclass's own `check()` refuses.
     """
     if node is not None and not isinstance(node, dict):
         raise ConfigError(path, f"{node!r} is not a mapping of options (key: value)")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(node or {}))
-        return OmegaConf.to_object(merged)
+        result = OmegaConf.to_object(merged)
     except (ConfigKeyError, ConfigAttributeError) as error:
         key = error.full_key or str(error.key)
         level = _level(schema, key)
@@ -60,9 +60,26 @@ def merge(schema: type, node: Any, path: str = "") -> Any:
         reason = str(error).splitlines()[0]
         shown = f"{_lookup(node, key)!r} is refused: {reason}"
         raise ConfigError(_join(path, key), shown) from error
-    except ValueError as error:  # raised by the dataclass's __post_init__, as "field: what is wrong"
-        key, _, reason = str(error).partition(": ")
-        raise ConfigError(_join(path, key), f"{_lookup(node, key)!r} is refused: {reason}") from error
+    _check(result, path)
+    return result
+
+
+def _check(value: Any, path: str) -> None:
+    """Let every dataclass in `value` check itself: `check()` raises ValueError("field: what is wrong")."""
+    if dataclasses.is_dataclass(value):
+        try:
+            getattr(value, "check", lambda: None)()
+        except ValueError as error:
+            name, _, reason = str(error).partition(": ")
+            raise ConfigError(_join(path, name), f"{getattr(value, name)!r} is refused: {reason}") from error
+        for field in dataclasses.fields(value):
+            _check(getattr(value, field.name), _join(path, field.name))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(item, _join(path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]")
 
 
 def _join(path: str, key: str) -> str:

@@ -66,7 +66,7 @@ class StepConfig:
     gamma: float = 0.1  # factor at each milestone (paper: ÷10)
     warmup_updates: int = 0  # updates over which the rate rises linearly from 0; the paper names none
 
-    def __post_init__(self):
+    def check(self) -> None:
         if sorted(self.milestones) != self.milestones:
             raise ValueError("milestones: must ascend")
         if self.warmup_updates < 0:

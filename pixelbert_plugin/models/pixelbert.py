@@ -28,7 +28,7 @@ class PixelBertConfig:
     pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; off as in the paper
     pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
 
-    def __post_init__(self):
+    def check(self) -> None:
         if self.num_sampled_pixels is not None and self.num_sampled_pixels < 1:
             raise ValueError("num_sampled_pixels: must be above 0, or null for all pixels")
 

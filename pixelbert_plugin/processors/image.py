@@ -35,7 +35,7 @@ class ImageConfig:
     min_crop: float = 1.0  # training crops a random window with at least this share of each side; 1: no crop
     color_jitter: float = 0.0  # training scales brightness, contrast and saturation by up to 1 ± this; 0: none
 
-    def __post_init__(self):
+    def check(self) -> None:
         if not 0 < self.short_edge <= self.long_edge:
             raise ValueError("short_edge: must be above 0 and at most long_edge")
         for name in ("mean", "std"):

@@ -22,7 +22,7 @@ class BertTokenizerConfig:
     vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
     lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
 
-    def __post_init__(self):
+    def check(self) -> None:
         if self.max_length < 3:
             raise ValueError("max_length: must be at least 3, for [CLS], one word and [SEP]")
 

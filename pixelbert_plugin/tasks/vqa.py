@@ -20,7 +20,7 @@ from pixelbert_plugin.types import Batch, ModelOutput, Sample
 class VqaConfig:
     image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
 
-    def __post_init__(self):
+    def check(self) -> None:
         if self.image_answers_weight < 0:
             raise ValueError("image_answers_weight: must be 0 or more")
 

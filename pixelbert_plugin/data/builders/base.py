@@ -1,4 +1,4 @@
-"""What every builder offers: `samples(split)`. A data set is one decorated subclass (see projects/easy_vqa)."""
+"""What every builder offers: `samples(split)`. A data set is one decorated subclass (see docs/extending.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

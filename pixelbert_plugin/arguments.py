@@ -1,0 +1,37 @@
+"""The command line of `pixelbert-run`; imports nothing heavy, so that `--help` is quick."""
+
+import argparse
+
+from pixelbert_plugin import __version__
+
+EPILOG = """\
+examples:
+  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
+  pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
+  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
+  pixelbert-run --describe pixelbert
+
+exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 130 interrupted"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "pixelbert-run",
+        description="Train and evaluate Pixel-BERT from one YAML file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="key=value",
+        help="config=PATH, then any key of the configuration, such as training.batch_size=64",
+    )
+    parser.add_argument("--list", action="store_true", help="list every registered component with its origin")
+    parser.add_argument("--describe", metavar="NAME", help="the options of a component (or of a section: training, env, …)")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser

@@ -1,0 +1,136 @@
+"""Shared fixtures: a tiny VQA 2.0 in the official files' format, and a configuration that trains on it in seconds."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from pixelbert_plugin import plugins
+
+COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220)}
+IMAGES = {"train": 12, "val": 5}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def components():
+    """The built-in components, registered once."""
+    torch.set_num_threads(2)
+    plugins.load()
+
+
+def draw_image(path: Path, color: str, seed: int, size: tuple[int, int] = (64, 48)) -> None:
+    """A coloured disc somewhere on a noisy ground; `size` is width, height."""
+    draw = random.Random(seed)
+    image = Image.effect_noise(size, 40).convert("RGB")
+    x, y = draw.randint(0, size[0] - 24), draw.randint(0, size[1] - 24)
+    ImageDraw.Draw(image).ellipse((x, y, x + 22, y + 22), fill=COLORS[color])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def make_vqa2(root: Path) -> Path:
+    """Official-format questions, annotations (ten answers each) and images of train and val; questions only for test."""
+    random.seed(0)
+    for split, count in IMAGES.items():
+        questions, annotations = [], []
+        for number in range(count):
+            image_id = 100 + number if split == "train" else 900 + number
+            color = random.choice(list(COLORS))
+            size = random.choice([(64, 48), (48, 64), (60, 60)])
+            draw_image(root / f"coco/{split}2014/COCO_{split}2014_{image_id:012d}.jpg", color, image_id, size)
+            other = random.choice(list(COLORS))
+            asked = [
+                ("What color is the disc?", color, "other", "what color is the"),
+                (f"Is the disc {other}?", "yes" if other == color else "no", "yes/no", "is the"),
+                ("How many discs are there?", "1", "number", "how many"),
+            ]
+            for place, (text, answer, answer_type, question_type) in enumerate(asked):
+                question_id = image_id * 1000 + place
+                questions.append({"image_id": image_id, "question": text, "question_id": question_id})
+                answers = [answer] * 8 + random.choices([answer, "maybe", "gray"], k=2)
+                annotations.append(
+                    {
+                        "question_id": question_id,
+                        "image_id": image_id,
+                        "question_type": question_type,
+                        "answer_type": answer_type,
+                        "multiple_choice_answer": answer,
+                        "answers": [
+                            {"answer": text, "answer_confidence": "yes", "answer_id": index + 1}
+                            for index, text in enumerate(answers)
+                        ],
+                    }
+                )
+        folder = root / "vqa2"
+        folder.mkdir(exist_ok=True)
+        header = {"info": {}, "license": {}, "data_type": "mscoco", "data_subtype": f"{split}2014"}
+        name = f"v2_OpenEnded_mscoco_{split}2014_questions.json"
+        (folder / name).write_text(json.dumps({**header, "task_type": "Open-Ended", "questions": questions}))
+        (folder / f"v2_mscoco_{split}2014_annotations.json").write_text(json.dumps({**header, "annotations": annotations}))
+    return root
+
+
+@pytest.fixture(scope="session")
+def vqa2_root(tmp_path_factory) -> Path:
+    """A tiny VQA 2.0; read only."""
+    return make_vqa2(tmp_path_factory.mktemp("official"))
+
+
+@pytest.fixture
+def own_vqa2_root(tmp_path) -> Path:
+    """A tiny VQA 2.0 that a test may damage."""
+    return make_vqa2(tmp_path / "official")
+
+
+TINY = {
+    "run_type": "train_val",
+    "datasets": ["vqa2"],
+    "processors": {
+        "text": {"type": "bert_tokenizer", "params": {"vocabulary": "train", "max_length": 12}},
+        "image": {"type": "image", "params": {"short_edge": 64, "long_edge": 96}},
+        "answers": {"type": "answers", "params": {"min_occurrences": 1, "splits": ["train"]}},
+    },
+    "model_config": {
+        "pixelbert": {
+            "image_encoder": {"type": "resnet18", "params": {"max_pool": False}},
+            "text_encoder": {
+                "type": "bert",
+                "params": {
+                    "hidden_size": 32,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 64,
+                    "max_position_embeddings": 16,
+                    "initializer_range": 0.2,
+                },
+            },
+        }
+    },
+    "optimizer": {"cnn": {"type": "sgd", "params": {}}, "transformer": {"type": "adamw", "params": {"lr": 1e-3}}},
+    "training": {
+        "batch_size": 8,
+        "texts_per_image": 2,
+        "max_updates": 4,
+        "evaluation_interval": 2,
+        "checkpoint_interval": 2,
+        "log_interval": 1,
+        "num_workers": 0,
+    },
+}
+
+
+@pytest.fixture
+def tiny_config(tmp_path, vqa2_root) -> Path:
+    """A YAML that trains Pixel-BERT on the tiny VQA 2.0; runs are saved below tmp_path."""
+    return write_config(tmp_path / "tiny.yaml", vqa2_root, tmp_path / "run")
+
+
+def write_config(path: Path, data_dir: Path, save_dir: Path, **changes) -> Path:
+    defaults = Path(__file__).parent.parent / "datasets/vqa2/defaults.yaml"
+    content = {"includes": [str(defaults)], **TINY, "env": {"data_dir": str(data_dir), "save_dir": str(save_dir)}, **changes}
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -1,0 +1,90 @@
+"""The architecture's rules, read off the source: who imports whom, how long files are, what is not mentioned."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pixelbert_plugin
+
+PACKAGE = Path(pixelbert_plugin.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "projects" not in path.parts)
+
+# what each part may import from the package, besides itself; engine.optim and engine.precision hold components,
+# so they are free to be registered, and the rest of the engine knows no component
+BASIC = {"errors", "schema", "registry", "types", "seeding", "weights"}
+ALLOWED = {
+    "errors": set(),
+    "seeding": set(),
+    "schema": {"errors"},
+    "types": set(),
+    "registry": {"errors", "schema"},
+    "weights": {"errors"},
+    "options": {"schema"},
+    "plugins": {"errors", "registry"},
+    "config": {"errors", "schema", "registry", "options"},
+    "describe": {"errors", "schema", "registry", "options"},
+    "metrics": BASIC,
+    "encoders": BASIC,
+    "models": BASIC | {"encoders"},
+    "processors": BASIC | {"metrics"},
+    "data": BASIC | {"processors"},
+    "tasks": BASIC | {"processors", "metrics"},
+    "engine": BASIC | {"options", "data", "tasks.base"},
+    "build": BASIC | {"options", "data", "engine", "tasks.base"},
+    "run": BASIC | {"build", "config", "options", "data", "engine", "tasks.base"},
+    "arguments": {"__version__"},
+    "cli": {"arguments", "errors", "config", "describe", "plugins", "run"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Names below pixelbert_plugin that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pixelbert_plugin":
+            inner = node.module.removeprefix("pixelbert_plugin").lstrip(".")
+            found |= {inner} if inner else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("pixelbert_plugin.") for alias in node.names if "pixelbert_plugin" in alias.name}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = ALLOWED[part] | {part}
+    for name in imported(path):
+        parents = {name, name.split(".")[0]}
+        assert parents & allowed, f"{path.name} imports {name}"
+
+
+def test_components_know_no_engine_and_the_engine_no_concrete_component():
+    for path in FILES:
+        part = path.relative_to(PACKAGE).parts[0]
+        names = imported(path)
+        if part in ("encoders", "models", "processors", "metrics", "tasks"):
+            assert not any(name.startswith("engine") for name in names), path
+        if part == "engine":
+            assert not any(name.split(".")[0] in ("encoders", "models", "processors", "metrics") for name in names), path
+            assert not any(name.startswith("tasks") and name != "tasks.base" for name in names), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    limit = {"trainer.py": 250, "cli.py": 60}.get(path.name, 300)
+    assert lines <= limit
+
+
+def test_the_package_does_not_know_easy_vqa():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8").lower()
+        assert "easy_vqa" not in text and "easy-vqa" not in text, path
+
+
+def test_the_tutorial_plugin_is_short():
+    code = (PACKAGE.parent / "projects/easy_vqa/easy_vqa.py").read_text(encoding="utf-8")
+    assert len(code.splitlines()) <= 60
