@@ -61,7 +61,9 @@ class ResNetEncoder(nn.Module):
         """Encode zero-padded images; every image's features are those it would have alone."""
         net, area = self.resnet, self.area
         area.set(sizes_I2, tuple(images_I3HW.shape[-2:]), images_I3HW.device)
-        values = net.relu(net.bn1(net.conv1(images_I3HW.contiguous(memory_format=torch.channels_last))))
+        if images_I3HW.is_cuda:  # the layout that tensor cores read
+            images_I3HW = images_I3HW.contiguous(memory_format=torch.channels_last)
+        values = net.relu(net.bn1(net.conv1(images_I3HW)))
         # max pooling spreads an image's last row or column one step into the padding
         values = area.clear(net.maxpool(values))
         values = net.layer4(net.layer3(net.layer2(net.layer1(values))))

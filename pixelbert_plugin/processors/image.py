@@ -99,7 +99,6 @@ class ImageProcessor:
         sizes = [self.resized(*image.shape[-2:]) for image in batch.images]
         height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
         images = torch.zeros(len(sizes), 3, height, width, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
         alike = defaultdict(list)  # images of one size are resized together
         for index, image in enumerate(batch.images):
             alike[tuple(image.shape[-2:])].append(index)
@@ -145,7 +144,8 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            # EXIF orientations 5 to 8 swap the sides; of a TIFF, Pillow's size is upright already
+            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
     except Exception as error:
         raise BadImageError(f"{path}: not a readable image ({error})") from error
     return (width, height) if turned else (height, width)

@@ -1,11 +1,12 @@
-"""Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or trained on the train split."""
+"""Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or learned from the train split."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from pixelbert_plugin import registry
@@ -17,7 +18,7 @@ KEY = "processors.text.params.vocabulary"
 
 @dataclass(kw_only=True)
 class BertTokenizerConfig:
-    vocabulary: str = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train
+    vocabulary: str = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
     max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
     vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
     lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
@@ -43,12 +44,20 @@ class BertTokenizer:
         return self._tokenizer is None
 
     def fit(self, texts: Iterable[str]) -> None:
-        """Train a WordPiece vocabulary."""
+        """Learn a WordPiece vocabulary: every character, then whole words by frequency (at least two, ties by the alphabet).
+
+        tokenizers' own trainer breaks ties by hash order, differently in each process; a run must give the same twice.
+        """
         tokenizer = _empty(self.config.lowercase, WordPiece(unk_token="[UNK]"))
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=self.config.vocab_size, special_tokens=SPECIAL, show_progress=False, min_frequency=2
-        )
-        tokenizer.train_from_iterator(texts, trainer)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            normalized = tokenizer.normalizer.normalize_str(text)
+            counts.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized))
+        characters = sorted({character for word in counts for character in word})
+        pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
+        words = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
+        vocabulary = list(dict.fromkeys([*pieces, *words]))[: max(self.config.vocab_size, len(pieces))]
+        tokenizer.model = WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]")
         self._tokenizer = _with_template(tokenizer)
 
     def __call__(self, text: str) -> tuple[list[int], bool]:
@@ -90,6 +99,7 @@ def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:
 
 
 def _with_template(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens(SPECIAL)  # known as special: left out by decode
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],

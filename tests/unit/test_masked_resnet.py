@@ -53,7 +53,7 @@ def test_features_equal_torchvisions(ours, theirs):
     images = torch.randn(2, 3, 128, 192)
     features = encoder(images, torch.tensor([[128, 192]] * 2))
     with torch.no_grad():
-        expected = trunk(images.contiguous(memory_format=torch.channels_last))
+        expected = trunk(images)
     assert features.grid == (2, 3) and features.mask.all()
     torch.testing.assert_close(features.pixels, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
 
@@ -81,8 +81,8 @@ def test_bottlenecks_too():
         together = encoder(*padded(images))
         for row, image in enumerate(images):
             torch.testing.assert_close(
-                together.pixels[row][together.mask[row]], encoder(*padded([image])).pixels[0], atol=1e-4, rtol=1e-4
-            )
+                together.pixels[row][together.mask[row]], encoder(*padded([image])).pixels[0], atol=1e-3, rtol=0
+            )  # features reach 30 here
 
 
 def test_without_the_mask_padding_would_show():

@@ -1,0 +1,268 @@
+"""The engine's parts against values worked out here: steps, schedules, checkpoints."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.engine import checkpoint, precision
+from pixelbert_plugin.engine.checkpoint import Checkpoints, TrainState, problem
+from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.errors import NonFiniteLossError, UserError
+from pixelbert_plugin.options import Training
+
+CPU = torch.device("cpu")
+
+
+class Linear(nn.Module):
+    """Two parameter groups, as Pixel-BERT has."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cnn, self.rest = nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, batch):
+        return self.rest(torch.tanh(self.cnn(batch.x)))[:, 0]
+
+    def parameter_groups(self):
+        return {name: [(f"{name}.{n}", p) for n, p in getattr(self, name).named_parameters()] for name in ("cnn", "rest")}
+
+
+class SquareTask:
+    """Mean squared error; the second part counts only some rows, as masked words do."""
+
+    def loss(self, output, batch):
+        squares = (output - batch.y) ** 2
+        return {"all": squares.sum(), "some": 0.5 * squares[batch.some].sum()}
+
+    def counts(self, batch):
+        return {"all": torch.tensor(float(len(batch.y))), "some": batch.some.sum().float()}
+
+
+class Rows(SimpleNamespace):
+    def __len__(self):
+        return len(self.y)
+
+
+def rows(start, stop):
+    draw = torch.Generator().manual_seed(7)
+    x, y = torch.randn(8, 3, generator=draw), torch.randn(8, generator=draw)
+    some = torch.tensor([True, False, True, True, False, False, False, True])
+    return Rows(x=x[start:stop], y=y[start:stop], some=some[start:stop], sample_ids=list(range(start, stop)))
+
+
+def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options):
+    optimizers = {
+        "cnn": registry.build("optimizer", "sgd", {"lr": 0.1}, "o", named_parameters=model.parameter_groups()["cnn"]),
+        "rest": registry.build("optimizer", "adamw", {"lr": 0.01}, "o", named_parameters=model.parameter_groups()["rest"]),
+    }
+    built = Trainer(
+        model=model,
+        task=SquareTask(),
+        loader=[0] * 8,
+        optimizers=optimizers,
+        schedule=schedule,
+        precision=precision.choose("fp32", CPU),
+        events=None,
+        options=Training(max_grad_norm=max_norm, **options),
+        state=TrainState(),
+        evaluate=dict,
+        save=None,
+        criterion=None,
+    )
+    built._base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
+    built._unchecked = []
+    return built
+
+
+def test_accumulation_with_a_short_last_group_equals_the_whole_batch():
+    whole, parts = Linear(), Linear()
+    losses_whole, norm_whole = trainer(whole).update([rows(0, 8)], 1, 0.0)
+    losses_parts, norm_parts = trainer(parts).update([rows(0, 3), rows(3, 6), rows(6, 8)], 1, 0.0)
+    for name in losses_whole:
+        torch.testing.assert_close(losses_whole[name], losses_parts[name])
+    torch.testing.assert_close(norm_whole, norm_parts)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_update_equals_a_hand_written_step_with_one_global_norm():
+    ours, theirs = Linear(), Linear()
+    losses, norm = trainer(ours, max_norm=0.05).update([rows(0, 3), rows(3, 8)], 1, 0.0)
+    data = rows(0, 8)
+    squares = (theirs(data) - data.y) ** 2
+    loss = squares.mean() + 0.5 * squares[data.some].mean()
+    loss.backward()
+    expected_norm = math.sqrt(sum(float((p.grad**2).sum()) for p in theirs.parameters()))
+    assert float(norm) == pytest.approx(expected_norm, rel=1e-5) and expected_norm > 0.05
+    assert float(sum(losses.values())) == pytest.approx(float(loss), rel=1e-5)
+    for parameter in theirs.parameters():
+        parameter.grad *= 0.05 / expected_norm
+    sgd = torch.optim.SGD(
+        [{"params": [theirs.cnn.weight], "weight_decay": 5e-4}, {"params": [theirs.cnn.bias]}], lr=0.1, momentum=0.9
+    )
+    adamw = torch.optim.AdamW(
+        [{"params": [theirs.rest.weight], "weight_decay": 1e-2}, {"params": [theirs.rest.bias], "weight_decay": 0}], lr=0.01
+    )
+    sgd.step()
+    adamw.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_schedule_scales_every_optimizer():
+    built = trainer(Linear(), schedule=lambda update, epoch: 0.25)
+    built.update([rows(0, 8)], 1, 0.0)
+    assert [g["lr"] for g in built.optimizers["cnn"].param_groups] == [0.025, 0.025]
+    assert [g["lr"] for g in built.optimizers["rest"].param_groups] == [0.0025, 0.0025]
+
+
+def test_nan_names_update_and_samples():
+    built = trainer(Linear())
+    bad = rows(2, 5)
+    bad.y = bad.y * float("nan")
+    built.state.update = 7
+    with pytest.raises(NonFiniteLossError, match=r"update 7: the loss is not finite; samples of the batch: \[0, 1, 2, 3, 4\]"):
+        losses, _ = built.update([rows(0, 2), bad], 7, 0.0)
+        built._note_losses(losses, [rows(0, 2), bad])
+
+
+def test_first_bad_update_is_named_when_the_check_comes_late():
+    built = trainer(Linear())
+    for update, value in ((5, 1.0), (6, math.inf), (7, math.nan)):
+        built._unchecked.append((update, torch.tensor(value), [update * 10]))
+    with pytest.raises(NonFiniteLossError, match=r"update 6: .*\[60\]"):
+        built.check_finite()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_updates": 5}, 5),
+        ({"max_epochs": 2}, 6),  # 8 samples in batches of 3: three updates an epoch
+        ({"max_epochs": 2, "max_updates": 4}, 4),
+        ({"max_epochs": 1.5}, 5),
+        ({"max_epochs": 0.1}, 1),
+    ],
+)
+def test_total_updates(options, expected):
+    assert trainer(Linear(), batch_size=3, **options).total_updates() == expected
+
+
+def test_step_schedule_by_epochs_updates_and_warmup():
+    paper = registry.build("scheduler", "step", {"milestones": [12, 16]}, "s")
+    values = [paper(1, epoch) for epoch in (0, 11.99, 12, 15.9, 16, 18)]
+    assert values == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    by_updates = registry.build("scheduler", "step", {"milestones": [3], "unit": "updates", "warmup_updates": 2}, "s")
+    assert [by_updates(update, 0.0) for update in (1, 2, 3, 4, 5)] == pytest.approx([0.5, 1, 1, 0.1, 0.1])
+
+
+def test_biases_and_norms_do_not_decay():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.LayerNorm(2))
+    optimizer = registry.build("optimizer", "adamw", {"weight_decay": 0.3}, "o", named_parameters=list(net.named_parameters()))
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(net[0].weight), id(net[2].weight)}
+
+
+def test_auto_precision_is_fp32_on_a_cpu_and_bf16_autocasts():
+    assert type(precision.choose("auto", CPU)).__name__ == "Fp32"
+    with precision.choose("bf16", CPU).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def save(folder, update, best=False, keep=2, model=None, built=None):
+    built = built or trainer(model or Linear())
+    state = TrainState(update=update, samples=update * 8, best_update=update if best else None, best=0.5)
+    checkpoints = Checkpoints(folder, keep)
+    path = checkpoints.save(built.model, built.optimizers, state, "a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
+    return checkpoints, path
+
+
+def test_checkpoint_restores_weights_optimizers_and_position_bit_for_bit(tmp_path):
+    first = trainer(Linear())
+    for update in range(1, 4):
+        first.update([rows(0, 8)], update, 0.0)
+    _, path = save(tmp_path, 3, built=first)
+    content = checkpoint.read_content(path, "k")
+    assert content["processors"] == {"text": {"v": ["ä"]}}
+    second = trainer(Linear())
+    state = checkpoint.load_training(path, content, second.model, second.optimizers, "k")
+    assert (state.update, state.samples) == (3, 24)
+    for update in range(4, 7):
+        a, _ = first.update([rows(0, 8)], update, 0.0)
+        b, _ = second.update([rows(0, 8)], update, 0.0)
+        assert all(torch.equal(a[part], b[part]) for part in a)
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+
+
+def test_only_the_newest_and_the_best_are_kept(tmp_path):
+    for update in (10, 20, 30, 40):
+        checkpoints, _ = save(tmp_path, update, best=update == 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "update_000010", "update_000030", "update_000040"]
+    assert checkpoints.best().resolve().name == "update_000010" and checkpoints.newest().name == "update_000040"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "digests.json"])
+@pytest.mark.parametrize("how", ["flip", "tear", "delete"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(tmp_path, caplog, name, how):
+    save(tmp_path, 1)
+    checkpoints, path = save(tmp_path, 2)
+    file = path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    {"flip": lambda: file.write_bytes(content), "tear": lambda: file.write_bytes(content[:5]), "delete": file.unlink}[how]()
+    assert checkpoints.newest().name == "update_000001"
+    assert f"checkpoint {path} is refused" in caplog.text
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        checkpoint.read_content(path, "checkpoint.resume_file")
+
+
+def test_no_whole_checkpoint_at_all_is_an_error_not_a_silent_start(tmp_path):
+    checkpoints, path = save(tmp_path, 2)
+    (path / "state.json").unlink()
+    with pytest.raises(UserError, match="none of its 1 checkpoints is whole"):
+        checkpoints.newest()
+
+
+def test_a_write_that_fails_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
+    checkpoints, path = save(tmp_path, 1, best=True)
+
+    def full(tensors, target, *_):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"update_000002: cannot be written \(No space left on device\)"):
+        save(tmp_path, 2, best=True)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["best", "update_000001"]
+    assert problem(checkpoints.newest()) is None and checkpoints.best().resolve() == path
+
+
+def test_a_leftover_of_a_killed_write_is_ignored_and_swept(tmp_path):
+    save(tmp_path, 1)
+    leftover = tmp_path / ".update_000002.12345"
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    checkpoints, _ = save(tmp_path, 3)
+    assert not leftover.exists() and checkpoints.newest().name == "update_000003"
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    _, path = save(tmp_path, 1)
+    other = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="its weights are of another model"):
+        checkpoint.load_training(path, checkpoint.read_content(path, "k"), other, {}, "k")
+
+
+def test_checkpoint_holds_no_pickle(tmp_path):
+    _, path = save(tmp_path, 1)
+    assert sorted(file.suffix for file in path.iterdir()) == [".json", ".json", ".safetensors", ".safetensors", ".yaml"]
+    assert json.loads((path / "state.json").read_text())["versions"] == {"torch": "x"}

@@ -1,0 +1,171 @@
+"""Order, reading and batching: pure functions of the position."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_vqa2 import builder
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.order import evaluation_order, train_order
+from pixelbert_plugin.data.reader import BatchReader, MicroBatch
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.seeding import derive
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    images=st.lists(st.integers(0, 12), min_size=1, max_size=80),
+    seed=st.integers(0, 1000),
+    epoch=st.integers(0, 50),
+    texts=st.one_of(st.none(), st.integers(1, 6)),
+    sized=st.booleans(),
+)
+def test_order_is_a_permutation_in_chunks_of_one_image(images, seed, epoch, texts, sized):
+    numbers = np.array(images)
+    sizes = np.stack([numbers % 3, numbers % 2], axis=1) if sized else None
+    order = train_order(numbers, seed, epoch, texts, 8, sizes)
+    assert sorted(order.tolist()) == list(range(len(images)))
+    assert np.array_equal(order, train_order(numbers, seed, epoch, texts, 8, sizes))
+    if not sized:
+        # by hand: walk the order and count runs of one image; as few chunks as the texts of each image allow
+        runs = 1 + sum(numbers[a] != numbers[b] for a, b in zip(order, order[1:], strict=False))
+        most = sum(-(-images.count(image) // (texts or 10**6)) for image in set(images))
+        assert runs <= most
+
+
+def test_orders_differ_by_epoch_and_seed():
+    numbers = np.arange(200)
+    orders = [train_order(numbers, seed, epoch, 1, 8).tolist() for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_every_chunk_is_complete():
+    numbers = np.repeat(np.arange(20), 5)
+    order = train_order(numbers, 3, 0, 5, 10)
+    assert all(len(set(numbers[order[at : at + 5]])) == 1 for at in range(0, 100, 5))
+
+
+def test_buckets_hold_images_of_one_size_and_the_short_batch_is_last():
+    numbers = np.arange(103)
+    sizes = np.stack([np.where(numbers % 4 < 2, 30, 50), np.full(103, 40)], axis=1)
+    order = train_order(numbers, 3, 0, 1, 10, sizes)
+    mixed = sum(len(set(sizes[order[at : at + 10], 0])) > 1 for at in range(0, 103, 10))
+    assert mixed <= 1
+    plain = train_order(numbers, 3, 0, 1, 10)
+    assert sum(len(set(sizes[plain[at : at + 10], 0])) > 1 for at in range(0, 103, 10)) > 5
+
+
+def test_evaluation_keeps_an_images_pairs_together():
+    numbers = np.array([2, 0, 2, 1, 0])
+    assert evaluation_order(numbers).tolist() == [1, 4, 3, 0, 2]
+
+
+def test_derived_seeds_are_fixed_for_ever():
+    """Written down once: a change here would break the resume of every run."""
+    assert derive(1, "image", 0, "vqa2", 42) == 2469040639476365631
+    assert derive(1, "a", 23) != derive(1, "a2", 3) and 0 <= derive(5) < 2**63
+
+
+def make_loader(root, workers=0, split="train", seed=1, **image):
+    mixture = Mixture.build({"vqa2": builder(root)}, split)
+    text = registry.build("processor", "bert_tokenizer", {"max_length": 8}, "t")
+    text.fit(sample.text for sample in mixture)
+    processor = registry.build("processor", "image", {"short_edge": 48, "long_edge": 96, **image}, "i")
+    reader = BatchReader(mixture, text, processor, lambda samples: {"n": torch.arange(len(samples))}, seed)
+    return Loader(reader, processor, torch.device("cpu"), workers)
+
+
+def take(loader, position, updates, batch=8, micro=3, texts=2):
+    iterator = loader.updates(position, batch, micro, texts)
+    return [next(iterator) for _ in range(updates)]
+
+
+def test_updates_cover_every_epoch_exactly_and_resume_anywhere(vqa2_root):
+    loader = make_loader(vqa2_root, horizontal_flip=0.5, min_crop=0.7)
+    updates = take(loader, 0, 12)
+    ids = [[sample_id for batch in update for sample_id in batch.sample_ids] for update in updates]
+    assert [len(update) for update in ids[:5]] == [8, 8, 8, 8, 4]  # 36 pairs: the epoch's last update is short
+    assert [len(batch) for batch in updates[0]] == [3, 3, 2]
+    for epoch in range(2):
+        seen = [sample_id for update in ids[5 * epoch : 5 * epoch + 5] for sample_id in update]
+        assert len(seen) == len(set(seen)) == 36
+    assert ids[0] != ids[5]
+    position = 0
+    for done, update in enumerate(ids[:7], start=1):
+        position += len(update)
+        again = take(make_loader(vqa2_root, horizontal_flip=0.5, min_crop=0.7), position, 2)
+        for update_a, update_b in zip(again, updates[done : done + 2], strict=True):
+            for a, b in zip(update_a, update_b, strict=True):
+                assert a.sample_ids == b.sample_ids and torch.equal(a.images, b.images)
+                assert torch.equal(a.image_seeds, b.image_seeds) and torch.equal(a.input_ids, b.input_ids)
+
+
+def test_workers_change_nothing(vqa2_root):
+    options = {"horizontal_flip": 0.5, "color_jitter": 0.4}
+    alone, shared = (take(make_loader(vqa2_root, workers, **options), 0, 6) for workers in (0, 2))
+    for update_a, update_b in zip(alone, shared, strict=True):
+        for a, b in zip(update_a, update_b, strict=True):
+            assert a.sample_ids == b.sample_ids and torch.equal(a.images, b.images)
+
+
+def test_an_image_is_decoded_once_a_batch_and_indexed(vqa2_root):
+    batch = take(make_loader(vqa2_root), 0, 1, batch=9, micro=9, texts=3)[0][0]
+    assert len(batch) == 9 and len(batch.images) == len(batch.image_seeds) == 3
+    by_image = {}
+    for row, sample in enumerate(batch.samples):
+        by_image.setdefault(sample.image_ids, set()).add(int(batch.image_index[row, 0]))
+    assert all(len(places) == 1 for places in by_image.values()) and len(by_image) == 3
+    assert batch.text_mask.sum(1).tolist() == [int((row != 0).sum()) for row in batch.input_ids]
+
+
+def test_truncated_texts_are_counted(vqa2_root):
+    loader = make_loader(vqa2_root)
+    loader.reader.text.config.max_length = 6
+    total = sum(len(loader.reader.text._tokenizer.encode(sample.text).ids) > 6 for sample in loader.mixture)
+    take(loader, 0, 5)
+    assert loader.truncated_texts == total > 0
+
+
+def test_bad_images_end_the_run_or_are_skipped_and_listed(own_vqa2_root):
+    bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000103.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    for workers in (0, 2):
+        with pytest.raises(UserError, match=r"000000000103.jpg: not a readable image .* needed by sample 10300\d of vqa2"):
+            take(make_loader(own_vqa2_root, workers), 0, 5)
+    loader = make_loader(own_vqa2_root)
+    loader.mixture.on_bad_image["vqa2"] = "skip"
+    updates = take(loader, 0, 5)
+    weights = {i: w for u in updates for b in u for i, w in zip(b.sample_ids, b.weights.tolist(), strict=True)}
+    assert {sample_id for sample_id, weight in weights.items() if weight == 0} == {103000, 103001, 103002}
+    assert len(loader.bad_images) == 1 and "000000000103.jpg" in next(iter(loader.bad_images))
+
+
+def test_two_images_per_text_are_both_read(vqa2_root):
+    loader = make_loader(vqa2_root)
+    first, other = loader.mixture[0], loader.mixture[5]
+    pair = type(first)(
+        sample_id="pair", image_ids=(first.image_ids[0], other.image_ids[0]), images=(first.images[0], other.images[0]), text="x"
+    )
+    loader.mixture.parts["vqa2"] = [pair]
+    batch = loader.reader.read(MicroBatch(0, np.array([0]), train=False))
+    assert batch.image_index.tolist() == [[0, 1]] and len(batch.images) == 2
+
+
+def test_share_of_padding():
+    loader_batch = type("B", (), {})()
+    loader_batch.images = torch.zeros(2, 3, 10, 20)
+    loader_batch.image_sizes = torch.tensor([[10, 20], [5, 20]])
+    loader_batch.text_mask = torch.tensor([[True, True], [True, False]])
+    assert padding_shares(loader_batch) == {"text": 0.25, "image": 0.25}
+
+
+def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
+    loader = make_loader(vqa2_root)
+    sizes = loader.mixture.resized_sizes(loader.images_M, loader.image)
+    for index in range(0, len(loader), 5):
+        batch = loader.image.to_device(loader.reader.read(MicroBatch(0, np.array([index]), False)), torch.device("cpu"))
+        assert batch.image_sizes[0].tolist() == sizes[index].tolist()

@@ -1,0 +1,252 @@
+"""Text, image and answer processors."""
+
+import io
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.processors.image import BadImageError, upright_size
+from pixelbert_plugin.types import Batch
+
+
+def build(name, **params):
+    return registry.build("processor", name, params, "processors.x.params")
+
+
+# ---------------------------------------------------------------- text
+
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "color", "is", "the", "un", "##aff", "##able", "?"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return tmp_path
+
+
+def test_word_pieces_from_a_vocab_file(folder):
+    text = build("bert_tokenizer", vocabulary=str(folder))
+    ids, cut = text("What color is the unaffable?")
+    tokens = [VOCABULARY[index] for index in ids]
+    assert tokens == ["[CLS]", "what", "color", "is", "the", "un", "##aff", "##able", "?", "[SEP]"] and not cut
+    assert VOCABULARY[text("zebra")[0][1]] == "[UNK]"
+    assert (text.vocab_size, text.pad_token_id, text.mask_token_id) == (13, 0, 4)
+
+
+def test_truncation_keeps_sep_and_is_told(folder):
+    text = build("bert_tokenizer", vocabulary=str(folder), max_length=5)
+    assert text("what color is the") == ([2, 5, 6, 7, 3], True)
+    assert text("what color is") == ([2, 5, 6, 7, 3], False)
+
+
+def build_on(texts):
+    text = build("bert_tokenizer")
+    text.fit(texts)
+    return text
+
+
+def test_trained_vocabulary_is_reproducible_and_travels_with_the_state():
+    texts = ["what color is the circle?", "is there a red circle?", "what shape is it?"] * 3
+    assert build("bert_tokenizer").needs_fit
+    first, second = build_on(texts), build_on(reversed(texts))
+    assert first.state_dict() == second.state_dict()
+    loaded = build("bert_tokenizer")
+    loaded.load_state_dict(first.state_dict())
+    assert not loaded.needs_fit and loaded(texts[0]) == first(texts[0])
+    assert first.decode(first("What color is it?")[0]) == "what color is it?"
+    assert first.state_dict() != build_on(["other words"]).state_dict()
+    assert len(first("what color is it?")[0]) == 7  # every word of the training texts is one piece
+
+
+def test_vocabulary_does_not_depend_on_the_process():
+    """Hash seeds differ between processes; tokenizers' own trainer gives other vocabularies for them."""
+    code = (
+        "from pixelbert_plugin import plugins, registry; plugins.load();"
+        "text = registry.build('processor', 'bert_tokenizer', {}, 'p');"
+        "text.fit(['red circle on blue', 'blue circle on red', 'is it red or blue'] * 2); print(text.state_dict())"
+    )
+    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(outputs) == 1
+
+
+def test_bad_vocabularies_name_the_option(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
+        build("bert_tokenizer", vocabulary=str(tmp_path))
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nword\n")
+    with pytest.raises(UserError, match=r"has no \[CLS\], \[SEP\], \[MASK\]"):
+        build("bert_tokenizer", vocabulary=str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"processors.text.params.vocabulary="):
+        build("bert_tokenizer", vocabulary=str(tmp_path))
+
+
+# ---------------------------------------------------------------- image
+
+
+def gradient(mode: str) -> Image.Image:
+    """16 × 8 with a clear left (dark) and right (bright)."""
+    values = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (8, 1))
+    return Image.fromarray(values).convert(mode) if mode != "L" else Image.fromarray(values)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("L", "a.png"),
+        ("L", "a.jpg"),
+        ("P", "a.png"),
+        ("RGB", "a.png"),
+        ("RGBA", "a.png"),
+        ("LA", "a.png"),
+        ("1", "a.png"),
+        ("CMYK", "a.jpg"),
+        ("RGB", "a.bmp"),
+        ("P", "a.gif"),
+        ("RGB", "a.webp"),
+        ("L", "a.tiff"),
+    ],
+)
+def test_every_mode_becomes_uint8_rgb(tmp_path, mode, name):
+    gradient(mode).save(tmp_path / name)
+    image = build("image").decode(tmp_path / name)
+    assert image.dtype == torch.uint8 and tuple(image.shape) == (3, 8, 16)
+    assert image[:, :, :4].float().mean() < 90 and image[:, :, -4:].float().mean() > 160
+
+
+def test_content_decides_not_the_name(tmp_path):
+    gradient("RGB").save(tmp_path / "a.jpg", quality=95)
+    (tmp_path / "a.jpg").rename(tmp_path / "really_jpeg.png")
+    assert tuple(build("image").decode(tmp_path / "really_jpeg.png").shape) == (3, 8, 16)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.tile(np.linspace(0, 65535, 16).astype(np.uint16), (8, 1))
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = build("image").decode(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [value >> 8 for value in values[0].tolist()]
+
+
+def test_sixteen_bit_colour(tmp_path):
+    """A hand-made 16-bit RGB PNG, which Pillow itself cannot write."""
+    import zlib
+
+    row = b"\x00" + b"".join(struct.pack(">HHH", 0, 32768, 65535) for _ in range(4))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 2)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    image = build("image").decode(tmp_path / "a.png")
+    assert image[:, 0, 0].tolist() == [0, 128, 255] and tuple(image.shape) == (3, 2, 4)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff"])
+def test_exif_rotation(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter: the bright right becomes the bottom
+    gradient("RGB").save(tmp_path / name, exif=exif)
+    image = build("image").decode(tmp_path / name)
+    assert tuple(image.shape) == (3, 16, 8) and upright_size(tmp_path / name) == (16, 8)
+    assert image[:, -4:].float().mean() > 160 > 90 > image[:, :4].float().mean()
+
+
+def test_bad_files_are_named(tmp_path):
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, "PNG")
+    cases = {"torn.png": buffer.getvalue()[:800], "empty.jpg": b"", "text.jpg": b"not an image"}
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, "JPEG")
+    cases["torn.jpg"] = buffer.getvalue()[:600]
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadImageError, match=f"{name}: not a readable image"):
+            build("image").decode(tmp_path / name)
+    with pytest.raises(BadImageError, match="No such file"):
+        build("image").decode(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((500, 1000), (666, 1333)), ((1600, 1600), (800, 800))],
+)
+def test_short_and_long_edge_rule(size, expected):
+    assert build("image").resized(*size) == expected
+
+
+def as_batch(images):
+    one = torch.ones(len(images), 1, dtype=torch.int64)
+    return Batch(
+        sample_ids=list(range(len(images))),
+        input_ids=one,
+        text_mask=one.bool(),
+        images=images,
+        image_index=torch.arange(len(images))[:, None],
+        image_seeds=torch.arange(len(images)),
+        weights=torch.ones(len(images)),
+    )
+
+
+def test_resize_normalise_and_pad_on_the_device():
+    image = build("image", short_edge=32, long_edge=48, mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 1.0])
+    flat = torch.full((3, 40, 80), 255, dtype=torch.uint8)
+    tall = torch.zeros(3, 64, 32, dtype=torch.uint8)
+    batch = image.to_device(as_batch([flat, tall, flat]), torch.device("cpu"))
+    assert batch.image_sizes.tolist() == [[24, 48], [48, 24], [24, 48]]
+    assert tuple(batch.images.shape) == (3, 3, 48, 48)
+    torch.testing.assert_close(batch.images[0, :, :24, :48], torch.tensor([2.0, 1.0, 0.5])[:, None, None].expand(3, 24, 48))
+    torch.testing.assert_close(batch.images[1, :, :, :24], torch.tensor([-2.0, -1.0, -0.5])[:, None, None].expand(3, 48, 24))
+    assert (batch.images[0, :, 24:] == 0).all() and (batch.images[1, :, :, 24:] == 0).all()
+
+
+def test_very_large_images_are_reduced_before_transfer(tmp_path):
+    Image.effect_noise((1200, 900), 50).convert("RGB").save(tmp_path / "big.jpg")
+    image = build("image", short_edge=60, long_edge=100)
+    assert tuple(image.decode(tmp_path / "big.jpg").shape) == (3, 120, 160)
+
+
+def test_augmentation_is_a_function_of_the_seed():
+    image = build("image", horizontal_flip=0.5, min_crop=0.6, color_jitter=0.3)
+    picture = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    views = [image.augment(picture, seed) for seed in range(20)]
+    assert all(torch.equal(view, image.augment(picture, seed)) for seed, view in enumerate(views))
+    assert len({tuple(view.shape) for view in views}) > 10
+    assert all(view.shape[1] >= 24 and view.shape[2] >= 30 for view in views)
+    flipped = build("image", horizontal_flip=1.0).augment(picture, 0)
+    assert torch.equal(flipped, picture.flip(2)) and torch.equal(build("image").augment(picture, 0), picture)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_vocabulary_counts_normalised_answers_with_a_threshold(tmp_path):
+    answers = build("answers", min_occurrences=2)
+    assert answers.needs_fit
+    answers.fit(["Yes", "yes", "yes.", "two", "2", "cat", "the dog", "dog"])
+    assert answers.answers == ["yes", "2", "dog"]  # by count, then by the alphabet
+    scores = answers.scores(("yes",) * 2 + ("Two",) * 8)
+    torch.testing.assert_close(scores, torch.tensor([0.6, 1.0, 0.0]))
+    again = build("answers")
+    again.load_state_dict(answers.state_dict())
+    assert again.answers == answers.answers and torch.equal(again.scores(("2",)), torch.tensor([0.0, 1.0, 0.0]))
+    with pytest.raises(UserError, match="min_occurrences=9: no answer occurs so often"):
+        build("answers").fit(["yes"] * 8)
+
+
+def test_vocabulary_from_a_file(tmp_path):
+    (tmp_path / "answers.txt").write_text("yes\nno\n\n2\n")
+    assert build("answers", vocabulary=str(tmp_path / "answers.txt")).answers == ["yes", "no", "2"]
+    (tmp_path / "twice.txt").write_text("yes\nyes\n")
+    for name, message in (("twice.txt", "holds an answer twice"), ("none.txt", "cannot be read")):
+        with pytest.raises(UserError, match=message):
+            build("answers", vocabulary=str(tmp_path / name))

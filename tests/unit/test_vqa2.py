@@ -1,0 +1,96 @@
+"""The builder of VQA 2.0 on files in the official format, whole and damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import IMAGES
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.errors import UserError
+
+QUESTIONS = "vqa2/v2_OpenEnded_mscoco_train2014_questions.json"
+ANNOTATIONS = "vqa2/v2_mscoco_train2014_annotations.json"
+
+
+def builder(root):
+    node = configuration.load("projects/pixelbert/configs/vqa2.yaml").dataset_config["vqa2"]
+    return registry.build("builder", "vqa2", node, "dataset_config.vqa2", data_dir=Path(root))
+
+
+def test_samples_of_the_official_files(vqa2_root):
+    samples = builder(vqa2_root).samples("train")
+    official = json.loads((vqa2_root / QUESTIONS).read_text())["questions"]
+    answers = {item["question_id"]: item for item in json.loads((vqa2_root / ANNOTATIONS).read_text())["annotations"]}
+    assert len(samples) == len(official) == 3 * IMAGES["train"]
+    for sample, question in zip(samples, official, strict=True):
+        assert (sample.sample_id, sample.text) == (question["question_id"], question["question"])
+        assert sample.image_ids == (question["image_id"],)
+        assert sample.images[0] == vqa2_root / f"coco/train2014/COCO_train2014_{question['image_id']:012d}.jpg"
+        annotation = answers[sample.sample_id]
+        assert sample.answers == tuple(answer["answer"] for answer in annotation["answers"]) and len(sample.answers) == 10
+        assert sample.answer == annotation["multiple_choice_answer"]
+        assert sample.groups == {key: annotation[key] for key in ("answer_type", "question_type")}
+
+
+def test_a_split_without_annotations_has_no_answers(own_vqa2_root):
+    source = json.loads((own_vqa2_root / QUESTIONS).read_text())
+    (own_vqa2_root / "vqa2/v2_OpenEnded_mscoco_test2015_questions.json").write_text(json.dumps(source))
+    sample = builder(own_vqa2_root).samples("test")[0]
+    assert sample.answers == () and sample.answer is None
+    assert "coco/test2015/COCO_test2015_" in str(sample.images[0])
+
+
+def damage(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (ANNOTATIONS, lambda c: c["annotations"].pop(4), r"question 101001 has no answers in vqa2/v2_mscoco_train2014"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[]), r"question 100000 has no answers"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].update(image_id=7), r"question 100000 is about image 7, but .* says image 100"),
+        (QUESTIONS, lambda c: c["questions"].pop(0), r"answers question 100000, which is not in"),
+        (QUESTIONS, lambda c: c["questions"][2].pop("question"), r"questions.json: entry 2 has no 'question'"),
+        (QUESTIONS, lambda c: c.pop("questions"), r"entry 0 has no 'questions'; is this the official file\?"),
+        (ANNOTATIONS, lambda c: c["annotations"][1].pop("question_id"), r"entry 1 has no 'question_id'"),
+    ],
+)
+def test_damaged_files_are_named_with_the_question(own_vqa2_root, file, change, message):
+    damage(own_vqa2_root / file, change)
+    with pytest.raises(UserError, match=message):
+        builder(own_vqa2_root).samples("train")
+
+
+def test_broken_json_names_file_and_line(own_vqa2_root):
+    path = own_vqa2_root / QUESTIONS
+    text = json.dumps(json.loads(path.read_text()), indent=1).splitlines()
+    text[7] = text[7].rstrip(",") + " oops"
+    path.write_text("\n".join(text))
+    with pytest.raises(UserError, match=r"questions.json, line (8|9), column \d+: broken JSON"):
+        builder(own_vqa2_root).samples("train")
+
+
+def test_missing_file_and_unknown_split_say_what_to_do(tmp_path):
+    with pytest.raises(UserError) as error:
+        builder(tmp_path).samples("train")
+    assert "dataset_config.vqa2.splits.train[0].questions=" in str(error.value)
+    assert "no such file" in str(error.value) and "datasets/vqa2/README.md" in str(error.value)
+    with pytest.raises(UserError, match=r"splits.trian: no such split \(known: train, val, test, test-dev\)"):
+        builder(tmp_path).samples("trian")
+
+
+def test_empty_split_and_repeated_ids_are_refused(own_vqa2_root):
+    source = builder(own_vqa2_root)
+    damage(own_vqa2_root / QUESTIONS, lambda c: c["questions"].clear())
+    damage(own_vqa2_root / ANNOTATIONS, lambda c: c["annotations"].clear())
+    with pytest.raises(UserError, match="the train split of vqa2 is empty"):
+        Mixture.build({"vqa2": source}, "train")
+    source.config.splits["val"] *= 2
+    with pytest.raises(UserError, match="30 samples but 15 distinct ids"):
+        Mixture.build({"vqa2": source}, "val")
