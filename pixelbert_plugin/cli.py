@@ -9,6 +9,7 @@ import traceback
 from pixelbert_plugin.arguments import parser
 from pixelbert_plugin.errors import RunError, UserError
 
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

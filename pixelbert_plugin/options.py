@@ -38,7 +38,7 @@ class Training:
     num_threads: int | None = None  # CPU threads of the training process. None: torch's choice
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
-    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
 
     def check(self) -> None:
         for name in ("batch_size", "micro_batch_size", "texts_per_image", "max_updates", "checkpoint_interval"):

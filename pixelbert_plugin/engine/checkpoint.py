@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -74,7 +75,7 @@ class Checkpoints:
             try:
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True)
-                _save_tensors({name: value for name, value in model.state_dict().items()}, aside / MODEL)
+                _save_tensors(model.state_dict(), aside / MODEL)
                 tensors, numbers = optimizer_state(model, optimizers)
                 _save_tensors(tensors, aside / OPTIMIZER)
                 content = {"state": asdict(state), "optimizer": numbers, "processors": processors, "versions": versions}
@@ -205,8 +206,12 @@ def load_optimizer_state(
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    # format "pt" is what transformers and others expect; contiguous copies, since channels_last weights are strided
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
+    # contiguous copies, since channels_last weights are strided; format "pt" is what transformers and others expect
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(content, path, {"format": "pt"})
+    except SafetensorError as error:  # of a full disk, it says no more than its message
+        raise OSError(str(error)) from error
 
 
 def _digest(path: Path) -> str:

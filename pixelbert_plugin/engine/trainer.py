@@ -16,6 +16,7 @@ from pixelbert_plugin.engine.events import Events
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.options import Training
+from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch
@@ -155,6 +156,11 @@ class Trainer:
             state.metrics |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
             self.events.evaluation(name, evaluation.metrics, state.update)
             self.events.pictures(name, evaluation.results, state.update)
+        if self.criterion not in state.metrics:
+            raise ConfigError(
+                "training.early_stop.criterion",
+                f"{self.criterion!r}: no such metric{nearest(self.criterion, list(state.metrics))}",
+            )
         value = state.metrics[self.criterion]
         sign = -1 if self.options.early_stop.minimize else 1
         if state.best is None or sign * value > sign * state.best:

@@ -129,9 +129,12 @@ def _decode_with_pillow(content: bytes) -> Tensor:
     import io
 
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    except UnidentifiedImageError as error:
+        raise ValueError("no known image format") from error
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip to 255 instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()

@@ -42,9 +42,7 @@ def padded(images):
     return batch, torch.tensor([image.shape[1:] for image in images])
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [("resnet18", "resnet18"), ("resnet50", "resnet50"), ("resnet101", "resnet101")]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [("resnet18", "resnet18"), ("resnet50", "resnet50"), ("resnet101", "resnet101")])
 def test_features_equal_torchvisions(ours, theirs):
     encoder = lively(build(ours))
     reference = torchvision.models.get_model(theirs, weights=None).eval()

@@ -148,7 +148,10 @@ def test_two_images_per_text_are_both_read(vqa2_root):
     loader = make_loader(vqa2_root)
     first, other = loader.mixture[0], loader.mixture[5]
     pair = type(first)(
-        sample_id="pair", image_ids=(first.image_ids[0], other.image_ids[0]), images=(first.images[0], other.images[0]), text="x"
+        sample_id="pair",
+        image_ids=(first.image_ids[0], other.image_ids[0]),
+        images=(first.images[0], other.images[0]),
+        text="x",
     )
     loader.mixture.parts["vqa2"] = [pair]
     batch = loader.reader.read(MicroBatch(0, np.array([0]), train=False))

@@ -73,7 +73,9 @@ def test_vocabulary_does_not_depend_on_the_process():
         "text = registry.build('processor', 'bert_tokenizer', {}, 'p');"
         "text.fit(['red circle on blue', 'blue circle on red', 'is it red or blue'] * 2); print(text.state_dict())"
     )
-    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    outputs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)
+    }
     assert len(outputs) == 1
 
 

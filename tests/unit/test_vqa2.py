@@ -54,7 +54,11 @@ def damage(path: Path, change) -> None:
     [
         (ANNOTATIONS, lambda c: c["annotations"].pop(4), r"question 101001 has no answers in vqa2/v2_mscoco_train2014"),
         (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[]), r"question 100000 has no answers"),
-        (ANNOTATIONS, lambda c: c["annotations"][0].update(image_id=7), r"question 100000 is about image 7, but .* says image 100"),
+        (
+            ANNOTATIONS,
+            lambda c: c["annotations"][0].update(image_id=7),
+            r"question 100000 is about image 7, but .* says image 100",
+        ),
         (QUESTIONS, lambda c: c["questions"].pop(0), r"answers question 100000, which is not in"),
         (QUESTIONS, lambda c: c["questions"][2].pop("question"), r"questions.json: entry 2 has no 'question'"),
         (QUESTIONS, lambda c: c.pop("questions"), r"entry 0 has no 'questions'; is this the official file\?"),

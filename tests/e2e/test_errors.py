@@ -1,0 +1,190 @@
+"""Every error a user can cause: one clear line on stderr, the exit status, nothing saved damaged."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_config
+
+from pixelbert_plugin import cli
+from pixelbert_plugin.engine.checkpoint import problem
+
+
+def fails(capsys, *arguments, status=2) -> str:
+    """Run, expect the exit status and exactly one line of error; return it."""
+    assert cli.main([str(argument) for argument in arguments]) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.fixture
+def config(tmp_path, own_vqa2_root) -> Path:
+    return write_config(tmp_path / "tiny.yaml", own_vqa2_root, tmp_path / "run")
+
+
+QUESTIONS = "vqa2/v2_OpenEnded_mscoco_train2014_questions.json"
+
+
+def test_no_config_and_missing_config(capsys):
+    assert "config=PATH is missing" in fails(capsys)
+    assert "config='none.yaml': no such file" in fails(capsys, "config=none.yaml")
+    assert "config= is given 2 times" in fails(capsys, "config=a.yaml", "config=b.yaml")
+
+
+def test_missing_file(capsys, config, own_vqa2_root):
+    (own_vqa2_root / QUESTIONS).unlink()
+    line = fails(capsys, f"config={config}")
+    assert f"{own_vqa2_root / QUESTIONS}'" in line and "no such file" in line and "README" in line
+
+
+def test_broken_json(capsys, config, own_vqa2_root):
+    (own_vqa2_root / QUESTIONS).write_text('{"questions": [\n {"question_id": 1,\n')
+    line = fails(capsys, f"config={config}")
+    assert f"{own_vqa2_root / QUESTIONS}, line" in line and "broken JSON" in line
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "text"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_image_is_named_then_skipped_if_asked(capsys, caplog, config, own_vqa2_root, tmp_path, kind, workers):
+    bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000105.jpg"
+    content = bad.read_bytes()
+    {"missing": bad.unlink, "truncated": lambda: bad.write_bytes(content[:400]), "text": lambda: bad.write_text("x")}[kind]()
+    arguments = (f"config={config}", f"training.num_workers={workers}", "training.max_updates=5")
+    line = fails(capsys, *arguments)
+    assert str(bad) in line and "needed by sample 10500" in line and "dataset_config.vqa2.on_bad_image=skip" in line
+    assert cli.main([*arguments, "env.overwrite=true", "dataset_config.vqa2.on_bad_image=skip"]) == 0
+    listed = json.loads((tmp_path / "run/skipped_images_train.json").read_text())
+    assert len(listed) == 1 and str(bad) in next(iter(listed))
+    assert "1 unreadable images were skipped" in caplog.text
+
+
+def test_skipped_images_are_left_out_of_the_figures_and_counted(config, own_vqa2_root, tmp_path):
+    (own_vqa2_root / "coco/val2014/COCO_val2014_000000000901.jpg").write_bytes(b"")
+    assert cli.main([f"config={config}", "dataset_config.vqa2.on_bad_image=skip"]) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["val/vqa2/num_skipped"] == 3
+    assert len(json.loads((tmp_path / "run/predictions/val_vqa2.json").read_text())) == 12
+
+
+def test_question_without_answers_and_annotation_without_question(capsys, config, own_vqa2_root):
+    path = own_vqa2_root / "vqa2/v2_mscoco_train2014_annotations.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({"annotations": content["annotations"][1:]}))
+    assert "question 100000 has no answers" in fails(capsys, f"config={config}")
+    questions = json.loads((own_vqa2_root / QUESTIONS).read_text())
+    path.write_text(json.dumps(content))
+    (own_vqa2_root / QUESTIONS).write_text(json.dumps({"questions": questions["questions"][1:]}))
+    assert "answers question 100000, which is not in" in fails(capsys, f"config={config}")
+
+
+def test_empty_split(capsys, config, own_vqa2_root):
+    (own_vqa2_root / QUESTIONS).write_text('{"questions": []}')
+    (own_vqa2_root / "vqa2/v2_mscoco_train2014_annotations.json").write_text('{"annotations": []}')
+    assert "the train split of vqa2 is empty" in fails(capsys, f"config={config}")
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("training.batchsize=3", "training.batchsize: unknown key; did you mean batch_size?"),
+        ("training.batch_size=lots", "training.batch_size: 'lots' is refused"),
+        ("model_config.pixelbert.num_sampeld_pixels=3", "num_sampeld_pixels: unknown key; did you mean num_sampled_pixels?"),
+        ("model_config.pixelbert.image_encoder.type=resnet5", "no encoder is registered as 'resnet5'"),
+        ("training.max_updates=null", "training.max_updates: is not set, and neither is training.max_epochs"),
+        ("optimizer.head={type: sgd}", "optimizer.head: pixelbert has no such parameter group"),
+        ("training.early_stop.criterion=val/vqa2/acuracy", "training.early_stop.criterion"),
+        ("env.user_dir=nowhere", "env.user_dir='nowhere': no such file or folder"),
+        ("plugins=[no_such_module]", "plugins: 'no_such_module' cannot be imported"),
+        ("checkpoint.resume_file=none", "checkpoint.resume_file"),
+        ("checkpoint.pretrained=none", "checkpoint.pretrained='none': no such checkpoint folder"),
+        ("processors.answers.params.min_occurrences=999", "min_occurrences=999: no answer occurs so often"),
+        ("processors.answers.params.splits=[trian]", "dataset_config.vqa2.splits.trian: no such split"),
+    ],
+)
+def test_wrong_options(capsys, config, tmp_path, option, part):
+    assert part in fails(capsys, f"config={config}", option)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_unwritable_save_folder(capsys, config):
+    line = fails(capsys, f"config={config}", "env.save_dir=/proc/run")  # refused even to root
+    assert "/proc/run: cannot be written" in line and "env.save_dir=PATH" in line
+
+
+def test_save_folder_below_a_file(capsys, config, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = fails(capsys, f"config={config}", f"env.save_dir={tmp_path / 'file/run'}")
+    assert "cannot be written (Not a directory)" in line and "env.save_dir" in line
+
+
+def test_a_folder_that_holds_a_run_is_refused_then_overwritten_or_resumed(capsys, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    (tmp_path / "run/notes.txt").write_text("mine")
+    log = (tmp_path / "run/log.jsonl").read_text()
+    line = fails(capsys, f"config={config}")
+    assert "holds a run already" in line and "checkpoint.resume=true" in line and "env.overwrite=true" in line
+    assert (tmp_path / "run/log.jsonl").read_text() == log
+    assert "contradicts" in fails(capsys, f"config={config}", "env.overwrite=true", "checkpoint.resume=true")
+    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+    assert [json.loads(line)["update"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert cli.main([f"config={config}", "env.overwrite=true", "training.max_updates=1"]) == 0
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
+
+
+def test_resume_with_another_model_is_refused_and_nothing_changes(capsys, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    resume = (f"config={config}", "checkpoint.resume=true", "training.max_updates=9")
+    line = fails(capsys, *resume, "model_config.pixelbert.text_encoder.params.num_hidden_layers=1")
+    assert "its weights are of another model" in line
+    assert problem(tmp_path / "run/checkpoints/best") is None
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 4
+
+
+def test_evaluating_without_a_checkpoint(capsys, config):
+    assert "holds no checkpoint to evaluate" in fails(capsys, f"config={config}", "run_type=val")
+
+
+def test_nan_ends_with_status_3_and_names_the_samples(capsys, config, tmp_path):
+    line = fails(capsys, f"config={config}", "optimizer.transformer.params.lr=1e30", "training.max_updates=20", status=3)
+    assert "the loss is not finite; samples of the batch: [" in line
+    for path in (tmp_path / "run/checkpoints").glob("update_*"):
+        assert problem(path) is None
+
+
+def test_several_processes_are_refused(capsys, config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "WORLD_SIZE=2" in fails(capsys, f"config={config}")
+
+
+def test_full_disk_keeps_what_was_saved(config, tmp_path):
+    """A real failing write: the kernel refuses files above a limit (as a full disk would) from the second run on."""
+    assert cli.main([f"config={config}"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    command = [sys.executable, "-m", "pixelbert_plugin", f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert (
+        len(errors) == 1
+        and "cannot be written" in errors[0]
+        and "File too large" in errors[0]
+        and "Traceback" not in done.stderr
+    )
+    after = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
+    assert after == before
+    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+
+
+def test_debug_shows_the_traceback(config):
+    command = [sys.executable, "-m", "pixelbert_plugin", f"config={config}", "training.seed=x", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" in done.stderr and "error: training.seed" in done.stderr

@@ -1,0 +1,207 @@
+"""Whole runs on a tiny VQA 2.0, through the command line's entry."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_config
+
+from pixelbert_plugin import cli
+from pixelbert_plugin.metrics.vqa import vqa_accuracy
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, vqa2_root) -> Path:
+    """The save folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = write_config(folder / "tiny.yaml", vqa2_root, folder / "run")
+    assert run(f"config={config}") == 0
+    return folder / "run"
+
+
+def test_folder_of_a_run(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.yaml", "log.jsonl", "results.json", "predictions", "checkpoints", "tensorboard"}
+    resolved = yaml.safe_load((finished / "config.yaml").read_text())
+    assert resolved["training"]["batch_size"] == 8 and resolved["optimizer"]["cnn"]["params"]["momentum"] == 0.9
+    results = json.loads((finished / "results.json").read_text())
+    assert {"val/vqa2/accuracy", "val/vqa2/question_prior", "training_seconds"} <= results.keys()
+    assert {"val/vqa2/accuracy[answer_type=yes/no]", "val/vqa2/accuracy[question_type=how many]"} <= results.keys()
+
+
+def test_log_has_one_object_per_logged_update(finished):
+    records = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [record["update"] for record in records] == [1, 2, 3, 4]
+    keys = {"update", "samples", "epoch", "loss", "losses", "lr", "grad_norm", "samples_per_second"}
+    assert all(record.keys() == keys for record in records)
+    assert records[-1]["samples"] == 32 and records[-1]["epoch"] == pytest.approx(32 / 36)
+    assert records[0]["loss"] == pytest.approx(sum(records[0]["losses"].values()))
+    assert records[0]["lr"] == {"cnn": 0.01, "transformer": 0.001}
+
+
+def test_predictions_are_the_official_result_file_and_give_the_accuracy(finished, vqa2_root):
+    rows = json.loads((finished / "predictions/val_vqa2.json").read_text())
+    annotations = json.loads((vqa2_root / "vqa2/v2_mscoco_val2014_annotations.json").read_text())["annotations"]
+    assert all(row.keys() == {"question_id", "answer"} for row in rows)
+    assert [row["question_id"] for row in rows] == [item["question_id"] for item in annotations]
+    scores, numbers = [], []
+    for row, item in zip(rows, annotations, strict=True):
+        score = vqa_accuracy(row["answer"], tuple(answer["answer"] for answer in item["answers"]))
+        scores.append(score)
+        if item["answer_type"] == "number":
+            numbers.append(score)
+    results = json.loads((finished / "results.json").read_text())
+    assert results["val/vqa2/accuracy"] == pytest.approx(sum(scores) / len(scores))
+    assert results["val/vqa2/accuracy[answer_type=number]"] == pytest.approx(sum(numbers) / len(numbers))
+
+
+def test_question_prior_is_the_most_frequent_training_answer(finished, vqa2_root):
+    """Worked out here from the official files: how often each question's commonest training answer is right."""
+    folder = vqa2_root / "vqa2"
+
+    def read(split):
+        questions = json.loads((folder / f"v2_OpenEnded_mscoco_{split}2014_questions.json").read_text())["questions"]
+        annotations = json.loads((folder / f"v2_mscoco_{split}2014_annotations.json").read_text())["annotations"]
+        return list(zip(questions, annotations, strict=True))
+
+    given: dict[str, list[str]] = {}
+    for question, annotation in read("train"):
+        given.setdefault(question["question"], []).append(annotation["multiple_choice_answer"])
+    scores = []
+    for question, annotation in read("val"):
+        answers = given[question["question"]]
+        guess = min(set(answers), key=lambda answer: (-answers.count(answer), answer))
+        scores.append(vqa_accuracy(guess, tuple(answer["answer"] for answer in annotation["answers"])))
+    results = json.loads((finished / "results.json").read_text())
+    assert results["val/vqa2/question_prior"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_tensorboard_holds_everything(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    expected = {
+        "train/loss",
+        "train/losses/answers",
+        "train/lr/cnn",
+        "train/lr/transformer",
+        "train/grad_norm",
+        "train/samples_per_second",
+        "padding/text",
+        "padding/image",
+        "val/vqa2/accuracy",
+        "val/vqa2/question_prior",
+    }
+    assert expected <= scalars
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("val/vqa2/accuracy")] == [2, 4]
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(
+        [record["loss"] for record in log], rel=1e-6
+    )
+    assert events.Tags()["images"] == ["val/vqa2/predictions"]
+    picture = events.Images("val/vqa2/predictions")[0]
+    assert picture.width > 500 and len(events.Images("val/vqa2/predictions")) == 2
+    text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "num_sampled_pixels" in text and "batch_size: 8" in text
+    assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
+
+
+def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):
+    before = json.loads((finished / "results.json").read_text())
+    assert run(f"config={finished / 'config.yaml'}", "run_type=val") == 0
+    assert json.loads((finished / "results.json").read_text()) == before
+    best = finished / "checkpoints/best"
+    arguments = (f"checkpoint.resume_file={best}", f"env.save_dir={tmp_path / 'elsewhere'}", "evaluation.batch_size=4")
+    assert run(f"config={finished / 'config.yaml'}", "run_type=val", *arguments) == 0
+    again = json.loads((tmp_path / "elsewhere/results.json").read_text())
+    assert again["val/vqa2/accuracy"] == before["val/vqa2/accuracy"]
+    out = capsys.readouterr().out
+    assert "tensorboard --logdir" in out and "question_prior" in out
+
+
+def test_same_seed_twice_gives_the_same_losses_another_seed_others(finished, tmp_path, vqa2_root):
+    losses = []
+    for name, seed in (("a", 1), ("b", 2)):
+        config = write_config(tmp_path / f"{name}.yaml", vqa2_root, tmp_path / name, run_type="train")
+        assert run(f"config={config}", f"training.seed={seed}") == 0
+        losses.append([json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])
+    first = [json.loads(line)["loss"] for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert losses[0] == first and losses[1] != first
+
+
+def test_pretrained_weights_start_a_run_and_differing_heads_are_named(finished, tmp_path, vqa2_root, caplog):
+    (tmp_path / "answers.txt").write_text("yes\nno\n")
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run", run_type="train")
+    arguments = (
+        f"checkpoint.pretrained={finished / 'checkpoints/best'}",
+        "processors.answers.params.vocabulary=" + str(tmp_path / "answers.txt"),
+        "training.max_updates=1",
+    )
+    assert run(f"config={config}", *arguments) == 0
+    assert "of another shape, not loaded" in caplog.text and "heads.answers.layers.3.weight (6, 64) ≠ (2, 64)" in caplog.text
+    assert "tensors loaded into PixelBert" in caplog.text
+
+
+def test_early_stop_ends_the_run_and_the_best_checkpoint_is_evaluated(tmp_path, vqa2_root, capsys):
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
+    arguments = (
+        "training.max_updates=50",
+        "training.evaluation_interval=1",
+        "training.early_stop.enabled=true",
+        "training.early_stop.patience=2",
+        "optimizer.cnn.params.lr=0",
+        "optimizer.transformer.params.lr=0",
+        "model_config.pixelbert.image_encoder.params.norm=frozen",
+    )
+    assert run(f"config={config}", *arguments) == 0
+    records = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert len(records) == 3  # the first is the best; two without progress
+    assert (tmp_path / "run/checkpoints/best").resolve().name == "update_000001"
+
+
+def test_bf16_bucketing_accumulation_sampling_and_clipping_run_together(tmp_path, vqa2_root):
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
+    arguments = (
+        "training.precision=bf16",
+        "training.bucket_by_size=true",
+        "training.micro_batch_size=3",
+        "training.max_grad_norm=1.0",
+        "model_config.pixelbert.num_sampled_pixels=2",
+        "model_config.pixelbert.position_embedding=2d",
+        "task_config.vqa.image_answers_weight=0.5",
+        "training.num_workers=1",
+    )
+    assert run(f"config={config}", *arguments) == 0
+    record = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
+    assert record["losses"].keys() == {"answers", "image_answers"} and record["loss"] > 0
+
+
+def test_it_learns(tmp_path, vqa2_root):
+    """Forty updates on twelve images: the training loss falls clearly."""
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run", run_type="train")
+    assert run(f"config={config}", "training.max_updates=40", "training.checkpoint_interval=100") == 0
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+
+
+def test_a_split_without_answers_gets_predictions_and_no_figures(own_vqa2_root, tmp_path):
+    folder = own_vqa2_root / "vqa2"
+    questions = json.loads((folder / "v2_OpenEnded_mscoco_val2014_questions.json").read_text())
+    (folder / "v2_OpenEnded_mscoco_test2015_questions.json").write_text(json.dumps(questions))
+    for path in (own_vqa2_root / "coco/val2014").iterdir():
+        target = own_vqa2_root / "coco/test2015" / path.name.replace("val2014", "test2015")
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    config = write_config(tmp_path / "c.yaml", own_vqa2_root, tmp_path / "run", run_type="train_test")
+    assert run(f"config={config}", "training.max_updates=1") == 0
+    rows = json.loads((tmp_path / "run/predictions/test_vqa2.json").read_text())
+    assert {row["question_id"] for row in rows} == {question["question_id"] for question in questions["questions"]}
+    assert not any(key.startswith("test/") for key in json.loads((tmp_path / "run/results.json").read_text()))
