@@ -36,6 +36,10 @@ class Events:
             aside.replace(self._log)
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_update + 1)
 
+    def flush(self) -> None:
+        with writing(self._log):
+            self._writer.flush()
+
     def close(self) -> None:
         with writing(self._log):
             self._writer.close()

@@ -50,7 +50,7 @@ class Trainer:
             for name, optimizer in self.optimizers.items()
         }
         self.model.train()
-        self._unchecked: list[tuple[int, Tensor, list]] = []
+        self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
         logged_samples, logged_seconds = state.samples, state.seconds
         stopped = self._should_stop()
@@ -62,7 +62,7 @@ class Trainer:
                 state.update += 1
                 state.samples += sum(map(len, micro_batches))
                 state.seconds += time.perf_counter() - began
-                self._note_losses(losses, micro_batches)
+                self._note(sum(losses.values()) + norm, micro_batches)
                 is_last = state.update == total
 
                 if self._is_due(options.log_interval, is_last):
@@ -78,6 +78,7 @@ class Trainer:
                 if self._is_due(options.checkpoint_interval, is_last or stopped) or is_best:
                     self.check_finite()  # never save weights that a NaN has reached
                     state.skipped_images = dict(self.loader.bad_images)
+                    self.events.flush()  # a kill must not lose events of updates that a resume will not repeat
                     self.save(state)
         return state
 
@@ -116,20 +117,20 @@ class Trainer:
         return min(limits)
 
     def check_finite(self) -> None:
-        """Raise NonFiniteLossError, with the samples of the first batch whose loss was NaN or infinite."""
+        """Raise NonFiniteLossError, with the samples of the first batch whose loss or gradient was NaN or infinite."""
         unchecked, self._unchecked = self._unchecked, []
-        finite = torch.isfinite(torch.stack([loss for _, loss, _ in unchecked])).tolist() if unchecked else []
+        finite = torch.isfinite(torch.stack([value for _, value, _ in unchecked])).tolist() if unchecked else []
         for (update, _, ids), is_finite in zip(unchecked, finite, strict=True):
             if not is_finite:
                 raise NonFiniteLossError(
-                    f"update {update}: the loss is not finite; samples of the batch: {ids}. Lower the learning rates, set "
-                    "training.max_grad_norm, or look at these samples; checkpoints hold the state before"
+                    f"update {update}: the loss or its gradient is not finite; samples of the batch: {ids}. Lower the learning "
+                    "rates, set training.max_grad_norm, or look at these samples; checkpoints hold the state before"
                 )
 
-    def _note_losses(self, losses: dict[str, Tensor], micro_batches: list[Batch]) -> None:
-        """Keep the loss for `check_finite`: on a GPU, looking at each one at once would wait for it."""
+    def _note(self, value: Tensor, micro_batches: list[Batch]) -> None:
+        """Keep a value for `check_finite`: on a GPU, looking at each one at once would wait for it."""
         ids = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
-        self._unchecked.append((self.state.update, sum(losses.values()), ids))
+        self._unchecked.append((self.state.update, value, ids))
         if self.precision.device.type == "cpu":
             self.check_finite()
 

@@ -151,7 +151,7 @@ def test_evaluating_without_a_checkpoint(capsys, config):
 
 def test_nan_ends_with_status_3_and_names_the_samples(capsys, config, tmp_path):
     line = fails(capsys, f"config={config}", "optimizer.transformer.params.lr=1e30", "training.max_updates=20", status=3)
-    assert "the loss is not finite; samples of the batch: [" in line
+    assert "the loss or its gradient is not finite; samples of the batch: [" in line
     for path in (tmp_path / "run/checkpoints").glob("update_*"):
         assert problem(path) is None
 

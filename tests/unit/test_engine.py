@@ -127,9 +127,11 @@ def test_nan_names_update_and_samples():
     bad = rows(2, 5)
     bad.y = bad.y * float("nan")
     built.state.update = 7
-    with pytest.raises(NonFiniteLossError, match=r"update 7: the loss is not finite; samples of the batch: \[0, 1, 2, 3, 4\]"):
-        losses, _ = built.update([rows(0, 2), bad], 7, 0.0)
-        built._note_losses(losses, [rows(0, 2), bad])
+    with pytest.raises(
+        NonFiniteLossError, match=r"update 7: the loss or its gradient is not finite; samples of the batch: \[0, 1, 2, 3, 4\]"
+    ):
+        losses, norm = built.update([rows(0, 2), bad], 7, 0.0)
+        built._note(sum(losses.values()) + norm, [rows(0, 2), bad])
 
 
 def test_first_bad_update_is_named_when_the_check_comes_late():

@@ -1,5 +1,7 @@
 """Order, reading and batching: pure functions of the position."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def test_order_is_a_permutation_in_chunks_of_one_image(images, seed, epoch, text
     assert np.array_equal(order, train_order(numbers, seed, epoch, texts, 8, sizes))
     if not sized:
         # by hand: walk the order and count runs of one image; as few chunks as the texts of each image allow
-        runs = 1 + sum(numbers[a] != numbers[b] for a, b in zip(order, order[1:], strict=False))
+        runs = 1 + sum(numbers[a] != numbers[b] for a, b in pairwise(order))
         most = sum(-(-images.count(image) // (texts or 10**6)) for image in set(images))
         assert runs <= most
 

@@ -81,7 +81,7 @@ def test_vocabulary_does_not_depend_on_the_process():
 
 def test_bad_vocabularies_name_the_option(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
+    with pytest.raises(UserError, match=r"neither tokenizer\.json nor vocab\.txt"):
         build("bert_tokenizer", vocabulary=str(tmp_path))
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nword\n")
     with pytest.raises(UserError, match=r"has no \[CLS\], \[SEP\], \[MASK\]"):

@@ -57,7 +57,7 @@ def damage(path: Path, change) -> None:
         (
             ANNOTATIONS,
             lambda c: c["annotations"][0].update(image_id=7),
-            r"question 100000 is about image 7, but .* says image 100",
+            r"question 100000 is about image 7, but .* image 100",
         ),
         (QUESTIONS, lambda c: c["questions"].pop(0), r"answers question 100000, which is not in"),
         (QUESTIONS, lambda c: c["questions"][2].pop("question"), r"questions.json: entry 2 has no 'question'"),
