@@ -2,6 +2,7 @@
 
 import json
 import logging
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Events:
     def pictures(self, split: str, results: list[Result], update: int) -> None:
         """Eight images with text, true and predicted answer."""
         with writing(self._log):
-            self._writer.add_figure(f"{split}/predictions", _figure(results[:NUM_PICTURES]), update)
+            self._writer.add_figure(f"{split}/predictions", _figure(_spread(results)), update)
 
     def bar(self, done: int, total: int) -> "Events":
         """A progress bar on a terminal; elsewhere logged updates are printed as lines."""
@@ -152,9 +153,16 @@ def _whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
+def _spread(results: list[Result]) -> list[Result]:
+    """Results of eight different images, evenly over the split; the same ones at every evaluation."""
+    by_image = list({result.sample.image_ids: result for result in results}.values())
+    chosen = min(NUM_PICTURES, len(by_image))
+    return [by_image[index * len(by_image) // chosen] for index in range(chosen)]
+
+
 def _figure(results: list[Result]) -> Any:
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, NUM_PICTURES // 2, squeeze=False)
@@ -162,12 +170,11 @@ def _figure(results: list[Result]) -> Any:
         axis.axis("off")
     for axis, result in zip(axes.flat, results, strict=False):
         with Image.open(result.sample.images[0]) as image:
-            axis.imshow(image.convert("RGB"))
+            axis.imshow(ImageOps.exif_transpose(image).convert("RGB"))
         right = result.prediction == result.truth
         axis.set_title(
-            f"{result.sample.text}\ntrue: {result.truth}   predicted: {result.prediction}",
+            f"{textwrap.fill(result.sample.text, 40)}\ntrue: {result.truth}   predicted: {result.prediction}",
             fontsize=9,
             color="black" if right or result.truth is None else "firebrick",
-            wrap=True,
         )
     return figure

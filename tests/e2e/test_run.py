@@ -114,6 +114,19 @@ def test_tensorboard_holds_everything(finished):
     assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
 
 
+def test_the_picture_shows_different_images():
+    from pixelbert_plugin.engine.events import _spread
+    from pixelbert_plugin.tasks.base import Result
+    from pixelbert_plugin.types import Sample
+
+    def result(image, number):
+        return Result(Sample(sample_id=number, image_ids=(image,), images=(Path("x"),), text="?"), "a", "b")
+
+    many = _spread([result(number // 5, number) for number in range(100)])
+    assert len({shown.sample.image_ids for shown in many}) == len(many) == 8
+    assert len(_spread([result(0, 0), result(0, 1), result(1, 2)])) == 2
+
+
 def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):
     before = json.loads((finished / "results.json").read_text())
     assert run(f"config={finished / 'config.yaml'}", "run_type=val") == 0

@@ -1,0 +1,47 @@
+"""What only a GPU can show; skipped without one."""
+
+import json
+
+import pytest
+import torch
+from conftest import write_config
+
+from pixelbert_plugin import cli
+from pixelbert_plugin.models.pixel_sampling import sample_pixels
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_pixels_are_sampled_alike_on_both_devices():
+    mask = torch.rand(8, 50) < 0.7
+    seeds = torch.randint(0, 2**62, (8,))
+    index, kept = sample_pixels(mask, seeds, 20)
+    gpu_index, gpu_kept = sample_pixels(mask.cuda(), seeds.cuda(), 20)
+    assert torch.equal(index, gpu_index.cpu()) and torch.equal(kept, gpu_kept.cpu())
+
+
+def test_fp32_training_agrees_with_the_cpu_and_bf16_is_close(tmp_path, vqa2_root):
+    options = (
+        "training.max_updates=6",
+        "model_config.pixelbert.text_encoder.params.dropout=0",
+        "model_config.pixelbert.text_encoder.params.attention_dropout=0",
+    )
+    found = {}
+    for name, device, precision in (("cpu", "cpu", "fp32"), ("gpu", "cuda", "fp32"), ("bf16", "cuda", "bf16")):
+        config = write_config(tmp_path / f"{name}.yaml", vqa2_root, tmp_path / name)
+        assert cli.main([f"config={config}", *options, f"training.device={device}", f"training.precision={precision}"]) == 0
+        found[name] = losses(tmp_path / name)
+    assert found["gpu"] == pytest.approx(found["cpu"], rel=1e-2)
+    assert found["bf16"] == pytest.approx(found["cpu"], rel=1e-1)
+
+
+def test_resume_on_a_gpu_goes_on_from_the_checkpoint(tmp_path, vqa2_root):
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
+    assert cli.main([f"config={config}", "training.device=cuda"]) == 0
+    arguments = ("training.device=cuda", "checkpoint.resume=true", "training.max_updates=6")
+    assert cli.main([f"config={config}", *arguments]) == 0
+    assert len(losses(tmp_path / "run")) == 6
