@@ -3,13 +3,14 @@
 import json
 import logging
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pixelbert_plugin.errors import writing
 from pixelbert_plugin.tasks.base import Result
@@ -36,6 +37,7 @@ class Events:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             aside.replace(self._log)
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_update + 1)
+        threading.excepthook = _quiet_writer_thread
 
     def flush(self) -> None:
         with writing(self._log):
@@ -99,7 +101,8 @@ class Events:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[shown]}", table_column=Column(overflow="fold", ratio=1)),  # on 80 columns: below
+                expand=True,
                 console=self.console,
             )
             self._task = self._progress.add_task("training", total=total, completed=done, shown="")
@@ -118,6 +121,12 @@ class Events:
     def advance(self, update: int) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=update)
+
+
+def _quiet_writer_thread(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer thread fails on a full disk; the main thread gets that error too, and tells it in one line."""
+    if type(error.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(error)
 
 
 def results_table(results: dict[str, float]) -> Iterator[Table]:
