@@ -46,11 +46,11 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "transformers>=4.48",
+        "transformers>=5.0",
         "tokenizers>=0.21",
         "safetensors>=0.4.5",
         "catalogue>=2.0.10",
-        "omegaconf>=2.3",
+        "omegaconf>=2.4",
         "tensorboard>=2.18",
         "matplotlib>=3.9",  # pictures of predictions in TensorBoard
         "rich>=13",  # progress bar and tables

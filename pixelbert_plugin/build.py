@@ -19,6 +19,8 @@ from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
 
+ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have
+
 
 def choose_device(config: RunConfig) -> torch.device:
     """The device of this process; threads of the CPU as configured."""
@@ -85,6 +87,10 @@ def build_task(
         name: registry.build_component("processor", getattr(config.processors, name), f"processors.{name}.params")
         for name in task_class.processors
     }
+    for name, method in ROLES.items():
+        if name in processors and not hasattr(type(processors[name]), method):
+            chosen = getattr(config.processors, name).type
+            raise ConfigError(f"processors.{name}.type", f"{chosen!r} is no processor of {name} (it has no {method!r})")
     saved = (content or {}).get("processors", {})
     is_same_run = config.checkpoint.pretrained is None or "train" not in config.splits()
     if "text" in saved:  # its word embeddings belong to its vocabulary

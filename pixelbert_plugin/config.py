@@ -151,7 +151,10 @@ def _read(file: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
         raise UserError(f"{file}: holds no mapping (key: value) at its top level")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for include in node.pop("includes", None) or []:
+    includes = node.pop("includes", None) or []
+    if not isinstance(includes, list) or not all(isinstance(include, str) for include in includes):
+        raise UserError(f"{file}: includes {includes!r}: must be a list of paths, as in includes: [base.yaml]")
+    for include in includes:
         included = file.parent / include
         if not included.is_file():
             raise UserError(f"{file}: includes {include!r}: no such file {included}; paths are relative to the including file")

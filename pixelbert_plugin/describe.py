@@ -58,7 +58,10 @@ def plugin_options(overrides: list[str]) -> dict[str, Any]:
         if key == "env.user_dir":
             found["user_dir"] = value
         elif key == "plugins":
-            parsed = yaml.safe_load(value)
+            try:
+                parsed = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise UserError(f"{option!r}: not understood; write plugins=[module]") from error
             found["modules"] = parsed if isinstance(parsed, list) else [str(parsed)]
         else:
             raise UserError(f"{option!r}: needs config=PATH; without one only env.user_dir and plugins are understood")

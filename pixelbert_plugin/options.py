@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pixelbert_plugin.schema import Component, component
+from pixelbert_plugin.schema import Component, component, require
 
 
 @dataclass(kw_only=True)
@@ -19,6 +19,9 @@ class EarlyStop:
     patience: int = 5  # evaluations
     criterion: str | None = None  # "split/dataset/metric" that chooses checkpoints/best; none: the task's main metric
     minimize: bool = False  # whether a lower criterion is better
+
+    def check(self) -> None:
+        require(self, "patience", low=1)
 
 
 @dataclass(kw_only=True)
@@ -41,12 +44,12 @@ class Training:
     early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
 
     def check(self) -> None:
-        for name in ("batch_size", "micro_batch_size", "texts_per_image", "max_updates", "checkpoint_interval"):
-            _check_positive(self, name)
-        for name in ("evaluation_interval", "log_interval", "max_epochs", "max_grad_norm", "num_threads"):
-            _check_positive(self, name)
-        if self.num_workers < 0:
-            raise ValueError("num_workers: must be 0 or more")
+        require(self, "batch_size", "micro_batch_size", "texts_per_image", "max_updates", low=1)
+        require(self, "evaluation_interval", "checkpoint_interval", "log_interval", low=1)
+        require(self, "max_epochs", "max_grad_norm", above=0)
+        require(self, "seed", low=0, high=2**63 - 1)
+        require(self, "num_workers", low=0, high=1024)
+        require(self, "num_threads", low=1, high=4096)
 
 
 @dataclass(kw_only=True)
@@ -55,7 +58,7 @@ class Evaluation:
     predict: bool = True  # write predictions/<split>_<dataset>.json, in the data set's official result format
 
     def check(self) -> None:
-        _check_positive(self, "batch_size")
+        require(self, "batch_size", low=1)
 
 
 @dataclass(kw_only=True)
@@ -66,7 +69,7 @@ class Checkpoint:
     max_to_keep: int = 2  # newest checkpoints kept beside the best one
 
     def check(self) -> None:
-        _check_positive(self, "max_to_keep")
+        require(self, "max_to_keep", low=1)
 
 
 @dataclass(kw_only=True)
@@ -103,12 +106,8 @@ class RunConfig:
             raise ValueError("run_type: must be train, val and test, each at most once, joined by _ (train_val)")
         if not self.datasets:
             raise ValueError("datasets: name at least one data set")
+        if len(set(self.datasets)) < len(self.datasets):
+            raise ValueError("datasets: names a data set twice")
 
     def splits(self) -> list[str]:
         return self.run_type.split("_")
-
-
-def _check_positive(section: Any, name: str) -> None:
-    value = getattr(section, name)
-    if value is not None and value <= 0:
-        raise ValueError(f"{name}: must be above 0")

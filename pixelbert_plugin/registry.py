@@ -35,6 +35,9 @@ _namespaces = {kind: catalogue.create("pixelbert_plugin", f"{kind}s", entry_poin
 def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
     def register(name: str) -> Callable[[T], T]:
         def decorate(component: T) -> T:
+            config = getattr(component, "Config", None)
+            if config is not None and not dataclasses.is_dataclass(config):
+                raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
             taken = _registered(kind).get(name)
             if taken is not None and taken is not component:
                 raise _duplicate(kind, name, location(taken), location(component))
@@ -114,7 +117,11 @@ def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str =
     """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`."""
     component = get(kind, name, _type_key(path))
     config = configure(kind, name, node, path or f"{kind}.{name}")
-    return component(**context) if config is None else component(config, **context)
+    try:
+        return component(**context) if config is None else component(config, **context)
+    except (ValueError, TypeError) as error:  # values that only the component can judge, or another kind's component
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(path, f"the {kind} {name!r} cannot be built ({reason}); --debug shows where") from error
 
 
 def build_component(kind: Kind, reference: Component, path: str = "", **context: Any) -> Any:

@@ -34,6 +34,7 @@ from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import Events, results_table
 from pixelbert_plugin.engine.run_folder import RunFolder
 from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.weights import load_reported
@@ -153,8 +154,7 @@ def evaluate_split(parts: Parts, split: str) -> dict[str, Evaluation]:
     batch_size = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
     mixture = parts.data[split]
     if not parts.is_task_fit and any(samples[0].answers for samples in mixture.parts.values()):
-        parts.task.fit(parts.data.get("train") or Mixture.build(parts.builders, "train"))
-        parts.is_task_fit = True
+        fit_baseline(parts)
     evaluations = {}
     for name, samples in mixture.parts.items():
         key = f"{split}/{name}"
@@ -163,6 +163,15 @@ def evaluate_split(parts: Parts, split: str) -> dict[str, Evaluation]:
             parts.loaders[key] = build_loader(config, single, parts.task, parts.processors, parts.device)
         evaluations[key] = evaluate(parts.model, parts.task, parts.loaders[key], batch_size, parts.precision)
     return evaluations
+
+
+def fit_baseline(parts: Parts) -> None:
+    """Let the task learn its baseline from the training split; an evaluation alone may lack that split's files."""
+    parts.is_task_fit = True
+    try:
+        parts.task.fit(parts.data.get("train") or Mixture.build(parts.builders, "train"))
+    except UserError as error:
+        logger.warning("the question-only prior is left out: %s", error)
 
 
 def report(parts: Parts, split: str) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import difflib
+import math
+import types
+import typing
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
@@ -45,8 +48,7 @@ def merge(schema: type, node: Any, path: str = "") -> Any:
 
     Raises ConfigError for an unknown key, a value of the wrong type or a value the dataclass's own `check()` refuses.
     """
-    if node is not None and not isinstance(node, dict):
-        raise ConfigError(path, f"{node!r} is not a mapping of options (key: value)")
+    _check_shape(schema, node or {}, path)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(node or {}))
         result = OmegaConf.to_object(merged)
@@ -62,6 +64,54 @@ def merge(schema: type, node: Any, path: str = "") -> Any:
         raise ConfigError(_join(path, key), shown) from error
     _check(result, path)
     return result
+
+
+def require(config: Any, *names: str, low: float | None = None, high: float | None = None, above: float | None = None) -> None:
+    """For a dataclass's `check()`: its fields `names` (or None) must be finite numbers in low…high, and more than `above`.
+
+    Raises ValueError("field: what is wrong").
+    """
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is None:
+                continue
+            if not math.isfinite(number):
+                raise ValueError(f"{name}: must be finite")
+            if above is not None and number <= above:
+                raise ValueError(f"{name}: must be above {above}")
+            if low is not None and number < low:
+                raise ValueError(f"{name}: must be at least {low}")
+            if high is not None and number > high:
+                raise ValueError(f"{name}: must be at most {high}")
+
+
+def _check_shape(kind: Any, node: Any, path: str) -> None:
+    """Refuse a mapping where a list or a value belongs, and so on: omegaconf's words for that name no key."""
+    if isinstance(node, str) and "${" in node:  # an interpolation
+        return
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if node is not None:
+            _check_shape(next(argument for argument in arguments if argument is not type(None)), node, path)
+    elif dataclasses.is_dataclass(kind):
+        if not isinstance(node, dict):
+            raise ConfigError(path, f"{node!r} is not a mapping of options (key: value)")
+        for field in dataclasses.fields(kind):
+            if field.name in node:
+                _check_shape(field.type, node[field.name], _join(path, field.name))
+    elif origin is dict:
+        if not isinstance(node, dict):
+            raise ConfigError(path, f"{node!r} is not a mapping (key: value)")
+        for key, value in node.items():
+            _check_shape(arguments[1], value, _join(path, str(key)))
+    elif origin is list:
+        if not isinstance(node, list):
+            raise ConfigError(path, f"{node!r} is not a list, as in [a, b]")
+        for index, value in enumerate(node):
+            _check_shape(arguments[0], value, f"{path}[{index}]")
+    elif kind is not Any and isinstance(node, dict | list):
+        raise ConfigError(path, f"{node!r} is not a single value")
 
 
 def _check(value: Any, path: str) -> None:

@@ -28,6 +28,8 @@ class Mixture(Sequence):
         """Read the split. Raises UserError where it is empty or a sample id stands twice."""
         parts = {name: builder.samples(split) for name, builder in builders.items()}
         for name, samples in parts.items():
+            if not isinstance(samples, Sequence) or (len(samples) and not isinstance(samples[0], Sample)):
+                raise UserError(f"the builder {name!r}: samples({split!r}) must return a list (a Sequence) of Sample")
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
             ids = {sample.sample_id for sample in samples}

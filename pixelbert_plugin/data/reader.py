@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class BatchReader(Dataset):
                     continue
                 seeds[key] = derive(self.seed, "image", micro_batch.epoch, dataset, image_id)
                 try:
-                    image = self.image.decode(path)
+                    image = self.image.decode(Path(path))
                     images[key] = self.image.augment(image, seeds[key]) if micro_batch.train else image
                 except BadImageError as error:
                     if self.mixture.on_bad_image[dataset] == "error":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.schema import ConfigError, require
 
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 PATH = "text_encoder.params"
@@ -28,6 +28,11 @@ class BertConfig:
     dropout: float = 0.1  # probability, after embeddings and sub-layers (BERT's)
     attention_dropout: float = 0.1  # probability, on attention weights (BERT's)
     initializer_range: float = 0.02  # std of random weights; BERT's suits D = 768, a narrow D learns with about D^-0.5
+
+    def check(self) -> None:
+        require(self, *ARCHITECTURE, "max_position_embeddings", low=1)
+        require(self, "dropout", "attention_dropout", low=0, high=1)
+        require(self, "initializer_range", above=0)
 
 
 @registry.register_encoder("bert")

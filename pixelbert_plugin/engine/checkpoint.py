@@ -78,7 +78,13 @@ class Checkpoints:
                 _save_tensors(model.state_dict(), aside / MODEL)
                 tensors, numbers = optimizer_state(model, optimizers)
                 _save_tensors(tensors, aside / OPTIMIZER)
-                content = {"state": asdict(state), "optimizer": numbers, "processors": processors, "versions": versions}
+                content = {
+                    "state": asdict(state),
+                    "optimizers": _kinds(optimizers),
+                    "optimizer": numbers,
+                    "processors": processors,
+                    "versions": versions,
+                }
                 (aside / STATE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
                 (aside / CONFIG).write_text(config_yaml, encoding="utf-8")
                 digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
@@ -104,8 +110,8 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint; torn or altered ones are named and passed over."""
-        found = sorted(self.folder.glob(f"{PREFIX}*"), key=lambda path: path.name, reverse=True)
-        for path in found:
+        found = self._all()
+        for path in reversed(found):
             reason = problem(path)
             if reason is None:
                 return path
@@ -117,6 +123,11 @@ class Checkpoints:
             )
         return None
 
+    def _all(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+
     def _link_best(self, target: Path) -> None:
         aside = self.folder / ".best"
         aside.unlink(missing_ok=True)
@@ -125,9 +136,8 @@ class Checkpoints:
 
     def _prune(self, newest: Path) -> None:
         best = (self.folder / "best").resolve()
-        kept = sorted(path for path in self.folder.glob(f"{PREFIX}*"))[-self.max_to_keep :]
-        for path in self.folder.glob(f"{PREFIX}*"):
-            if path not in kept and path.resolve() != best and path != newest:
+        for path in self._all()[: -self.max_to_keep]:
+            if path.resolve() != best and path != newest:
                 shutil.rmtree(path)
         for leftover in self.folder.glob(f".{PREFIX}*"):  # of a write that was killed
             shutil.rmtree(leftover, ignore_errors=True)
@@ -170,8 +180,21 @@ def load_training(path: Path, content: dict[str, Any], model: nn.Module, optimiz
             f"{key}={str(path)!r}: its weights are of another model than this config's ({reason}); resume with the "
             "config it was made with, or take its weights with checkpoint.pretrained"
         ) from error
-    load_optimizer_state(model, optimizers, load_file(path / OPTIMIZER), content["optimizer"])
+    kinds = _kinds(optimizers)
+    tensors = load_file(path / OPTIMIZER)
+    unknown = {where.split("/")[1] for where in tensors} - {name for name, _ in model.named_parameters()}
+    if kinds != content["optimizers"] or unknown:
+        what = f"parameters such as {min(unknown)}" if unknown else f"optimizers {content['optimizers']}, not {kinds}"
+        raise UserError(
+            f"{key}={str(path)!r}: was saved with {what}; resume with the config it was made with, or take its weights with "
+            "checkpoint.pretrained"
+        )
+    load_optimizer_state(model, optimizers, tensors, content["optimizer"])
     return TrainState(**content["state"])
+
+
+def _kinds(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, str]:
+    return {name: type(optimizer).__name__ for name, optimizer in optimizers.items()}
 
 
 def optimizer_state(

@@ -32,7 +32,7 @@ class Events:
         with writing(folder):
             kept = []
             if resumed_update and self._log.exists():
-                kept = [line for line in _whole_lines(self._log) if json.loads(line)["update"] <= resumed_update]
+                kept = [line for line in _lines(self._log) if json.loads(line)["update"] <= resumed_update]
             aside = folder / ".log.jsonl"
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             aside.replace(self._log)
@@ -156,10 +156,16 @@ def _describe(record: dict[str, Any]) -> str:
     return f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {rates}  {speed:.1f} samples/s"
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that end: a kill may have cut the last one."""
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+def _lines(path: Path) -> list[str]:
+    """The records of a log; what a kill or an editor left that is none is dropped."""
+
+    def is_record(line: str) -> bool:
+        try:
+            return isinstance(json.loads(line)["update"], int)
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if is_record(line)]
 
 
 def _spread(results: list[Result]) -> list[Result]:

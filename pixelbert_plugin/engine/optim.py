@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.schema import require
 
 NamedParameters = list[tuple[str, nn.Parameter]]
 
@@ -17,6 +18,12 @@ class SgdConfig:
     momentum: float = 0.9  # the paper names none; torchvision's ImageNet recipe
     weight_decay: float = 5e-4  # on weights; biases and norms have none (paper)
     nesterov: bool = False  # Nesterov's momentum
+
+    def check(self) -> None:
+        require(self, "lr", "weight_decay", low=0, high=1e6)
+        require(self, "momentum", low=0, high=1)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs momentum above 0")
 
 
 @registry.register_optimizer("sgd")
@@ -36,6 +43,12 @@ class AdamWConfig:
     weight_decay: float = 1e-2  # decoupled, on weights; biases and norms have none (paper)
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # torch's; the paper names none
     eps: float = 1e-8  # torch's; the paper names none
+
+    def check(self) -> None:
+        require(self, "lr", "weight_decay", low=0, high=1e6)
+        require(self, "eps", above=0)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas: needs two values in 0…1, below 1")
 
 
 @registry.register_optimizer("adamw")
@@ -67,10 +80,9 @@ class StepConfig:
     warmup_updates: int = 0  # updates over which the rate rises linearly from 0; the paper names none
 
     def check(self) -> None:
+        require(self, "milestones", "warmup_updates", "gamma", low=0)
         if sorted(self.milestones) != self.milestones:
             raise ValueError("milestones: must ascend")
-        if self.warmup_updates < 0:
-            raise ValueError("warmup_updates: must be 0 or more")
 
 
 @registry.register_scheduler("step")

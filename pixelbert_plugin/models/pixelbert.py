@@ -14,7 +14,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.heads import HEADS
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
-from pixelbert_plugin.schema import Component, component
+from pixelbert_plugin.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ModelOutput, PixelFeatures
 
 
@@ -29,8 +29,8 @@ class PixelBertConfig:
     pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
 
     def check(self) -> None:
-        if self.num_sampled_pixels is not None and self.num_sampled_pixels < 1:
-            raise ValueError("num_sampled_pixels: must be above 0, or null for all pixels")
+        require(self, "num_sampled_pixels", "max_grid_size", low=1)
+        require(self, "pixel_dropout", low=0, high=1)
 
 
 @registry.register_model("pixelbert")

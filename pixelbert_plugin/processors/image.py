@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.schema import require
 from pixelbert_plugin.types import Batch
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
@@ -36,16 +37,15 @@ class ImageConfig:
     color_jitter: float = 0.0  # training scales brightness, contrast and saturation by up to 1 ± this; 0: none
 
     def check(self) -> None:
-        if not 0 < self.short_edge <= self.long_edge:
-            raise ValueError("short_edge: must be above 0 and at most long_edge")
+        require(self, "short_edge", low=1)
+        require(self, "std", above=0)
+        require(self, "horizontal_flip", "color_jitter", low=0, high=1)
+        require(self, "min_crop", above=0, high=1)
+        if self.short_edge > self.long_edge:
+            raise ValueError("short_edge: must be at most long_edge")
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise ValueError(f"{name}: needs three values, for red, green and blue")
-        for name in ("horizontal_flip", "color_jitter"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: must lie in 0…1")
-        if not 0 < self.min_crop <= 1:
-            raise ValueError("min_crop: must be above 0 and at most 1")
 
 
 @registry.register_processor("image")
@@ -102,13 +102,14 @@ class ImageProcessor:
         alike = defaultdict(list)  # images of one size are resized together
         for index, image in enumerate(batch.images):
             alike[tuple(image.shape[-2:])].append(index)
-        for (_, _), indices in alike.items():
-            size = sizes[indices[0]]
+        for indices in alike.values():
+            height, width = sizes[indices[0]]
             resized = torch.stack([batch.images[index] for index in indices]).float()
-            if tuple(resized.shape[-2:]) != size:
-                resized = T.resize(resized, list(size), antialias=True)
+            if tuple(resized.shape[-2:]) != (height, width):
+                resized = T.resize(resized, [height, width], antialias=True)
             resized = T.normalize(resized / 255, self.config.mean, self.config.std)
-            images[torch.tensor(indices, device=device), :, : size[0], : size[1]] = resized
+            for index, image in zip(indices, resized, strict=True):  # an index tensor would have to be sent to the device
+                images[index, :, :height, :width] = image
         return replace(batch, images=images, image_sizes=torch.tensor(sizes))
 
 

@@ -11,6 +11,7 @@ from tokenizers.models import WordPiece
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import require
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KEY = "processors.text.params.vocabulary"
@@ -24,8 +25,8 @@ class BertTokenizerConfig:
     lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
 
     def check(self) -> None:
-        if self.max_length < 3:
-            raise ValueError("max_length: must be at least 3, for [CLS], one word and [SEP]")
+        require(self, "max_length", low=3)  # [CLS], one word and [SEP]
+        require(self, "vocab_size", low=len(SPECIAL))
 
 
 @registry.register_processor("bert_tokenizer")

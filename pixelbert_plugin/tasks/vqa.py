@@ -12,6 +12,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.metrics.vqa import normalize_answer, vqa_accuracy
 from pixelbert_plugin.processors.answers import AnswerProcessor
+from pixelbert_plugin.schema import require
 from pixelbert_plugin.tasks.base import Result
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
@@ -21,8 +22,7 @@ class VqaConfig:
     image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
 
     def check(self) -> None:
-        if self.image_answers_weight < 0:
-            raise ValueError("image_answers_weight: must be 0 or more")
+        require(self, "image_answers_weight", low=0)
 
 
 @registry.register_task("vqa")

@@ -102,6 +102,8 @@ def test_empty_split(capsys, config, own_vqa2_root):
         ("checkpoint.resume_file=none", "checkpoint.resume_file"),
         ("checkpoint.pretrained=none", "checkpoint.pretrained='none': no such checkpoint folder"),
         ("processors.answers.params.min_occurrences=999", "min_occurrences=999: no answer occurs so often"),
+        ("processors.text={type: image, params: {short_edge: 9}}", "processors.text.params.max_length: unknown key"),
+        ("model_config.pixelbert.image_encoder={type: bert}", "max_pool: unknown key"),
         ("processors.answers.params.splits=[trian]", "dataset_config.vqa2.splits.trian: no such split"),
     ],
 )
@@ -145,12 +147,53 @@ def test_resume_with_another_model_is_refused_and_nothing_changes(capsys, config
     assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 4
 
 
+def test_components_in_the_wrong_place(capsys, own_vqa2_root, tmp_path):
+    processors = {"text": {"type": "image"}}
+    config = write_config(tmp_path / "a.yaml", own_vqa2_root, tmp_path / "run", processors=processors)
+    assert "processors.text.type: 'image' is no processor of text" in fails(capsys, f"config={config}")
+    model = {"pixelbert": {"image_encoder": {"type": "bert"}}}
+    config = write_config(tmp_path / "b.yaml", own_vqa2_root, tmp_path / "run", model_config=model)
+    assert "the encoder 'bert' cannot be built (TypeError" in fails(capsys, f"config={config}")
+
+
+def test_resume_with_another_optimizer_or_norm_is_refused(capsys, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    resume = (f"config={config}", "checkpoint.resume=true", "training.max_updates=9")
+    line = fails(capsys, *resume, "optimizer.cnn.type=adamw")
+    assert "was saved with optimizers {'cnn': 'Sgd'" in line
+    line = fails(capsys, *resume, "model_config.pixelbert.image_encoder.params.norm=frozen")
+    assert "was saved with parameters such as image_encoder.resnet.bn1.bias" in line
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 4
+
+
+def test_resume_drops_what_is_no_record_from_the_log(config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    log = tmp_path / "run/log.jsonl"
+    records = log.read_bytes()
+    log.write_bytes(b"garbage\n\n" + records + b'{"loss": 1}\n\xff\xfe\n{"update": 5, "lo')
+    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=5"]) == 0
+    assert log.read_bytes().startswith(records)
+    assert [json.loads(line)["update"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(
+        "from pixelbert_plugin import registry\n"
+        "from pixelbert_plugin.data.builders.base import Builder\n"
+        "@registry.register_builder('odd')\nclass Odd(Builder):\n"
+        "    def samples(self, split):\n        return None\n"
+    )
+    line = fails(capsys, f"config={config}", "datasets=[odd]", f"env.user_dir={plugin}")
+    assert "the builder 'odd': samples('train') must return a list" in line
+
+
 def test_evaluating_without_a_checkpoint(capsys, config):
     assert "holds no checkpoint to evaluate" in fails(capsys, f"config={config}", "run_type=val")
 
 
 def test_nan_ends_with_status_3_and_names_the_samples(capsys, config, tmp_path):
-    line = fails(capsys, f"config={config}", "optimizer.transformer.params.lr=1e30", "training.max_updates=20", status=3)
+    line = fails(capsys, f"config={config}", "processors.image.params.std=[1e-38,1e-38,1e-38]", status=3)
     assert "the loss or its gradient is not finite; samples of the batch: [" in line
     for path in (tmp_path / "run/checkpoints").glob("update_*"):
         assert problem(path) is None

@@ -140,6 +140,17 @@ def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):
     assert "tensorboard --logdir" in out and "question_prior" in out
 
 
+def test_evaluation_needs_no_training_files(finished, own_vqa2_root, tmp_path, caplog):
+    for path in (own_vqa2_root / "vqa2").glob("*train2014*"):
+        path.unlink()
+    options = (f"env.data_dir={own_vqa2_root}", f"env.save_dir={tmp_path / 'run'}")
+    best = f"checkpoint.resume_file={finished / 'checkpoints/best'}"
+    assert run(f"config={finished / 'config.yaml'}", "run_type=val", best, *options) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["val/vqa2/accuracy"] == json.loads((finished / "results.json").read_text())["val/vqa2/accuracy"]
+    assert "val/vqa2/question_prior" not in results and "the question-only prior is left out" in caplog.text
+
+
 def test_same_seed_twice_gives_the_same_losses_another_seed_others(finished, tmp_path, vqa2_root):
     losses = []
     for name, seed in (("a", 1), ("b", 2)):

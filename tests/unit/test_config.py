@@ -40,6 +40,12 @@ def test_include_of_itself_and_missing_include_are_named(tmp_path):
         configuration.load(top)
 
 
+@pytest.mark.parametrize("includes", ["3", "[1]", "[null]", "base.yaml"])
+def test_includes_must_be_a_list_of_paths(tmp_path, includes):
+    with pytest.raises(UserError, match="must be a list of paths"):
+        configuration.load(write(tmp_path / "a.yaml", f"includes: {includes}\n"))
+
+
 def test_unknown_key_names_near_spelling_and_file(tmp_path):
     top = write(tmp_path / "a.yaml", BASE + "training: {batchsize: 3}\n")
     with pytest.raises(UserError) as error:
@@ -52,11 +58,21 @@ def test_unknown_key_names_near_spelling_and_file(tmp_path):
     ("override", "start"),
     [
         ("training.batch_size=many", "training.batch_size: 'many' is refused"),
-        ("training.batch_size=0", "training.batch_size: 0 is refused: must be above 0"),
+        ("training.batch_size=0", "training.batch_size: 0 is refused: must be at least 1"),
         ("training.device=tpu", "training.device: 'tpu' is refused"),
         ("run_type=train_train", "run_type: 'train_train' is refused"),
         ("trainig.seed=3", "trainig: unknown key; did you mean training?"),
         ("checkpoint.max_to_keep=-1", "checkpoint.max_to_keep: -1 is refused"),
+        ("training=3", "training: 3 is not a mapping of options"),
+        ("model_config=[1]", "model_config: [1] is not a mapping"),
+        ("datasets={a: 1}", "datasets: {'a': 1} is not a list"),
+        ("datasets=[[vqa2]]", "datasets[0]: ['vqa2'] is not a single value"),
+        ("datasets=[vqa2,vqa2]", "datasets: ['vqa2', 'vqa2'] is refused: names a data set twice"),
+        ("scheduler=step", "scheduler: 'step' is not a mapping of options"),
+        ("optimizer={cnn: [1]}", "optimizer.cnn: [1] is not a mapping of options"),
+        ("training.max_epochs=.nan", "training.max_epochs: nan is refused: must be finite"),
+        ("training.seed=99999999999999999999", "training.seed: 99999999999999999999 is refused"),
+        ("training.num_workers=100000", "training.num_workers: 100000 is refused: must be at most 1024"),
     ],
 )
 def test_bad_override_is_refused_with_key_and_value(tmp_path, override, start):
@@ -131,6 +147,20 @@ def test_annotated_dump_is_yaml_and_gives_each_value_its_source(tiny_config):
         ("processors.text.params.max_length=2", "processors.text.params.max_length: 2 is refused: must be at least 3"),
         ("training.precision=fp8", "training.precision: no precision is registered as 'fp8'"),
         ("scheduler.params.milestones=[3,1]", "scheduler.params.milestones: [3.0, 1.0] is refused: must ascend"),
+        ("optimizer.cnn.params.lr=-1", "optimizer.cnn.params.lr: -1.0 is refused: must be at least 0"),
+        ("optimizer.transformer.params.betas=[2]", "optimizer.transformer.params.betas: [2.0] is refused: needs two"),
+        (
+            "model_config.pixelbert.text_encoder.params.hidden_size=0",
+            "model_config.pixelbert.text_encoder.params.hidden_size: 0",
+        ),
+        ("model_config.pixelbert.pixel_dropout=2", "model_config.pixelbert.pixel_dropout: 2.0 is refused: must be at most 1"),
+        (
+            "model_config.pixelbert.image_encoder.params=[1]",
+            "model_config.pixelbert.image_encoder.params: [1] is not a mapping",
+        ),
+        ("processors.image.params.std=[0,1,1]", "processors.image.params.std: [0.0, 1.0, 1.0] is refused: must be above 0"),
+        ("task_config.vqa.image_answers_weight=.nan", "task_config.vqa.image_answers_weight: nan is refused: must be finite"),
+        ("dataset_config.vqa2.splits=[1]", "dataset_config.vqa2.splits: [1] is not a mapping"),
         ("dataset_config.vqa2.on_bad_image=ignore", "dataset_config.vqa2.on_bad_image: 'ignore' is refused"),
     ],
 )

@@ -212,6 +212,13 @@ def test_only_the_newest_and_the_best_are_kept(tmp_path):
     assert checkpoints.best().resolve().name == "update_000010" and checkpoints.newest().name == "update_000040"
 
 
+def test_newest_is_by_number_not_by_name(tmp_path):
+    save(tmp_path, 999_999)
+    checkpoints, _ = save(tmp_path, 1_000_000, keep=1)
+    (tmp_path / "update_notes").mkdir()
+    assert checkpoints.newest().name == "update_1000000" and not (tmp_path / "update_999999").exists()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "digests.json"])
 @pytest.mark.parametrize("how", ["flip", "tear", "delete"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(tmp_path, caplog, name, how):

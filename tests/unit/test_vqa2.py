@@ -63,6 +63,11 @@ def damage(path: Path, change) -> None:
         (QUESTIONS, lambda c: c["questions"][2].pop("question"), r"questions.json: entry 2 has no 'question'"),
         (QUESTIONS, lambda c: c.pop("questions"), r"entry 0 has no 'questions'; is this the official file\?"),
         (ANNOTATIONS, lambda c: c["annotations"][1].pop("question_id"), r"entry 1 has no 'question_id'"),
+        (ANNOTATIONS, lambda c: c["annotations"][1].update(answers=None), r"entry 1: 'answers' is None, of another type"),
+        (ANNOTATIONS, lambda c: c["annotations"][1]["answers"][3].update(answer=2), r"entry 1: 'answer' is 2, of another type"),
+        (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, of another type"),
+        (QUESTIONS, lambda c: c["questions"][2].update(question=None), r"entry 2: 'question' is None"),
+        (QUESTIONS, lambda c: c["questions"][2].update(image_id="x"), r"entry 2: 'image_id' is 'x'"),
     ],
 )
 def test_damaged_files_are_named_with_the_question(own_vqa2_root, file, change, message):

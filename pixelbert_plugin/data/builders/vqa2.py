@@ -47,12 +47,12 @@ class Vqa2Builder(Builder):
 
     def _read(self, source: Source, samples: "Vqa2Samples", key: str) -> None:
         path = self.data_dir / source.questions
-        questions = entry(read_json(path, f"{key}.questions", REMEDY), "questions", path, 0)
+        questions = entry(read_json(path, f"{key}.questions", REMEDY), "questions", path, 0, list)
         annotations = None
         if source.annotations is not None:
             annotations = self._annotations(self.data_dir / source.annotations, f"{key}.annotations")
         for index, question in enumerate(questions):
-            question_id, image_id = (entry(question, name, path, index) for name in ("question_id", "image_id"))
+            question_id, image_id = (entry(question, name, path, index, int) for name in ("question_id", "image_id"))
             annotation = None
             if annotations is not None:
                 if question_id not in annotations:
@@ -66,7 +66,8 @@ class Vqa2Builder(Builder):
                         f"{source.annotations}: question {question_id} is about image {annotation[0]}, but {path} "
                         f"says image {image_id}; the two files are not of one release: download both again"
                     )
-            samples.add(question_id, image_id, entry(question, "question", path, index), annotation, self._image(source, key))
+            text = entry(question, "question", path, index, str)
+            samples.add(question_id, image_id, text, annotation, self._image(source, key))
         if annotations:
             orphan = next(iter(annotations))
             raise UserError(
@@ -77,14 +78,14 @@ class Vqa2Builder(Builder):
     def _annotations(self, path: Path, key: str) -> dict[int, tuple]:
         """(image id, answers, main answer, answer type, question type) by question id."""
         result = {}
-        for index, item in enumerate(entry(read_json(path, key, REMEDY), "annotations", path, 0)):
-            answers = tuple(entry(answer, "answer", path, index) for answer in entry(item, "answers", path, index))
-            question_id = entry(item, "question_id", path, index)
+        for index, item in enumerate(entry(read_json(path, key, REMEDY), "annotations", path, 0, list)):
+            answers = tuple(entry(answer, "answer", path, index, str) for answer in entry(item, "answers", path, index, list))
+            question_id, image_id = (entry(item, name, path, index, int) for name in ("question_id", "image_id"))
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
-            main = item.get("multiple_choice_answer") or max(answers, key=answers.count)
+            main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
             kinds = (str(item.get("answer_type", "other")), str(item.get("question_type", "none of the above")))
-            result[question_id] = (entry(item, "image_id", path, index), answers, main, *kinds)
+            result[question_id] = (image_id, answers, main, *kinds)
         return result
 
     def _image(self, source: Source, key: str) -> str:
