@@ -1,5 +1,6 @@
 """Every part of a run, built from its configuration; `run.py` puts them together."""
 
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,8 @@ def choose_device(config: RunConfig) -> torch.device:
 
 def check_plan(config: RunConfig) -> None:
     """Refuse contradictions between options before any work."""
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UserError(f"WORLD_SIZE={processes}: this version trains in one process; run without torchrun")
     training, paths = config.training, config.checkpoint
     if "train" in config.splits():
         if training.max_updates is None and training.max_epochs is None:
@@ -114,7 +117,7 @@ def build_task(
 
 def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:
     torch.manual_seed(config.training.seed)
-    return registry.build(
+    model = registry.build(
         "model",
         config.model,
         config.model_config.get(config.model),
@@ -123,6 +126,9 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
         pad_token_id=processors["text"].pad_token_id,
         heads=task.heads(),
     )
+    if not isinstance(model, nn.Module) or not hasattr(model, "parameter_groups"):
+        raise ConfigError("model", f"{config.model!r} is not a torch module with parameter_groups(), as docs/extending.md asks")
+    return model
 
 
 def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.optim.Optimizer]:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 
@@ -53,8 +52,10 @@ def _main(arguments: argparse.Namespace) -> int:
         from rich.console import Console
 
         from pixelbert_plugin.run import run
+        from pixelbert_plugin.schema import ConfigError
 
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process; run without torchrun")
-        run(config, Console())
+        try:
+            run(config, Console())
+        except ConfigError as error:
+            raise configuration.with_source(error, config.sources) from error
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pixelbert_plugin import registry, schema
 from pixelbert_plugin.errors import UserError
@@ -45,8 +46,8 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     try:
         config = schema.merge(RunConfig, values)
     except ConfigError as error:
-        raise _with_source(error, sources) from error
-    if config.env.save_dir is None:
+        raise with_source(error, sources) from error
+    if not config.env.save_dir:
         config.env.save_dir = str(Path("save") / file.stem)
     config.sources = sources
     return config
@@ -77,7 +78,7 @@ def complete(config: RunConfig) -> RunConfig:
         if config.training.precision != "auto":
             registry.get("precision", config.training.precision, "training.precision")
     except ConfigError as error:
-        raise _with_source(error, config.sources) from error
+        raise with_source(error, config.sources) from error
     return config
 
 
@@ -127,6 +128,7 @@ def to_annotated_yaml(config: RunConfig) -> str:
 
 def source_of(key: str, sources: dict[str, str]) -> str:
     """Where the value at `key` was set; inside a list or mapping set as a whole, or around values, theirs."""
+    key = key.partition("[")[0]
     below = next((source for name, source in sources.items() if name.startswith(f"{key}.")), DEFAULT)
     while key:
         if key in sources:
@@ -145,8 +147,8 @@ def _read(file: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise UserError(f"{file}: {line}not valid YAML: {getattr(error, 'problem', error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from error
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
     if not isinstance(node, dict):
         raise UserError(f"{file}: holds no mapping (key: value) at its top level")
     values: dict[str, Any] = {}
@@ -162,7 +164,7 @@ def _read(file: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
         for key, value in inner.items():
             _merge(values, sources, {key: value}, inner_sources, "")
     env = node.get("env")
-    if isinstance(env, dict) and env.get("user_dir"):
+    if isinstance(env, dict) and isinstance(env.get("user_dir"), str) and env["user_dir"]:
         env["user_dir"] = str((file.parent / env["user_dir"]).resolve())
     _merge(values, sources, node, _shown(file), "")
     return values, sources
@@ -183,10 +185,18 @@ def _merge(into: dict, sources: dict[str, str], node: dict, source: str | dict[s
         if isinstance(value, dict) and value:
             if not isinstance(into.get(key), dict):
                 into[key] = {}
+                _forget(sources, here)
             _merge(into[key], sources, value, source, here)
         else:
             into[key] = value
+            _forget(sources, here)
             sources[here] = source if isinstance(source, str) else source.get(here, DEFAULT)
+
+
+def _forget(sources: dict[str, str], key: str) -> None:
+    """Drop the sources of a value that another one replaces."""
+    for name in [name for name in sources if name == key or name.startswith(f"{key}.")]:
+        del sources[name]
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -199,6 +209,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"{text!r}: not understood ({str(error).splitlines()[0]}); quote YAML in values") from error
 
 
-def _with_source(error: ConfigError, sources: dict[str, str]) -> UserError:
+def with_source(error: ConfigError, sources: dict[str, str]) -> UserError:
+    """The error with the file that set its key."""
     source = source_of(error.key, sources)
     return error if source == DEFAULT else UserError(f"{error} (set in {source})")

@@ -32,7 +32,7 @@ def load(user_dir: str | None = None, modules: list[str] | None = None) -> None:
             importlib.import_module(module)
         except RunError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"plugins: {module!r} cannot be imported ({type(error).__name__}: {error}); install it or correct the name"
             ) from error
@@ -66,7 +66,7 @@ def _import_file(file: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         if isinstance(error, RunError):
             raise

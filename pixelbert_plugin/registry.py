@@ -120,6 +120,9 @@ def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str =
     try:
         return component(**context) if config is None else component(config, **context)
     except (ValueError, TypeError) as error:  # values that only the component can judge, or another kind's component
+        field, _, reason = str(error).partition(": ")
+        if config is not None and field in {item.name for item in dataclasses.fields(config)}:
+            raise ConfigError(f"{path}.{field}", reason) from error
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(path, f"the {kind} {name!r} cannot be built ({reason}); --debug shows where") from error
 

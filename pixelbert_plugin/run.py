@@ -48,8 +48,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     device = choose_device(config)
     folder = RunFolder(Path(config.env.save_dir))
     is_training = "train" in config.splits()
-    if is_training:
-        folder.claim(config.checkpoint.resume, config.env.overwrite)
+    folder.claim(may_hold_run=not is_training or config.checkpoint.resume or config.env.overwrite)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.max_to_keep)
     start, start_key = starting_checkpoint(config, checkpoints)
     content = checkpoint.read_content(start, start_key) if start else None
@@ -65,7 +64,9 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         state = train(parts, start, start_key, content)
         results["training_seconds"] = round(state.seconds, 3)
         best = checkpoints.best()
-        if best is not None and state.best_update != state.update:
+        if best is None and state.best_update is not None:
+            logger.warning("%s/best is not whole: the last weights are evaluated", checkpoints.folder)
+        elif best is not None and state.best_update != state.update:
             model.load_state_dict(checkpoint.read_model(best))
     else:
         load_reported(model, checkpoint.read_model(start), f"{start_key}={start}")
@@ -106,6 +107,12 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
     state = TrainState()
     if config.checkpoint.resume and start is not None and start_key != "checkpoint.pretrained":
         state = checkpoint.load_training(start, content, model, optimizers, start_key)
+        if later := parts.checkpoints.later_than(state.update):
+            raise UserError(
+                f"{start_key}={str(start)!r}: {folder.path} holds {later[-1].name}, past its update {state.update}; "
+                "choose another env.save_dir, so that two courses of training do not mix"
+            )
+        parts.checkpoints.link_best(state)
         loader.bad_images.update(state.skipped_images)
         parts.console.print(f"resuming from {start}, after update {state.update}", highlight=False, soft_wrap=True)
     else:

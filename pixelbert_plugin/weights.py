@@ -12,13 +12,14 @@ from pixelbert_plugin.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def read_state_dict(path: Path, key: str) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, or of a .pth / .bin read with `weights_only=True` (nothing in it is executed).
 
     Detectron and training scripts nest the tensors under "model" or "state_dict"; both are looked into.
+    Raises ValueError("weights: …") where the file cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"{key}={str(path)!r}: no such file")
+        raise ValueError(f"weights: {str(path)!r}: no such file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -27,12 +28,12 @@ def read_state_dict(path: Path, key: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{key}={str(path)!r}: not a readable file of weights ({reason})") from error
+        raise ValueError(f"weights: {str(path)!r}: not a readable file of weights ({reason})") from error
     for nested in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(nested), dict):
             content = content[nested]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{key}={str(path)!r}: holds no mapping of names to tensors (a state dict)")
+        raise ValueError(f"weights: {str(path)!r}: holds no mapping of names to tensors (a state dict)")
     return content
 
 
@@ -52,7 +53,9 @@ def load_reported(module: nn.Module, state: dict[str, Tensor], source: str, expe
     report = {
         "left as initialised, not in the file": [name for name in missing if not name.startswith(prefixes)],
         "left as initialised, as expected": [name for name in missing if name.startswith(prefixes)],
-        "in the file but not in the model": [name for name in state if name not in own],
+        "in the file but not in the model": [
+            name for name in state if name not in own and not name.endswith("num_batches_tracked")
+        ],
         "of another shape, not loaded": [
             f"{name} {tuple(value.shape)} ≠ {tuple(own[name].shape)}"
             for name, value in state.items()

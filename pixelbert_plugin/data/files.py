@@ -11,7 +11,7 @@ def read_json(path: Path, key: str, remedy: str = "") -> Any:
     """The content of a JSON file; `key` is the config key that names it. Raises UserError with file and line."""
     remedy = f"; {remedy}" if remedy else ""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{key}={str(path)!r}: no such file{remedy}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.processors.image import BadImageError, ImageProcessor, upright_size
 from pixelbert_plugin.types import Sample
 
@@ -26,7 +27,7 @@ class Mixture(Sequence):
     @classmethod
     def build(cls, builders: dict[str, Builder], split: str) -> "Mixture":
         """Read the split. Raises UserError where it is empty or a sample id stands twice."""
-        parts = {name: builder.samples(split) for name, builder in builders.items()}
+        parts = {name: _samples(name, builder, split) for name, builder in builders.items()}
         for name, samples in parts.items():
             if not isinstance(samples, Sequence) or (len(samples) and not isinstance(samples[0], Sample)):
                 raise UserError(f"the builder {name!r}: samples({split!r}) must return a list (a Sequence) of Sample")
@@ -77,3 +78,15 @@ class Mixture(Sequence):
         with ThreadPoolExecutor() as pool:
             sizes = np.array(list(pool.map(size, paths)))
         return sizes[image_numbers_M]
+
+
+def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample]:
+    try:
+        return builder.samples(split)
+    except RunError:
+        raise
+    except Exception as error:
+        where = registry.location(type(builder))
+        raise UserError(
+            f"the builder {name!r} ({where}) failed on the {split} split: {type(error).__name__}: {error}; --debug shows where"
+        ) from error

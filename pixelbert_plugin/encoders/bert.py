@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, require
+from pixelbert_plugin.schema import require
 
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-PATH = "text_encoder.params"
 
 
 @dataclass(kw_only=True)
@@ -61,10 +60,8 @@ class BertTextEncoder(nn.Module):
                 **dropout,
             )
             if architecture.hidden_size % architecture.num_attention_heads:
-                raise ConfigError(
-                    f"{PATH}.num_attention_heads",
-                    f"{architecture.num_attention_heads} does not divide hidden_size {architecture.hidden_size}",
-                )
+                heads, hidden = architecture.num_attention_heads, architecture.hidden_size
+                raise ValueError(f"num_attention_heads: {heads} does not divide hidden_size {hidden}")
             self.bert = transformers.BertModel(architecture, add_pooling_layer=False)
         else:
             self.bert = _load(config.weights, chosen, vocab_size, dropout)
@@ -124,19 +121,19 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
 
     try:
         architecture = transformers.BertConfig.from_pretrained(weights)
-        if architecture.model_type != "bert":
-            raise ConfigError(f"{PATH}.weights", f"{weights!r} is a {architecture.model_type} checkpoint, not BERT's")
-        for name, value in chosen.items():
-            if getattr(architecture, name) != value:
-                raise ConfigError(f"{PATH}.{name}", f"{value}, but {weights!r} has {getattr(architecture, name)}; leave it out")
         bert, info = transformers.BertModel.from_pretrained(
             weights, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32, **dropout
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{PATH}.weights={weights!r}: not a folder or hub name that can be read here "
+        raise ValueError(
+            f"weights: {weights!r}: not a folder or hub name that can be read here "
             f"({str(error).splitlines()[0]}); without network give the folder of a downloaded checkpoint"
         ) from error
+    if architecture.model_type != "bert":
+        raise ValueError(f"weights: {weights!r} is a {architecture.model_type} checkpoint, not BERT's")
+    for name, value in chosen.items():
+        if getattr(architecture, name) != value:
+            raise ValueError(f"{name}: {value}, but {weights!r} has {getattr(architecture, name)}; leave it out")
     if bert.config.vocab_size != vocab_size:
         raise UserError(
             f"processors.text: its vocabulary has {vocab_size} entries, but {weights!r} has {bert.config.vocab_size}; "

@@ -15,31 +15,28 @@ class ValidArea:
     """The images' own areas at every resolution of a ResNet: after each stride of 2, ⌈size / 2⌉ (kernel 2p + 1)."""
 
     def __init__(self):
-        self._sizes_I2: Tensor | None = None
+        self._sizes_I2: Tensor | None = None  # at the resolution last asked for, on the device
+        self._resolution = (1, 1)
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def set(self, sizes_I2: Tensor, padded: tuple[int, int], device: torch.device) -> None:
         """Start a batch of images of these heights and widths (on the CPU: no device sync), padded to `padded`."""
-        self._sizes_I2 = sizes_I2 if bool((sizes_I2 != torch.tensor(padded)).any()) else None
-        self._device = device
-        self._masks = {} if self._sizes_I2 is None else {padded: self._mask(sizes_I2, padded)}
+        has_padding = bool((sizes_I2 != torch.tensor(padded)).any())
+        self._sizes_I2 = sizes_I2.to(device, non_blocking=True) if has_padding else None
+        self._resolution, self._masks = padded, {}
 
     def mask(self, resolution: tuple[int, int]) -> Tensor | None:
-        """I 1 h w bool, True inside the images; None where nothing is padded."""
+        """I 1 h w bool, True inside the images; None where nothing is padded. Resolutions are asked for in descending order."""
         if self._sizes_I2 is None:
             return None
-        while resolution not in self._masks:
-            height, width = min(self._masks)
-            if (height, width) == (1, 1):
-                raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
-            self._sizes_I2 = (self._sizes_I2 + 1) // 2
-            halved = ((height + 1) // 2, (width + 1) // 2)
-            self._masks[halved] = self._mask(self._sizes_I2, halved)
+        if resolution not in self._masks:
+            while self._resolution != resolution:
+                if self._resolution == (1, 1):
+                    raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
+                self._sizes_I2 = (self._sizes_I2 + 1) // 2
+                self._resolution = tuple((size + 1) // 2 for size in self._resolution)
+            self._masks[resolution] = inside_mask(self._sizes_I2, resolution)[:, None]
         return self._masks[resolution]
-
-    def _mask(self, sizes_I2: Tensor, resolution: tuple[int, int]) -> Tensor:
-        inside = inside_mask(sizes_I2, resolution)
-        return inside[:, None].to(self._device, non_blocking=True)
 
     def clear(self, values: Tensor) -> Tensor:
         """`values` I C h w with zeros at padding."""

@@ -16,8 +16,6 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
-from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.types import PixelFeatures
 from pixelbert_plugin.weights import load_reported, read_state_dict
 
@@ -42,7 +40,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, config: ResNetConfig):
         super().__init__()
         if config.norm == "sync" and not torch.cuda.is_available():
-            raise ConfigError("image_encoder.params.norm", "'sync' needs CUDA; use trainable or frozen on a CPU")
+            raise ValueError("norm: 'sync' needs CUDA; use trainable or frozen on a CPU")
         self.area = ValidArea()
         self.max_pool = config.max_pool
         self.resnet = ResNet(
@@ -71,14 +69,14 @@ class ResNetEncoder(nn.Module):
         if self.max_pool:
             values, grid_sizes_I2 = pool_pixels(values), (grid_sizes_I2 // 2).clamp(min=1)
         rows, columns = values.shape[-2:]
-        mask_IP = inside_mask(grid_sizes_I2, (rows, columns)).flatten(1).to(values.device, non_blocking=True)
+        mask_IP = inside_mask(grid_sizes_I2.to(values.device, non_blocking=True), (rows, columns)).flatten(1)
         pixels_IPC = values.flatten(2).transpose(1, 2) * mask_IP[..., None]
         return PixelFeatures(pixels=pixels_IPC, mask=mask_IP, grid=(rows, columns))
 
     def _load(self, weights: str) -> None:
         path = Path(weights)
         if path.suffix or path.is_file():
-            state = from_detection_names(read_state_dict(path, "image_encoder.params.weights"))
+            state = from_detection_names(read_state_dict(path))
         else:
             state = _torchvision_weights(weights, self.torchvision_name)
         # an ImageNet classifier has no place here: left out on purpose, so not worth a warning
@@ -115,19 +113,17 @@ def from_detection_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _torchvision_weights(name: str, torchvision_name: str | None) -> dict[str, Tensor]:
     """Weights by torchvision's enum name, downloaded by torchvision or read from its cache ($TORCH_HOME)."""
-    key = "image_encoder.params.weights"
     if torchvision_name is None:
-        raise ConfigError(key, f"{name!r}: torchvision has no weights for this backbone; give a local file instead")
+        raise ValueError(f"weights: {name!r}: torchvision has no weights for this backbone; give a local file instead")
     known = torchvision.models.get_model_weights(torchvision_name)
     if name not in known.__members__:
-        raise ConfigError(
-            key, f"{name!r}: torchvision has {', '.join(known.__members__)} for {torchvision_name}, or give a file"
-        )
+        names = ", ".join(known.__members__)
+        raise ValueError(f"weights: {name!r}: torchvision has {names} for {torchvision_name}, or give a file")
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
     except OSError as error:
-        raise UserError(
-            f"{key}={name!r}: cannot be downloaded ({error}); download it elsewhere and give the file's path"
+        raise ValueError(
+            f"weights: {name!r} cannot be downloaded ({error}); download it elsewhere and give the file's path"
         ) from error
 
 

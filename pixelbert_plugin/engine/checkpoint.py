@@ -98,8 +98,7 @@ class Checkpoints:
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
-            if state.best_update == state.update:
-                self._link_best(target)
+            self.link_best(state)
             self._prune(target)
         return target
 
@@ -128,11 +127,18 @@ class Checkpoints:
         found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
         return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
-    def _link_best(self, target: Path) -> None:
-        aside = self.folder / ".best"
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(target.name)
-        os.replace(aside, self.folder / "best")  # atomic: `best` is always a whole checkpoint
+    def link_best(self, state: TrainState) -> None:
+        """Point `best` to the checkpoint of `state.best_update`: again after a kill between its saving and its linking."""
+        target = self.folder / f"{PREFIX}{state.best_update or 0:06d}"
+        if target.is_dir() and (self.folder / "best").resolve() != target.resolve():
+            aside = self.folder / ".best"
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(target.name)
+            os.replace(aside, self.folder / "best")  # atomic: `best` is always a whole checkpoint
+
+    def later_than(self, update: int) -> list[Path]:
+        """Checkpoints past `update`, which a run that starts there would mix with its own."""
+        return [path for path in self._all() if int(path.name.removeprefix(PREFIX)) > update]
 
     def _prune(self, newest: Path) -> None:
         best = (self.folder / "best").resolve()
@@ -183,7 +189,7 @@ def load_training(path: Path, content: dict[str, Any], model: nn.Module, optimiz
     kinds = _kinds(optimizers)
     tensors = load_file(path / OPTIMIZER)
     unknown = {where.split("/")[1] for where in tensors} - {name for name, _ in model.named_parameters()}
-    if kinds != content["optimizers"] or unknown:
+    if kinds != content.get("optimizers", kinds) or unknown:
         what = f"parameters such as {min(unknown)}" if unknown else f"optimizers {content['optimizers']}, not {kinds}"
         raise UserError(
             f"{key}={str(path)!r}: was saved with {what}; resume with the config it was made with, or take its weights with "

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
 
 from pixelbert_plugin.errors import writing
 from pixelbert_plugin.tasks.base import Result
@@ -71,7 +71,9 @@ class Events:
             for name, share in padding.items():
                 self._writer.add_scalar(f"padding/{name}", share, update)
         if self._progress is not None:
-            self._progress.update(self._task, completed=update, shown=_describe(record))
+            rates = "/".join(f"{rate:.1e}" for rate in record["lr"].values())
+            shown = f"loss {record['loss']:.3f}  lr {rates}  {record['samples_per_second']:.0f} samples/s"
+            self._progress.update(self._task, completed=update, shown=shown)
         else:
             self.console.print(f"update {update}  {_describe(record)}", highlight=False, soft_wrap=True)
 
@@ -97,12 +99,10 @@ class Events:
         """A progress bar on a terminal; elsewhere logged updates are printed as lines."""
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("training"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=10),  # the whole fits 80 columns
                 MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[shown]}", table_column=Column(overflow="fold", ratio=1)),  # on 80 columns: below
-                expand=True,
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[shown]}"),
                 console=self.console,
             )
             self._task = self._progress.add_task("training", total=total, completed=done, shown="")

@@ -21,10 +21,10 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder that holds a run (unless it is resumed or overwritten) or cannot be written."""
+    def claim(self, may_hold_run: bool) -> None:
+        """Refuse a folder that holds a run (unless it is resumed, overwritten or evaluated) or cannot be written."""
         held = [name for name in HOLDS_A_RUN if (self.path / name).exists()]
-        if held and not resume and not overwrite:
+        if held and not may_hold_run:
             raise UserError(
                 f"env.save_dir={str(self.path)!r}: holds a run already ({', '.join(held)}); add checkpoint.resume=true to go "
                 "on with it, env.overwrite=true to delete it, or choose another env.save_dir"

@@ -61,22 +61,24 @@ class Trainer:
                 losses, norm = self.update(micro_batches, state.update + 1, state.samples / len(self.loader))
                 state.update += 1
                 state.samples += sum(map(len, micro_batches))
-                state.seconds += time.perf_counter() - began
                 self._note(sum(losses.values()) + norm, micro_batches)
                 is_last = state.update == total
+                is_logged = self._is_due(options.log_interval, is_last)
+                is_evaluated = self._is_due(options.evaluation_interval, is_last)
+                is_saved = self._is_due(options.checkpoint_interval, is_last)
+                if is_logged or is_evaluated or is_saved:
+                    self.check_finite()  # which waits for the device, so that the time below is true
+                state.seconds += time.perf_counter() - began
 
-                if self._is_due(options.log_interval, is_last):
-                    self.check_finite()
+                if is_logged:
                     speed = (state.samples - logged_samples) / max(state.seconds - logged_seconds, 1e-9)
                     self._log(losses, norm, speed, micro_batches)
                     logged_samples, logged_seconds = state.samples, state.seconds
                 self.events.advance(state.update)
-
-                evaluated = self._is_due(options.evaluation_interval, is_last) and self._evaluate()
+                is_best = is_evaluated and self._evaluate() and state.best_update == state.update
                 stopped = self._should_stop()
-                is_best = evaluated and state.best_update == state.update
-                if self._is_due(options.checkpoint_interval, is_last or stopped) or is_best:
-                    self.check_finite()  # never save weights that a NaN has reached
+                if is_saved or is_best or stopped:
+                    self._check_weights()
                     state.skipped_images = dict(self.loader.bad_images)
                     self.events.flush()  # a kill must not lose events of updates that a resume will not repeat
                     self.save(state)
@@ -126,6 +128,15 @@ class Trainer:
                     f"update {update}: the loss or its gradient is not finite; samples of the batch: {ids}. Lower the learning "
                     "rates, set training.max_grad_norm, or look at these samples; checkpoints hold the state before"
                 )
+
+    def _check_weights(self) -> None:
+        """Never save what a NaN has reached: weights after a step, or batch norm's statistics."""
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([value.isfinite().all() for value in values]).all():
+            raise NonFiniteLossError(
+                f"update {self.state.update}: the weights are not finite after it. Lower the learning rates or set "
+                "training.max_grad_norm; checkpoints hold the state before"
+            )
 
     def _note(self, value: Tensor, micro_batches: list[Batch]) -> None:
         """Keep a value for `check_finite`: on a GPU, looking at each one at once would wait for it."""

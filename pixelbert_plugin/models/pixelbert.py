@@ -115,7 +115,7 @@ class PixelBert(nn.Module):
         if max(grid) > self.config.max_grid_size:
             raise UserError(
                 f"model_config.pixelbert.max_grid_size={self.config.max_grid_size}: an image gives a grid of "
-                f"{grid[0]} × {grid[1]} pixels; raise it or lower processors.image.params.max_size"
+                f"{grid[0]} × {grid[1]} pixels; raise it or lower processors.image.params.long_edge"
             )
         columns = grid[1]
         return self.row_embedding[positions_IK // columns] + self.column_embedding[positions_IK % columns]

@@ -56,6 +56,7 @@ class ImageProcessor:
 
     def __init__(self, config: ImageConfig):
         self.config = config
+        self._scales: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def decode(self, path: Path) -> Tensor:
         """Decode a file by its content to uint8 3hw RGB, upright. Raises BadImageError naming the file."""
@@ -102,15 +103,23 @@ class ImageProcessor:
         alike = defaultdict(list)  # images of one size are resized together
         for index, image in enumerate(batch.images):
             alike[tuple(image.shape[-2:])].append(index)
+        mean, std = self._scale(device)
         for indices in alike.values():
             height, width = sizes[indices[0]]
             resized = torch.stack([batch.images[index] for index in indices]).float()
             if tuple(resized.shape[-2:]) != (height, width):
                 resized = T.resize(resized, [height, width], antialias=True)
-            resized = T.normalize(resized / 255, self.config.mean, self.config.std)
+            resized = (resized - mean) / std
             for index, image in zip(indices, resized, strict=True):  # an index tensor would have to be sent to the device
                 images[index, :, :height, :width] = image
         return replace(batch, images=images, image_sizes=torch.tensor(sizes))
+
+    def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and std of 0…255 RGB, 3 1 1, sent to the device once."""
+        if device not in self._scales:
+            values = torch.tensor([self.config.mean, self.config.std], device=device) * 255
+            self._scales[device] = tuple(values[:, :, None, None])
+        return self._scales[device]
 
 
 def _decode(content: bytes) -> Tensor:
@@ -136,8 +145,12 @@ def _decode_with_pillow(content: bytes) -> Tensor:
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     except UnidentifiedImageError as error:
         raise ValueError("no known image format") from error
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip to 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not defined")
+    if image.mode.startswith("I"):  # 16 or 32 bits: Pillow's own conversion would clip to 255 instead of scaling
+        values = np.asarray(image).astype(np.int64)
+        is_deep = ";16" in image.mode or values.max() > 255
+        image = Image.fromarray((values >> 8 if is_deep else values).clip(0, 255).astype(np.uint8))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 

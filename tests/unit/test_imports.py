@@ -34,7 +34,7 @@ ALLOWED = {
     "build": BASIC | {"options", "data", "engine", "tasks.base"},
     "run": BASIC | {"build", "config", "options", "data", "engine", "tasks.base"},
     "arguments": {"__version__"},
-    "cli": {"arguments", "errors", "config", "describe", "plugins", "run"},
+    "cli": {"arguments", "errors", "schema", "config", "describe", "plugins", "run"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -51,8 +51,12 @@ class Vqa2Builder(Builder):
         annotations = None
         if source.annotations is not None:
             annotations = self._annotations(self.data_dir / source.annotations, f"{key}.annotations")
+        seen: set[int] = set()
         for index, question in enumerate(questions):
             question_id, image_id = (entry(question, name, path, index, int) for name in ("question_id", "image_id"))
+            if question_id in seen:
+                raise UserError(f"{path}: question {question_id} stands twice; download the file again")
+            seen.add(question_id)
             annotation = None
             if annotations is not None:
                 if question_id not in annotations:
@@ -81,6 +85,8 @@ class Vqa2Builder(Builder):
         for index, item in enumerate(entry(read_json(path, key, REMEDY), "annotations", path, 0, list)):
             answers = tuple(entry(answer, "answer", path, index, str) for answer in entry(item, "answers", path, index, list))
             question_id, image_id = (entry(item, name, path, index, int) for name in ("question_id", "image_id"))
+            if question_id in result:
+                raise UserError(f"{path}: question {question_id} stands twice; download the file again")
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
