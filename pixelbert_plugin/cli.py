@@ -31,10 +31,8 @@ def _main(arguments: argparse.Namespace) -> int:
 
     paths = [option.removeprefix("config=") for option in arguments.options if option.startswith("config=")]
     overrides = [option for option in arguments.options if not option.startswith("config=")]
-    if len(paths) > 1:
-        raise UserError(f"config= is given {len(paths)} times; name one file, and let it include others")
-    if not paths and not (arguments.list or arguments.describe):
-        raise UserError("config=PATH is missing; --help shows examples")
+    if len(paths) > 1 or not (paths or arguments.list or arguments.describe):
+        raise UserError(f"config=PATH is given {len(paths)} times; name one file, which may include others (--help)")
     config = configuration.load(paths[0], overrides) if paths else None
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))

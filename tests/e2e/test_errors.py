@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_config
+from safetensors.torch import load_file
 
 from pixelbert_plugin import cli
 from pixelbert_plugin.engine.checkpoint import problem
@@ -30,9 +31,9 @@ QUESTIONS = "vqa2/v2_OpenEnded_mscoco_train2014_questions.json"
 
 
 def test_no_config_and_missing_config(capsys):
-    assert "config=PATH is missing" in fails(capsys)
+    assert "config=PATH is given 0 times" in fails(capsys)
     assert "config='none.yaml': no such file" in fails(capsys, "config=none.yaml")
-    assert "config= is given 2 times" in fails(capsys, "config=a.yaml", "config=b.yaml")
+    assert "config=PATH is given 2 times" in fails(capsys, "config=a.yaml", "config=b.yaml")
 
 
 def test_missing_file(capsys, config, own_vqa2_root):
@@ -186,6 +187,48 @@ def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
     )
     line = fails(capsys, f"config={config}", "datasets=[odd]", f"env.user_dir={plugin}")
     assert "the builder 'odd': samples('train') must return a list" in line
+
+
+def test_a_rewind_into_the_same_folder_is_refused(capsys, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    first = tmp_path / "run/checkpoints/update_000002"
+    rewind = (f"config={config}", "checkpoint.resume=true", f"checkpoint.resume_file={first}")
+    assert "holds update_000004, past its update 2; choose another env.save_dir" in fails(capsys, *rewind)
+    assert cli.main([*rewind, f"env.save_dir={tmp_path / 'other'}"]) == 0
+    records = (tmp_path / "other/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["update"] for line in records] == [3, 4]
+
+
+def test_evaluation_checks_its_folder_before_the_work(capsys, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    best = f"checkpoint.resume_file={tmp_path / 'run/checkpoints/best'}"
+    line = fails(capsys, f"config={config}", "run_type=val", best, "env.save_dir=/proc/run")
+    assert "/proc/run: cannot be written" in line and "val/vqa2" not in capsys.readouterr().out
+
+
+def test_diverged_weights_are_never_saved(capsys, config, tmp_path):
+    options = (
+        "optimizer.cnn.params.lr=1e6",
+        "model_config.pixelbert.pixel_layer_norm=true",
+        "training.max_updates=8",
+        "training.checkpoint_interval=1",
+    )
+    fails(capsys, f"config={config}", *options, status=3)
+    for path in (tmp_path / "run/checkpoints").glob("update_*"):
+        tensors = load_file(path / "model.safetensors").values()
+        assert all(tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point())
+
+
+def test_a_builder_that_raises_is_named(capsys, config, tmp_path):
+    plugin = tmp_path / "raising.py"
+    plugin.write_text(
+        "from pixelbert_plugin import registry\n"
+        "from pixelbert_plugin.data.builders.base import Builder\n"
+        "@registry.register_builder('raising')\nclass Raising(Builder):\n"
+        "    def samples(self, split):\n        raise ValueError('boom')\n"
+    )
+    line = fails(capsys, f"config={config}", "datasets=[raising]", f"env.user_dir={plugin}")
+    assert "the builder 'raising'" in line and "raising.py:3" in line and "ValueError: boom" in line
 
 
 def test_evaluating_without_a_checkpoint(capsys, config):

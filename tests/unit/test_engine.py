@@ -255,6 +255,28 @@ def test_a_write_that_fails_leaves_the_former_checkpoint_whole(tmp_path, monkeyp
     assert problem(checkpoints.newest()) is None and checkpoints.best().resolve() == path
 
 
+def test_best_is_linked_again_after_a_kill_before_the_linking(tmp_path):
+    checkpoints, path = save(tmp_path, 1, best=True)
+    (tmp_path / "best").unlink()  # as if killed between saving and linking
+    state = TrainState(update=1, best_update=1)
+    checkpoints.link_best(state)
+    assert checkpoints.best().resolve() == path
+    (tmp_path / "best").unlink()
+    built = trainer(Linear())
+    for update in (2, 3, 4):
+        state = TrainState(update=update, best_update=1)
+        checkpoints.save(built.model, built.optimizers, state, "a: 1", {}, {})
+    assert checkpoints.best().resolve() == path  # linked before pruning, so not pruned
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    built = trainer(Linear())
+    built._check_weights()
+    built.model.cnn.bias.data[1] = math.inf
+    with pytest.raises(NonFiniteLossError, match="the weights are not finite"):
+        built._check_weights()
+
+
 def test_a_leftover_of_a_killed_write_is_ignored_and_swept(tmp_path):
     save(tmp_path, 1)
     leftover = tmp_path / ".update_000002.12345"

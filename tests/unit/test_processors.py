@@ -137,6 +137,14 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert image[0, 0].tolist() == [value >> 8 for value in values[0].tolist()]
 
 
+def test_thirty_two_bits(tmp_path):
+    Image.fromarray(np.array([[0, 100], [200, 255]], dtype=np.int32)).save(tmp_path / "small.tiff")
+    assert build("image").decode(tmp_path / "small.tiff")[0].tolist() == [[0, 100], [200, 255]]
+    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(BadImageError, match="floating-point pixels"):
+        build("image").decode(tmp_path / "float.tiff")
+
+
 def test_sixteen_bit_colour(tmp_path):
     """A hand-made 16-bit RGB PNG, which Pillow itself cannot write."""
     import zlib

@@ -65,6 +65,8 @@ def damage(path: Path, change) -> None:
         (ANNOTATIONS, lambda c: c["annotations"][1].pop("question_id"), r"entry 1 has no 'question_id'"),
         (ANNOTATIONS, lambda c: c["annotations"][1].update(answers=None), r"entry 1: 'answers' is None, of another type"),
         (ANNOTATIONS, lambda c: c["annotations"][1]["answers"][3].update(answer=2), r"entry 1: 'answer' is 2, of another type"),
+        (QUESTIONS, lambda c: c["questions"].append(c["questions"][0]), r"question 100000 stands twice"),
+        (ANNOTATIONS, lambda c: c["annotations"].append(c["annotations"][0]), r"question 100000 stands twice"),
         (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, of another type"),
         (QUESTIONS, lambda c: c["questions"][2].update(question=None), r"entry 2: 'question' is None"),
         (QUESTIONS, lambda c: c["questions"][2].update(image_id="x"), r"entry 2: 'image_id' is 'x'"),
