@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.metrics.vqa import normalize_answer, vqa_accuracy
+from pixelbert_plugin.metrics.vqa import normalize_answer
 from pixelbert_plugin.processors.answers import AnswerProcessor
 from pixelbert_plugin.schema import require
 from pixelbert_plugin.tasks.base import Result
@@ -19,6 +19,7 @@ from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
 @dataclass(kw_only=True)
 class VqaConfig:
+    metric: str = "vqa_accuracy"  # registered metric that scores a predicted answer against the annotators' (official rule)
     image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
 
     def check(self) -> None:
@@ -41,6 +42,7 @@ class VqaTask:
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):
         self.config = config
         self.answers: AnswerProcessor = processors["answers"]
+        self.metric = registry.get("metric", config.metric, "task_config.vqa.metric")
         self.prior: QuestionPrior | None = None
 
     def heads(self) -> dict[str, int]:
@@ -80,9 +82,9 @@ class VqaTask:
         for sample, index in zip(batch.samples, best_B, strict=True):
             result = Result(sample, self.answers.answers[index], sample.answer)
             if sample.answers:
-                result.scores["accuracy"] = vqa_accuracy(result.prediction, sample.answers)
+                result.scores["accuracy"] = self.metric(result.prediction, sample.answers)
                 if self.prior is not None:
-                    result.scores["question_prior"] = vqa_accuracy(self.prior(sample), sample.answers)
+                    result.scores["question_prior"] = self.metric(self.prior(sample), sample.answers)
             results.append(result)
         return results
 
