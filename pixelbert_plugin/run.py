@@ -107,7 +107,7 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
     state = TrainState()
     if config.checkpoint.resume and start is not None and start_key != "checkpoint.pretrained":
         state = checkpoint.load_training(start, content, model, optimizers, start_key)
-        if later := parts.checkpoints.later_than(state.update):
+        if start_key == "checkpoint.resume_file" and (later := parts.checkpoints.later_than(state.update)):
             raise UserError(
                 f"{start_key}={str(start)!r}: {folder.path} holds {later[-1].name}, past its update {state.update}; "
                 "choose another env.save_dir, so that two courses of training do not mix"

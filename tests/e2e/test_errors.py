@@ -189,6 +189,17 @@ def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
     assert "the builder 'odd': samples('train') must return a list" in line
 
 
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config, tmp_path):
+    assert cli.main([f"config={config}"]) == 0
+    torn = tmp_path / "run/checkpoints/update_000004/model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+    assert f"checkpoint {torn.parent} is refused: model.safetensors is not as it was written" in caplog.text
+    records = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["update"] for line in records] == [1, 2, 3, 4, 5, 6]
+    assert problem(torn.parent) is None  # written again on the way
+
+
 def test_a_rewind_into_the_same_folder_is_refused(capsys, config, tmp_path):
     assert cli.main([f"config={config}"]) == 0
     first = tmp_path / "run/checkpoints/update_000002"
