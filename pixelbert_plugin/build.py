@@ -30,7 +30,11 @@ def choose_device(config: RunConfig) -> torch.device:
     name = config.training.device
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device", "'cuda', but torch sees no CUDA device; use auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    # the same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing
+    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging only, and slow
+    return device
 
 
 def check_plan(config: RunConfig) -> None:

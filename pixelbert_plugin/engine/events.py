@@ -170,16 +170,19 @@ def _lines(path: Path) -> list[str]:
 
 def _spread(results: list[Result]) -> list[Result]:
     """Results of eight different images, evenly over the split; the same ones at every evaluation."""
-    by_image = list({result.sample.image_ids: result for result in results}.values())
-    chosen = min(NUM_PICTURES, len(by_image))
-    return [by_image[index * len(by_image) // chosen] for index in range(chosen)]
+    by_image: dict[tuple, list[Result]] = {}
+    for result in results:
+        by_image.setdefault(result.sample.image_ids, []).append(result)
+    groups, chosen = list(by_image.values()), min(NUM_PICTURES, len(by_image))
+    picked = [groups[index * len(groups) // chosen] for index in range(chosen)]
+    return [group[index % len(group)] for index, group in enumerate(picked)]  # not the first question of each
 
 
 def _figure(results: list[Result]) -> Any:
     from matplotlib.figure import Figure
     from PIL import Image, ImageOps
 
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, NUM_PICTURES // 2, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -188,7 +191,7 @@ def _figure(results: list[Result]) -> Any:
             axis.imshow(ImageOps.exif_transpose(image).convert("RGB"))
         right = result.prediction == result.truth
         axis.set_title(
-            f"{textwrap.fill(result.sample.text, 40)}\ntrue: {result.truth}   predicted: {result.prediction}",
+            f"{textwrap.fill(result.sample.text, 44)}\ntrue: {result.truth}   predicted: {result.prediction}",
             fontsize=9,
             color="black" if right or result.truth is None else "firebrick",
         )

@@ -77,7 +77,9 @@ class PixelBert(nn.Module):
         words_QLD = self.text_encoder.embed(batch.input_ids).repeat_interleave(texts_per_sequence, dim=0)
         text_mask_QL = batch.text_mask.repeat_interleave(texts_per_sequence, dim=0)
 
-        hidden_QSD = torch.cat([words_QLD, pixels_IKD[index_Q].to(words_QLD.dtype)], dim=1)
+        # index_select: the gradient of plain indexing is summed in an order that changes from run to run, even on a CPU
+        pixels_QKD = pixels_IKD.index_select(0, index_Q).to(words_QLD.dtype)
+        hidden_QSD = torch.cat([words_QLD, pixels_QKD], dim=1)
         mask_QS = torch.cat([text_mask_QL, mask_IK[index_Q]], dim=1)
         hidden_QSD, attentions = self.text_encoder(hidden_QSD, mask_QS, return_attentions)
 

@@ -1,5 +1,7 @@
 """Image encoders against torchvision's own ResNets, with and without padding."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -168,6 +170,17 @@ def test_weights_from_a_file_and_from_detectron_names(tmp_path, caplog):
     assert back.keys() == {name for name in bottleneck if not name.startswith("fc.")}
     assert all(torch.equal(back[name], bottleneck[name]) for name in back)
     assert from_detection_names(bottleneck) is bottleneck
+
+
+def test_weights_by_torchvisions_enum_name_from_its_cache(tmp_path, monkeypatch):
+    """The real loading code, with a file where torchvision would have downloaded one."""
+    source = lively(torchvision.models.resnet18(weights=None))
+    name = Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(source.state_dict(), tmp_path / "hub/checkpoints" / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    loaded = build(weights="IMAGENET1K_V1")
+    assert torch.equal(loaded.resnet.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
 def test_names_that_do_not_fit_are_reported(tmp_path, caplog):

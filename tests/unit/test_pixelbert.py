@@ -214,3 +214,17 @@ def test_too_long_texts_and_too_large_grids_name_the_option():
         model()(batch([torch.randn(3, 64, 64)], lengths=(21,)))
     with pytest.raises(UserError, match=r"max_grid_size=2"):
         model(position_embedding="2d", max_grid_size=2)(batch([torch.randn(3, 64, 256)], lengths=(5,)))
+
+
+def test_gradients_are_the_same_to_the_last_bit_every_time():
+    """Many texts share an image: their gradients meet there, and must be summed in one order."""
+    net = model(max_pool=False)
+    images = list(torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(5)))
+    data = batch(images, lengths=(6,) * 300, index=[[row % 2] for row in range(300)])
+    gradients = []
+    for _ in range(6):
+        net.zero_grad()
+        net(data).logits["answers"].square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None])
+    for again in gradients[1:]:
+        assert all(torch.equal(first, other) for first, other in zip(gradients[0], again, strict=True))
