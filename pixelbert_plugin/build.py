@@ -13,6 +13,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.errors import UserError
@@ -42,6 +43,9 @@ def check_plan(config: RunConfig) -> None:
     if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
         raise UserError(f"WORLD_SIZE={processes}: this version trains in one process; run without torchrun")
     training, paths = config.training, config.checkpoint
+    for name in training.dataset_weights:
+        if name not in config.datasets:
+            raise ConfigError(f"training.dataset_weights.{name}", f"is not among datasets={','.join(config.datasets)}")
     if "train" in config.splits():
         if training.max_updates is None and training.max_epochs is None:
             raise ConfigError("training.max_updates", "is not set, and neither is training.max_epochs; set one")
@@ -79,8 +83,16 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
 
 def build_builders(config: RunConfig) -> dict[str, Builder]:
     data_dir = Path(config.env.data_dir)
+    cache_dir = Path(config.env.cache_dir).expanduser() if config.env.cache_dir else None
     return {
-        name: registry.build("builder", name, config.dataset_config.get(name), f"dataset_config.{name}", data_dir=data_dir)
+        name: registry.build(
+            "builder",
+            name,
+            config.dataset_config.get(name),
+            f"dataset_config.{name}",
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+        )
         for name in config.datasets
     }
 
@@ -116,6 +128,12 @@ def build_task(
     task = registry.build(
         "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
     )
+    for key in ("batch_size", "micro_batch_size"):
+        if (pairs := getattr(config.training, key)) is not None and pairs % task.pairs_per_sample:
+            raise ConfigError(
+                f"training.{key}",
+                f"{pairs} pairs: a sample of the task {config.task!r} is {task.pairs_per_sample} of them; give a multiple",
+            )
     return task, processors
 
 
@@ -154,9 +172,19 @@ def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.opt
 
 
 def build_loader(config: RunConfig, mixture: Mixture, task: Task, processors: dict[str, Any], device: torch.device) -> Loader:
-    training = config.training
-    reader = BatchReader(mixture, processors["text"], processors["image"], task.targets, training.seed)
-    return Loader(reader, processors["image"], device, training.num_workers, training.bucket_by_size)
+    training, images_M = config.training, mixture.image_numbers()
+    negatives = Negatives(mixture, images_M) if task.num_negatives else None
+    reader = BatchReader(mixture, processors["text"], processors["image"], task.prepare, training.seed, negatives)
+    return Loader(
+        reader,
+        processors["image"],
+        device,
+        training.num_workers,
+        images_M,
+        training.bucket_by_size,
+        task.num_negatives,
+        {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
+    )
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The options of a run: every key of the configuration but the components' own, with unit and default."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ class EarlyStop:
 class Training:
     batch_size: int = 64  # pairs (one text with one image) per update, over all processes
     micro_batch_size: int | None = None  # pairs per forward; gradients accumulate up to batch_size. None: batch_size
-    texts_per_image: int | None = 1  # pairs of one image kept together, so that its CNN runs once. None: all of them
+    texts_per_image: int | None = 1  # samples of one image kept together, so that its CNN runs once. None: all of them
+    dataset_weights: dict[str, float] = field(default_factory=dict)  # share of a data set seen per epoch, by name. None: 1
     max_updates: int | None = None  # updates; the earlier of max_updates and max_epochs ends the run
     max_epochs: float | None = None  # passes over all pairs
     evaluation_interval: int | None = None  # updates between evaluations on val. None: only after the last update
@@ -47,6 +49,8 @@ class Training:
         require(self, "batch_size", "micro_batch_size", "texts_per_image", "max_updates", low=1)
         require(self, "evaluation_interval", "checkpoint_interval", "log_interval", low=1)
         require(self, "max_epochs", "max_grad_norm", above=0)
+        if not all(0 < weight < math.inf for weight in self.dataset_weights.values()):
+            raise ValueError("dataset_weights: must be above 0 and finite")
         require(self, "seed", low=0, high=2**63 - 1)
         require(self, "num_workers", low=0, high=1024)
         require(self, "num_threads", low=1, high=4096)
@@ -75,6 +79,7 @@ class Checkpoint:
 @dataclass(kw_only=True)
 class Env:
     data_dir: str = "data"  # folder of the official files; relative data paths start here
+    cache_dir: str | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, for a quick start. None: no cache
     save_dir: str | None = None  # run folder. None: save/<config's name>
     user_dir: str | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds

@@ -1,4 +1,4 @@
-"""Samples → Batch: dynamic padding of texts, each image once. B texts, L tokens, N images per text, I images."""
+"""Samples → Batch: dynamic padding of texts, each image once. B samples, R texts, L tokens, N images per text, I images."""
 
 import torch
 from torch import Tensor
@@ -16,21 +16,29 @@ def collate(
     pad_token_id: int,
     num_truncated: int,
 ) -> Batch:
-    """`image_keys`: B × N keys into `images` and `image_seeds`, whose order is the batch's order of images."""
-    longest = max(map(len, token_ids))
-    input_ids_BL = torch.full((len(samples), longest), pad_token_id, dtype=torch.int64)
-    for row, ids in enumerate(token_ids):
-        input_ids_BL[row, : len(ids)] = torch.tensor(ids)
-    lengths_B = torch.tensor([len(ids) for ids in token_ids])
+    """`token_ids`: R texts, R / B of each sample. `image_keys`: B × N keys into `images` and `image_seeds`, whose order is
+    the batch's order of images."""
+    input_ids_RL, text_mask_RL = pad_texts(token_ids, pad_token_id)
     place = {key: index for index, key in enumerate(images)}
+    image_index_BN = torch.tensor([[place[key] for key in keys] for keys in image_keys])
     return Batch(
         sample_ids=[sample.sample_id for sample in samples],
-        input_ids=input_ids_BL,
-        text_mask=torch.arange(longest) < lengths_B[:, None],
+        input_ids=input_ids_RL,
+        text_mask=text_mask_RL,
         images=list(images.values()),
-        image_index=torch.tensor([[place[key] for key in keys] for keys in image_keys]),
+        image_index=image_index_BN.repeat_interleave(len(token_ids) // len(samples), dim=0),
         image_seeds=torch.tensor([image_seeds[key] for key in images]),
         weights=torch.tensor(weights),
         samples=samples,
         num_truncated=num_truncated,
     )
+
+
+def pad_texts(token_ids: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """R L int64, each row padded to the longest, and R L bool, True at tokens."""
+    longest = max(map(len, token_ids))
+    input_ids_RL = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
+    for row, ids in enumerate(token_ids):
+        input_ids_RL[row, : len(ids)] = torch.tensor(ids)
+    lengths_R = torch.tensor([len(ids) for ids in token_ids])
+    return input_ids_RL, torch.arange(longest) < lengths_R[:, None]

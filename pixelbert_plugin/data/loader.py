@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.order import evaluation_order, train_order
+from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.image import ImageProcessor
@@ -30,22 +31,25 @@ class Loader:
     image: ImageProcessor
     device: torch.device
     num_workers: int
+    images_M: np.ndarray  # number of each sample's image, from the mixture
     bucket_by_size: bool = False
+    num_negatives: int = 0  # texts of other images beside each sample's own
+    weights: dict[str, float] = field(default_factory=dict)  # by data set; 1 where none is given
     truncated_texts: int = 0  # so far
     bad_images: Counter = field(default_factory=Counter)  # how often each was skipped so far
 
     def __post_init__(self):
         mixture = self.mixture
-        self.images_M = mixture.image_numbers()
         self.sizes_M2 = mixture.resized_sizes(self.images_M, self.image) if self.bucket_by_size else None
+        self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in mixture.parts.items()}
 
     @property
     def mixture(self) -> Mixture:
         return self.reader.mixture
 
     def __len__(self) -> int:
-        """Samples (pairs) per epoch."""
-        return len(self.images_M)
+        """Samples per epoch of training: the sum of the data sets' at their weights."""
+        return sum(epoch_size(size, weight) for size, weight in self._parts.values())
 
     def updates(
         self, position: int, batch_size: int, micro_batch_size: int, texts_per_image: int | None
@@ -56,11 +60,11 @@ class Loader:
         def micro_batches() -> Iterator[MicroBatch]:
             epoch, start = divmod(position, len(self))
             while True:
-                order = train_order(self.images_M, seed, epoch, texts_per_image, batch_size, self.sizes_M2)
+                order = self.order(seed, epoch, batch_size, texts_per_image)
                 for at in range(start, len(order), batch_size):
                     ids = order[at : at + batch_size]
                     for first in range(0, len(ids), micro_batch_size):
-                        yield MicroBatch(epoch, ids[first : first + micro_batch_size], train=True)
+                        yield MicroBatch(epoch, ids[first : first + micro_batch_size], True, self.num_negatives)
                 epoch, start = epoch + 1, 0
 
         batches = self._read(micro_batches())
@@ -70,11 +74,22 @@ class Loader:
             yield [next(batches) for _ in range(math.ceil(pairs / micro_batch_size))]
             left = left - pairs or len(self)
 
+    def order(self, seed: int, epoch: int, batch_size: int, texts_per_image: int | None) -> np.ndarray:
+        """The samples of an epoch in order; see `weighted_epoch` for how repeated ones are numbered."""
+        ids = weighted_epoch(self.images_M, self._parts, seed, epoch, texts_per_image)
+        sample_ids = ids % len(self.images_M)
+        sizes = None if self.sizes_M2 is None else self.sizes_M2[sample_ids]
+        return ids[train_order(self.images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
+
     def evaluate(self, batch_size: int) -> Iterator[Batch]:
         """Every sample once, without augmentation."""
         order = evaluation_order(self.images_M, self.sizes_M2)
         starts = range(0, len(order), batch_size)
-        yield from self._read(MicroBatch(0, order[start : start + batch_size], train=False) for start in starts)
+        yield from self._read(MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
+
+    def read(self, groups: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """A batch for each group of samples: without augmentation, without negatives."""
+        yield from self._read(MicroBatch(0, indices, train=False) for indices in groups)
 
     def _read(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         loader = DataLoader(

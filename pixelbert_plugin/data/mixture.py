@@ -1,9 +1,18 @@
-"""A mixture: one or more data sets' samples of a split under one index, and what the order needs to know of them."""
+"""A mixture: one or more data sets' samples of a split under one index, and what the order needs to know of them. M samples.
+
+A builder's samples are any Sequence of Sample. One of millions offers two arrays too, which are used where they are there,
+so that nobody walks through all samples (data/pairs.py has them):
+
+    ids_M            the sample ids, numbers or texts
+    image_numbers_M  ints, equal for samples with the same images
+"""
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -24,44 +33,48 @@ class Mixture(Sequence):
     parts: dict[str, Sequence[Sample]]  # by data set
     on_bad_image: dict[str, str] = field(default_factory=dict)  # error or skip, by data set
 
+    def __post_init__(self):
+        self._names = list(self.parts)
+        self._starts = [0, *accumulate(map(len, self.parts.values()))]  # of each part, then the end
+
     @classmethod
     def build(cls, builders: dict[str, Builder], split: str) -> "Mixture":
-        """Read the split. Raises UserError where it is empty or a sample id stands twice."""
-        parts = {name: _samples(name, builder, split) for name, builder in builders.items()}
+        """Read the split of every builder that has it. Raises UserError where it is empty or a sample id stands twice."""
+        read = {name: _samples(name, builder, split) for name, builder in builders.items()}
+        parts = {name: samples for name, samples in read.items() if samples is not None}
+        if not parts:
+            raise UserError(f"datasets: the {split} split of {', '.join(builders)} is empty: no data set has one")
         for name, samples in parts.items():
             if not isinstance(samples, Sequence) or (len(samples) and not isinstance(samples[0], Sample)):
                 raise UserError(f"the builder {name!r}: samples({split!r}) must return a list (a Sequence) of Sample")
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
-            ids = {sample.sample_id for sample in samples}
-            if len(ids) < len(samples):
-                raise UserError(f"datasets: the {split} split of {name} has {len(samples)} samples but {len(ids)} distinct ids")
+            distinct = _num_distinct_ids(samples)
+            if distinct < len(samples):
+                raise UserError(f"datasets: the {split} split of {name} has {len(samples)} samples but {distinct} distinct ids")
         return cls(split, parts, {name: builder.config.on_bad_image for name, builder in builders.items()})
 
     def __len__(self) -> int:
-        return sum(map(len, self.parts.values()))
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
         return self.locate(index)[1]
 
     def locate(self, index: int) -> tuple[str, Sample]:
         """The data set and the sample at a global index."""
-        for name, samples in self.parts.items():
-            if index < len(samples):
-                return name, samples[int(index)]
-            index -= len(samples)
-        raise IndexError(index)
+        index = range(len(self))[index]
+        part = bisect_right(self._starts, index) - 1
+        name = self._names[part]
+        return name, self.parts[name][index - self._starts[part]]
 
     def image_numbers(self) -> np.ndarray:
-        """M int64: samples with the same images (of the same data set) have the same number."""
-        numbers: dict[tuple, int] = {}
-        return np.array(
-            [
-                numbers.setdefault((name, *sample.image_ids), len(numbers))
-                for name, samples in self.parts.items()
-                for sample in samples
-            ]
-        )
+        """M int64, from 0 by first use: samples with the same images (of the same data set) have the same number."""
+        numbers, used = [], 0
+        for samples in self.parts.values():
+            numbers_M = _image_numbers(samples) + used
+            numbers.append(numbers_M)
+            used = int(numbers_M.max()) + 1
+        return np.concatenate(numbers)
 
     def resized_sizes(self, image_numbers_M: np.ndarray, processor: ImageProcessor) -> np.ndarray:
         """M 2 int64: height and width of each sample's first image after resizing, read from the files' headers."""
@@ -80,9 +93,10 @@ class Mixture(Sequence):
         return sizes[image_numbers_M]
 
 
-def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample]:
+def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample] | None:
+    """None where the data set has no such split."""
     try:
-        return builder.samples(split)
+        return builder.samples(split) if builder.has_split(split) else None
     except RunError:
         raise
     except Exception as error:
@@ -90,3 +104,20 @@ def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample]:
         raise UserError(
             f"the builder {name!r} ({where}) failed on the {split} split: {type(error).__name__}: {error}; --debug shows where"
         ) from error
+
+
+def _num_distinct_ids(samples: Sequence[Sample]) -> int:
+    ids_M = getattr(samples, "ids_M", None)
+    return len({sample.sample_id for sample in samples}) if ids_M is None else len(np.unique(ids_M))
+
+
+def _image_numbers(samples: Sequence[Sample]) -> np.ndarray:
+    """M int64: 0 for the first sample's images, 1 for the next other ones, …"""
+    numbers_M = getattr(samples, "image_numbers_M", None)
+    if numbers_M is None:
+        numbers: dict[tuple, int] = {}
+        return np.array([numbers.setdefault(tuple(sample.image_ids), len(numbers)) for sample in samples])
+    _, first_U, inverse_M = np.unique(numbers_M, return_index=True, return_inverse=True)
+    rank_U = np.empty(len(first_U), dtype=np.int64)
+    rank_U[np.argsort(first_U)] = np.arange(len(first_U))
+    return rank_U[inverse_M]

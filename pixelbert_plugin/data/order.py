@@ -10,6 +10,40 @@ from pixelbert_plugin.seeding import derive
 WINDOW_BATCHES = 64  # batches among which images of like size are brought together
 
 
+def weighted_epoch(
+    images_M: np.ndarray, parts: dict[str, tuple[int, float]], seed: int, epoch: int, texts_per_image: int | None
+) -> np.ndarray:
+    """The samples of an epoch where data sets have weights, `parts`: samples and weight of each, in the mixture's order.
+
+    A set of m samples at weight w gives round(w·m) an epoch, walking on from where the epoch before ended, through one
+    random pass after another: at 0.2 every sample is seen once in five epochs. A sample that stands in one epoch for the
+    k-th time (weights above 1) comes as index + k·M, so that its draws differ.
+    """
+    chosen, first = [], 0
+    for name, (size, weight) in parts.items():
+        count, images = epoch_size(size, weight), images_M[first : first + size]
+        if weight == 1:
+            chosen.append(np.arange(first, first + size))
+        else:
+            start, stop = epoch * count, (epoch + 1) * count
+            passes = range(start // size, -(-stop // size))
+            walk = [train_order(images, derive(seed, "pass", name), number, texts_per_image, size) for number in passes]
+            ids = np.concatenate(walk)[start - passes[0] * size :][:count]
+            by_id = np.argsort(ids, kind="stable")
+            same = np.r_[False, ids[by_id][1:] == ids[by_id][:-1]]
+            run_starts = np.flatnonzero(~same)
+            occurrence = np.empty(count, dtype=np.int64)
+            occurrence[by_id] = np.arange(count) - np.repeat(run_starts, np.diff(np.r_[run_starts, count]))
+            chosen.append(first + ids + occurrence * len(images_M))
+        first += size
+    return np.concatenate(chosen)
+
+
+def epoch_size(samples: int, weight: float) -> int:
+    """How many samples of a set are one epoch at its weight."""
+    return max(1, round(samples * weight))
+
+
 def train_order(
     images_M: np.ndarray,
     seed: int,

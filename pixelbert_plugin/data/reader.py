@@ -1,7 +1,6 @@
 """In a data-loader worker: a list of sample indices → Batch (uint8 images, token ids, targets)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,12 @@ from torch.utils.data import Dataset
 
 from pixelbert_plugin.data.collate import collate
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.image import BadImageError, ImageProcessor
 from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.seeding import derive
-from pixelbert_plugin.types import Batch, Sample
-
-Targets = Callable[[list[Sample]], dict[str, Tensor]]
+from pixelbert_plugin.types import Batch, Prepare, Sample
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,9 @@ class MicroBatch:
     """What a worker is asked for: the samples of one forward."""
 
     epoch: int
-    indices: np.ndarray  # B, into the mixture
+    indices: np.ndarray  # B, into the mixture; plus M for each time that the sample stood in this epoch before
     train: bool  # whether to augment
+    num_negatives: int = 0  # texts of other images beside each sample's own
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,29 @@ class Failure:
     message: str
 
 
-class BatchReader(Dataset):
-    """Reads, tokenizes, decodes and collates; every draw is f(seed, epoch, image id)."""
+@dataclass
+class Images:
+    """The images of a batch, each read once. Keys are (data set, image id)."""
 
-    def __init__(self, mixture: Mixture, text: BertTokenizer, image: ImageProcessor, targets: Targets, seed: int):
-        self.mixture, self.text, self.image, self.targets, self.seed = mixture, text, image, targets, seed
+    pixels: dict[tuple, Tensor | None] = field(default_factory=dict)  # 3 h w uint8; None where unreadable
+    seeds: dict[tuple, int] = field(default_factory=dict)
+    bad: dict[tuple, str] = field(default_factory=dict)  # why an image was skipped
+
+
+class BatchReader(Dataset):
+    """Reads, tokenizes, decodes and collates; every draw is f(seed, epoch, image or sample id)."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        text: BertTokenizer,
+        image: ImageProcessor,
+        prepare: Prepare,
+        seed: int,
+        negatives: Negatives | None = None,
+    ):
+        self.mixture, self.text, self.image, self.prepare, self.seed = mixture, text, image, prepare, seed
+        self.negatives = negatives
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | Failure:
         try:
@@ -49,41 +66,59 @@ class BatchReader(Dataset):
             return Failure(str(error))
 
     def read(self, micro_batch: MicroBatch) -> Batch:
-        located = [self.mixture.locate(int(index)) for index in micro_batch.indices]
-        images: dict[tuple, Tensor] = {}
-        seeds: dict[tuple, int] = {}
-        bad: dict[tuple, str] = {}
-        for dataset, sample in located:
-            for image_id, path in zip(sample.image_ids, sample.images, strict=True):
-                key = (dataset, image_id)
-                if key in seeds:
-                    continue
-                seeds[key] = derive(self.seed, "image", micro_batch.epoch, dataset, image_id)
-                try:
-                    image = self.image.decode(Path(path))
-                    images[key] = self.image.augment(image, seeds[key]) if micro_batch.train else image
-                except BadImageError as error:
-                    if self.mixture.on_bad_image[dataset] == "error":
-                        raise UserError(
-                            f"{error}; needed by sample {sample.sample_id} of {dataset}. Restore the file, or set "
-                            f"dataset_config.{dataset}.on_bad_image=skip"
-                        ) from error
-                    images[key], bad[key] = None, str(error)
-        # a grey image stands in for a skipped one, so that shapes hold; its pairs weigh nothing
-        size = next((image.shape for image in images.values() if image is not None), (3, 64, 64))
-        images = {key: torch.full(size, 128, dtype=torch.uint8) if image is None else image for key, image in images.items()}
-        encoded = [self.text(sample.text) for _, sample in located]
-        keys = [[(dataset, image_id) for image_id in sample.image_ids] for dataset, sample in located]
+        names, samples, seeds, encoded = [], [], [], []
+        for number in micro_batch.indices:
+            occurrence, index = divmod(int(number), len(self.mixture))
+            name, sample = self.mixture.locate(index)
+            seed = derive(self.seed, "text", micro_batch.epoch, name, sample.sample_id, occurrence)
+            names.append(name)
+            samples.append(sample)
+            seeds.append(seed)
+            encoded += [self.text(text) for text in self._texts(index, sample, micro_batch.num_negatives, seed)]
+        images = Images()
+        for name, sample in zip(names, samples, strict=True):
+            self._read_images(name, sample, micro_batch, images)
+        keys = [[(name, image_id) for image_id in sample.image_ids] for name, sample in zip(names, samples, strict=True)]
         batch = collate(
-            [sample for _, sample in located],
+            samples,
             [ids for ids, _ in encoded],
             keys,
-            images,
-            seeds,
-            weights=[0.0 if any(key in bad for key in row) else 1.0 for row in keys],
+            _with_stand_ins(images.pixels),
+            images.seeds,
+            weights=[0.0 if any(key in images.bad for key in row) else 1.0 for row in keys],
             pad_token_id=self.text.pad_token_id,
             num_truncated=sum(cut for _, cut in encoded),
         )
-        batch.targets = self.targets(batch.samples)
-        batch.bad_images = list(bad.values())
+        batch.bad_images = list(images.bad.values())
+        self.prepare(batch, seeds)
         return batch
+
+    def _texts(self, index: int, sample: Sample, num_negatives: int, seed: int) -> list[str]:
+        """The sample's own text and its negatives'."""
+        if not num_negatives:
+            return [sample.text]
+        others = self.negatives.draw(index, num_negatives, derive(seed, "negatives"))
+        return [sample.text, *(self.mixture[other].text for other in others)]
+
+    def _read_images(self, name: str, sample: Sample, micro_batch: MicroBatch, images: Images) -> None:
+        for image_id, path in zip(sample.image_ids, sample.images, strict=True):
+            key = (name, image_id)
+            if key in images.seeds:
+                continue
+            images.seeds[key] = derive(self.seed, "image", micro_batch.epoch, name, image_id)
+            try:
+                image = self.image.decode(Path(path))
+                images.pixels[key] = self.image.augment(image, images.seeds[key]) if micro_batch.train else image
+            except BadImageError as error:
+                if self.mixture.on_bad_image[name] == "error":
+                    raise UserError(
+                        f"{error}; needed by sample {sample.sample_id} of {name}. Restore the file, or set "
+                        f"dataset_config.{name}.on_bad_image=skip"
+                    ) from error
+                images.pixels[key], images.bad[key] = None, str(error)
+
+
+def _with_stand_ins(images: dict[tuple, Tensor | None]) -> dict[tuple, Tensor]:
+    """A grey image for each that is skipped, so that shapes hold; its samples weigh nothing."""
+    size = next((image.shape for image in images.values() if image is not None), (3, 64, 64))
+    return {key: torch.full(size, 128, dtype=torch.uint8) if image is None else image for key, image in images.items()}

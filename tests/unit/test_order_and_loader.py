@@ -12,7 +12,8 @@ from test_vqa2 import builder
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.order import evaluation_order, train_order
+from pixelbert_plugin.data.negatives import Negatives
+from pixelbert_plugin.data.order import evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.seeding import derive
@@ -61,6 +62,49 @@ def test_buckets_hold_images_of_one_size_and_the_short_batch_is_last():
     assert sum(len(set(sizes[plain[at : at + 10], 0])) > 1 for at in range(0, 103, 10)) > 5
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    weights=st.lists(st.sampled_from([0.1, 0.3, 0.5, 1.0, 1.7, 2.5]), min_size=3, max_size=3),
+    seed=st.integers(0, 100),
+)
+def test_weights_walk_through_each_data_set_evenly(sizes, weights, seed):
+    parts = {f"set{number}": (size, weight) for number, (size, weight) in enumerate(zip(sizes, weights, strict=False))}
+    images = np.arange(sum(sizes)) // 2
+    epochs = [weighted_epoch(images, parts, seed, epoch, 2) for epoch in range(7)]
+    first = 0
+    for size, weight in parts.values():
+        own = [ids[(ids % len(images) >= first) & (ids % len(images) < first + size)] for ids in epochs]
+        per_epoch = max(1, round(size * weight))
+        assert [len(ids) for ids in own] == [per_epoch] * 7
+        # one pass after another: no sample is ever two passes ahead of another
+        seen = np.bincount(np.concatenate(own) % len(images) - first, minlength=size)
+        assert seen.max() - seen.min() <= 1 and seen.sum() == 7 * per_epoch
+        assert all(len(set(ids.tolist())) == len(ids) for ids in own)  # repeats within an epoch are told apart
+        first += size
+
+
+def test_negatives_are_texts_of_other_images_and_no_text_of_the_own(vqa2_root):
+    loader = make_loader(vqa2_root, negatives=4)
+    texts = {}
+    for sample in loader.mixture:
+        texts.setdefault(sample.image_ids, set()).add(sample.text.lower())
+    for index in range(len(loader)):
+        drawn = loader.reader.negatives.draw(index, 4, seed=index)
+        assert drawn == loader.reader.negatives.draw(index, 4, seed=index) and len(set(drawn)) == 4
+        sample = loader.mixture[index]
+        for other in drawn:
+            assert loader.mixture[other].image_ids != sample.image_ids
+            assert loader.mixture[other].text.lower() not in texts[sample.image_ids]
+    batch = take(loader, 0, 1, batch=3, micro=3)[0][0]
+    assert len(batch) == 3 and batch.input_ids.shape[0] == 15
+    assert batch.image_index.view(3, 5).eq(batch.image_index.view(3, 5)[:, :1]).all()
+    own = [loader.reader.text(sample.text)[0] for sample in batch.samples]
+    assert [row[: len(ids)].tolist() for row, ids in zip(batch.input_ids[::5], own, strict=True)] == own
+    with pytest.raises(UserError, match="fewer than 40 texts of other images"):
+        loader.reader.negatives.draw(0, 40, seed=1)
+
+
 def test_evaluation_keeps_an_images_pairs_together():
     numbers = np.array([2, 0, 2, 1, 0])
     assert evaluation_order(numbers).tolist() == [1, 4, 3, 0, 2]
@@ -72,13 +116,14 @@ def test_derived_seeds_are_fixed_for_ever():
     assert derive(1, "a", 23) != derive(1, "a2", 3) and 0 <= derive(5) < 2**63
 
 
-def make_loader(root, workers=0, split="train", seed=1, **image):
+def make_loader(root, workers=0, split="train", seed=1, negatives=0, **image):
     mixture = Mixture.build({"vqa2": builder(root)}, split)
     text = registry.build("processor", "bert_tokenizer", {"max_length": 8}, "t")
     text.fit(sample.text for sample in mixture)
     processor = registry.build("processor", "image", {"short_edge": 48, "long_edge": 96, **image}, "i")
-    reader = BatchReader(mixture, text, processor, lambda samples: {"n": torch.arange(len(samples))}, seed)
-    return Loader(reader, processor, torch.device("cpu"), workers)
+    images = mixture.image_numbers()
+    reader = BatchReader(mixture, text, processor, lambda batch, seeds: None, seed, Negatives(mixture, images))
+    return Loader(reader, processor, torch.device("cpu"), workers, images, num_negatives=negatives)
 
 
 def take(loader, position, updates, batch=8, micro=3, texts=2):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import IMAGES
+from test_pairs import official
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
@@ -61,13 +62,13 @@ def damage(path: Path, change) -> None:
         ),
         (QUESTIONS, lambda c: c["questions"].pop(0), r"answers question 100000, which is not in"),
         (QUESTIONS, lambda c: c["questions"][2].pop("question"), r"questions.json: entry 2 has no 'question'"),
-        (QUESTIONS, lambda c: c.pop("questions"), r"entry 0 has no 'questions'; is this the official file\?"),
+        (QUESTIONS, lambda c: c.pop("questions"), r"has no 'questions'; is this the official file\?"),
         (ANNOTATIONS, lambda c: c["annotations"][1].pop("question_id"), r"entry 1 has no 'question_id'"),
         (ANNOTATIONS, lambda c: c["annotations"][1].update(answers=None), r"entry 1: 'answers' is None, of another type"),
         (ANNOTATIONS, lambda c: c["annotations"][1]["answers"][3].update(answer=2), r"entry 1: 'answer' is 2, of another type"),
         (QUESTIONS, lambda c: c["questions"].append(c["questions"][0]), r"question 100000 stands twice"),
         (ANNOTATIONS, lambda c: c["annotations"].append(c["annotations"][0]), r"question 100000 stands twice"),
-        (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, of another type"),
+        (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, not a list; is this the official file"),
         (QUESTIONS, lambda c: c["questions"][2].update(question=None), r"entry 2: 'question' is None"),
         (QUESTIONS, lambda c: c["questions"][2].update(image_id="x"), r"entry 2: 'image_id' is 'x'"),
     ],
@@ -92,7 +93,9 @@ def test_missing_file_and_unknown_split_say_what_to_do(tmp_path):
         builder(tmp_path).samples("train")
     assert "dataset_config.vqa2.splits.train[0].questions=" in str(error.value)
     assert "no such file" in str(error.value) and "datasets/vqa2/README.md" in str(error.value)
-    with pytest.raises(UserError, match=r"splits.trian: no such split \(known: train, val, test, test-dev\)"):
+    with pytest.raises(
+        UserError, match=r"splits.trian: no such split \(known: train, val, trainval, minival, test, test-dev\)"
+    ):
         builder(tmp_path).samples("trian")
 
 
@@ -105,3 +108,64 @@ def test_empty_split_and_repeated_ids_are_refused(own_vqa2_root):
     source.config.splits["val"] *= 2
     with pytest.raises(UserError, match="30 samples but 15 distinct ids"):
         Mixture.build({"vqa2": source}, "val")
+
+
+def write_karpathy(root: Path, splits: dict[int, str]) -> None:
+    """A Karpathy file of the images in `splits`."""
+    images = [
+        {"cocoid": image, "split": split, "filename": f"COCO_val2014_{image:012d}.jpg", "filepath": "val2014", "sentences": []}
+        for image, split in splits.items()
+    ]
+    (root / "coco/dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": images}))
+
+
+KARPATHY = {900: "val", 901: "restval", 902: "test", 903: "val", 904: "restval"}
+
+
+def test_trainval_and_minival_share_train_and_val_out(own_vqa2_root):
+    write_karpathy(own_vqa2_root, KARPATHY)
+    source = builder(own_vqa2_root)
+    train, val = (list(source.samples(split)) for split in ("train", "val"))
+    minival, trainval = (list(source.samples(split)) for split in ("minival", "trainval"))
+    assert minival == [sample for sample in val if sample.image_ids[0] in (900, 903)] and len(minival) == 6
+    assert trainval == train + [sample for sample in val if sample.image_ids[0] in (901, 902, 904)]
+    source.config.use = {"train": "trainval", "val": "minival"}
+    assert list(source.samples("train")) == trainval and list(source.samples("val")) == minival
+    assert [path.name for _, path in source.files("val")][-1] == "dataset_coco.json"
+
+
+def test_use_and_karpathy_splits_are_checked(own_vqa2_root):
+    source = builder(own_vqa2_root)
+    source.config.use = {"val": "minval"}
+    with pytest.raises(UserError, match=r"^dataset_config.vqa2.use.val: 'minval': no such split; did you mean minival\?"):
+        source.samples("val")
+    source.config.use = {}
+    with pytest.raises(UserError, match=r"^dataset_config.vqa2.karpathy='.*dataset_coco.json': no such file"):
+        source.samples("minival")
+    write_karpathy(own_vqa2_root, {900: "val"})
+    with pytest.raises(UserError, match=r"questions.json: image 901 is not in .*dataset_coco.json"):
+        source.samples("minival")
+    write_karpathy(own_vqa2_root, KARPATHY)
+    source.config.splits["minival"][0].karpathy_splits = ["valid"]
+    with pytest.raises(UserError, match=r"minival\[0\].karpathy_splits: 'valid': .* no such split; did you mean val"):
+        source.samples("minival")
+    source.config.karpathy = None
+    with pytest.raises(UserError, match=r"^dataset_config.vqa2.karpathy: is not set"):
+        source.samples("minival")
+
+
+def test_labels_come_back_from_the_cache(own_vqa2_root, tmp_path):
+    write_karpathy(own_vqa2_root, KARPATHY)
+    plain = builder(own_vqa2_root)
+    for split in ("trainval", "minival", "train"):
+        cached = [list(official("vqa2", own_vqa2_root, tmp_path / "cache").samples(split)) for _ in range(2)]
+        assert cached[0] == cached[1] == list(plain.samples(split))
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_a_pattern_that_cannot_be_filled_in_is_refused(own_vqa2_root):
+    source = builder(own_vqa2_root)
+    for pattern in ("coco/val2014", "coco/{image}.jpg", "coco/{image_id"):
+        source.config.splits["val"][0].images = pattern
+        with pytest.raises(UserError, match=r"splits.val\[0\].images: .*cannot be filled in .* it may hold \{image_id\}"):
+            source.samples("val")

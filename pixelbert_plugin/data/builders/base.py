@@ -1,27 +1,117 @@
 """What every builder offers: `samples(split)`. A data set is one decorated subclass (see docs/extending.md)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pixelbert_plugin.data.cache import cached
+from pixelbert_plugin.data.columns import Arrays
+from pixelbert_plugin.data.files import require_files
+from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
 
 
 @dataclass(kw_only=True)
 class BuilderConfig:
     on_bad_image: Literal["error", "skip"] = "error"  # an unreadable image: end the run, or leave its pairs out and count
+    use: dict[str, str] = field(default_factory=dict)  # the data set's own split for train, val or test: {val: minival}
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # published numbers by split, for pixelbert-data check
 
 
 class Builder:
     """Base of builders. `samples` returns the pairs of a split; the sequence may make each Sample when it is asked for."""
 
     Config = BuilderConfig
+    name = ""  # as registered, for the keys in errors
+    remedy = ""  # where the files are to be had, for errors
 
-    def __init__(self, config: BuilderConfig, data_dir: Path):
-        self.config = config
-        self.data_dir = data_dir
+    def __init__(self, config: BuilderConfig, data_dir: Path, cache_dir: Path | None = None):
+        self.config, self.data_dir, self.cache_dir = config, data_dir, cache_dir
+        if config.use and not self.own_splits():
+            raise ValueError("use: this data set has no splits of its own to choose from")
+
+    def own_splits(self) -> list[str]:
+        """The data set's own splits, for `use` to choose from; [] where the builder has but train, val and test."""
+        return []
+
+    def source_split(self, split: str) -> str:
+        """The data set's own split that serves as `split`: as `use` says, else the one of the same name."""
+        own, known = self.config.use.get(split, split), self.own_splits()
+        if own not in known and split in self.config.use:
+            raise ConfigError(f"{self.key}.use.{split}", f"{own!r}: no such split{nearest(own, known)}")
+        if known and own not in known:
+            raise ConfigError(f"{self.key}.splits.{own}", f"no such split (known: {', '.join(known)}); {self.remedy}")
+        return own
+
+    def has_split(self, split: str) -> bool:
+        """False where the data set has no such split and a mixture does without it."""
+        return True
 
     def samples(self, split: str) -> Sequence[Sample]:
         """All pairs of `split` ("train", "val", "test"), in a fixed order with unique sample ids."""
         raise NotImplementedError
+
+    def files(self, split: str) -> list[tuple[str, Path]]:
+        """The annotation files that `split` is read from, each with the config key that names it."""
+        return []
+
+    def count(self, split: str, samples: Sequence[Sample]) -> dict[str, int]:
+        """What `counts` may hold of a split, as it is in the files."""
+        return {"samples": len(samples), "images": len({image for sample in samples for image in sample.image_ids})}
+
+    def cached(self, options: Any, files: list[tuple[str, Path]], make: Callable[[], Arrays]) -> Arrays:
+        """The columns that `make` reads from `files`, by way of the cache. Raises UserError for missing files."""
+        require_files(files, self.remedy)
+        return cached(self.cache_dir, self.name, options, [path for _, path in files], make)
+
+    @property
+    def key(self) -> str:
+        return f"dataset_config.{self.name}"
+
+
+class SplitsBuilder(Builder):
+    """A data set whose `splits` name official files. A subclass reads one of them into columns, which are cached."""
+
+    def own_splits(self) -> list[str]:
+        return list(self.config.splits)
+
+    def has_split(self, split: str) -> bool:
+        """False for a split that is set to nothing: `splits: {val: []}`."""
+        return self.config.splits.get(self.config.use.get(split, split)) != []
+
+    def samples(self, split: str) -> Pairs:
+        own = self.source_split(split)
+        return Pairs(
+            self.cached([own, self.options(own)], self.source_files(own), lambda: self.read(own).arrays()), self.data_dir
+        )
+
+    def files(self, split: str) -> list[tuple[str, Path]]:
+        return self.source_files(self.source_split(split))
+
+    def source_files(self, own: str) -> list[tuple[str, Path]]:
+        """`files` of the split `own` of `splits`."""
+        raise NotImplementedError
+
+    def options(self, own: str) -> Any:
+        """What the columns of the split `own` depend on besides its files, as JSON."""
+        return [asdict(source) for source in self.config.splits[own]]
+
+    def read(self, own: str) -> PairsWriter:
+        """Read the split `own` of `splits`."""
+        raise NotImplementedError
+
+    def count(self, split: str, samples: Pairs) -> dict[str, int]:
+        return {"samples": len(samples), "images": len(samples.image_files)}
+
+
+def image_path(pattern: str, key: str, **values: Any) -> str:
+    """`pattern` with its {fields} filled in. Raises ConfigError where it has none, or one that there is not."""
+    try:
+        if "{" not in pattern:
+            raise ValueError("no field")
+        return pattern.format(**values)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        fields = ", ".join(f"{{{name}}}" for name in values)
+        raise ConfigError(key, f"{pattern!r}: cannot be filled in ({error!r}); it may hold {fields}") from error

@@ -1,0 +1,104 @@
+"""COCO captions from the official caption files, split as Karpathy's file says (see datasets/coco/README.md)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
+from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
+from pixelbert_plugin.data.columns import IdWriter, TextWriter, column
+from pixelbert_plugin.data.files import field as entry
+from pixelbert_plugin.data.files import read_json_arrays
+from pixelbert_plugin.data.pairs import PairsWriter
+from pixelbert_plugin.errors import UserError
+
+
+@dataclass(kw_only=True)
+class CaptionSource:
+    """One caption file; paths are relative to env.data_dir."""
+
+    captions: str = ""  # captions_*2014.json, or another file of the same format
+    images: str = ""  # folder of its images, or a pattern of the path with {image_id} or {file_name}
+    karpathy_splits: list[str] = field(default_factory=list)  # only images that `karpathy` has in these; none: every image
+
+
+@dataclass(kw_only=True)
+class CocoConfig(BuilderConfig):
+    karpathy: str | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
+    splits: dict[str, list[CaptionSource]] = field(default_factory=dict)  # datasets/coco/defaults.yaml has the official ones
+
+
+@registry.register_builder("coco")
+class CocoBuilder(SplitsBuilder):
+    """COCO captions, five or more of each image; the sample id is the caption's."""
+
+    Config = CocoConfig
+    name = "coco"
+    remedy = "datasets/coco/README.md says where to get it"
+
+    def source_files(self, own: str) -> list[tuple[str, Path]]:
+        sources = self.config.splits[own]
+        captions = [
+            (f"{self.key}.splits.{own}[{index}].captions", self.data_dir / source.captions)
+            for index, source in enumerate(sources)
+        ]
+        return captions + split_files(self, sources)
+
+    def read(self, own: str) -> PairsWriter:
+        sources = self.config.splits[own]
+        splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
+        writer = PairsWriter()
+        for index, source in enumerate(sources):
+            self._read(source, f"{self.key}.splits.{own}[{index}]", splits, writer)
+        chosen = {name for source in sources for name in source.karpathy_splits}
+        if splits and (missing := splits.not_asked_for(chosen)):
+            raise UserError(
+                f"{splits.path}: image {missing[0]} has no caption in {', '.join(source.captions for source in sources)} "
+                f"({len(missing)} such images); the files are not of one release: download them again"
+            )
+        return writer
+
+    def _read(self, source: CaptionSource, key: str, splits: ImageSplits | None, writer: PairsWriter) -> None:
+        path = self.data_dir / source.captions
+        if source.karpathy_splits:
+            splits.check(source.karpathy_splits, f"{key}.karpathy_splits")
+        images: dict[int | str, tuple[str, str]] = {}  # file name, and path below data_dir
+        ids, image_ids, texts = IdWriter(path), IdWriter(path), TextWriter()
+        for name, record in read_json_arrays(path, f"{key}.captions", self.remedy, "images", "annotations"):
+            if name == "images":
+                image_id = entry(record, "id", path, len(images), (int, str))
+                if image_id in images:
+                    raise UserError(f"{path}: image {image_id} stands twice; download the file again")
+                images[image_id] = _image(source, record, key, path, len(images))
+            else:
+                ids.append(entry(record, "id", path, len(texts), (int, str)))
+                image_ids.append(entry(record, "image_id", path, len(texts), (int, str)))
+                texts.append(entry(record, "caption", path, len(texts), str))
+        columns = {**ids.arrays("ids"), **image_ids.arrays("image_ids"), **texts.arrays("texts")}
+        ids, image_ids, texts = (column(columns, name) for name in ("ids", "image_ids", "texts"))
+        seen = set()
+        for row in range(len(texts)):
+            caption_id, image_id, text = ids.item(row), image_ids.item(row), texts.item(row)
+            if image_id not in images:
+                raise UserError(
+                    f"{path}: annotation {caption_id} is about image {image_id}, which is not among its images; "
+                    "download the file again"
+                )
+            if caption_id in seen:
+                raise UserError(f"{path}: annotation {caption_id} stands twice; download the file again")
+            seen.add(caption_id)
+            if not text.strip():
+                raise UserError(f"{path}: annotation {caption_id} has an empty caption; download the file again, or delete it")
+            file_name, file = images[image_id]
+            if not source.karpathy_splits or splits.of(image_id, file_name) in source.karpathy_splits:
+                writer.add(caption_id, (writer.image(image_id, file),), text)
+
+
+def _image(source: CaptionSource, record: dict[str, Any], key: str, path: Path, index: int) -> tuple[str, str]:
+    """The image's file name and its path below data_dir."""
+    if "{" in source.images:
+        file_name = record.get("file_name", "")
+        return file_name, image_path(source.images, f"{key}.images", image_id=record["id"], file_name=file_name)
+    file_name = entry(record, "file_name", path, index, str)
+    return file_name, f"{source.images}/{file_name}" if source.images else file_name

@@ -1,0 +1,66 @@
+"""Flickr30K from Karpathy's file, which holds captions and splits (see datasets/flickr30k/README.md)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder
+from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_images
+from pixelbert_plugin.data.files import field as entry
+from pixelbert_plugin.data.pairs import PairsWriter
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError, nearest
+
+
+@dataclass(kw_only=True)
+class Flickr30kConfig(BuilderConfig):
+    karpathy: str = ""  # dataset_flickr30k.json, or another file of the same format; relative to env.data_dir
+    images: str = ""  # folder of the images; relative to env.data_dir
+    splits: dict[str, list[str]] = field(  # the file's splits that make one here; with COCO's: {train: [train, restval]}
+        default_factory=lambda: {name: [name] for name in ("train", "val", "test")}
+    )
+
+
+@registry.register_builder("flickr30k")
+class Flickr30kBuilder(SplitsBuilder):
+    """Flickr30K: five captions of each image; the sample id is the sentence's."""
+
+    Config = Flickr30kConfig
+    name = "flickr30k"
+    remedy = "datasets/flickr30k/README.md says where to get it"
+
+    def source_files(self, own: str) -> list[tuple[str, Path]]:
+        return [(f"{self.key}.karpathy", self.data_dir / self.config.karpathy)]
+
+    def options(self, own: str) -> Any:
+        return [self.config.images, self.config.splits[own]]
+
+    def read(self, own: str) -> PairsWriter:
+        key, path = self.source_files(own)[0]
+        writer, wanted, found = PairsWriter(), self.config.splits[own], set(SPLITS)
+        seen, number = set(), 0  # sentences so far, of every split
+        for index, record in read_images(path, key, self.remedy):
+            found.add(record["split"])
+            image_id = index if record.get("imgid") is None else entry(record, "imgid", path, index, int)
+            file = f"{self.config.images}/{image_file(record)}" if self.config.images else image_file(record)
+            for sentence in entry(record, "sentences", path, index, list):
+                has_id = isinstance(sentence, dict) and sentence.get("sentid") is not None
+                sentence_id = entry(sentence, "sentid", path, index, int) if has_id else number
+                number += 1
+                if record["split"] in wanted:
+                    self._check(sentence_id, sentence, seen, path, index)
+                    writer.add(sentence_id, (writer.image(image_id, file),), sentence["raw"])
+        for name in wanted:
+            if name not in found:
+                raise ConfigError(
+                    f"{self.key}.splits.{own}", f"{name!r}: {path} has no such split{nearest(name, sorted(found))}"
+                )
+        return writer
+
+    def _check(self, sentence_id: int, sentence: Any, seen: set[int], path: Path, index: int) -> None:
+        if not entry(sentence, "raw", path, index, str).strip():
+            raise UserError(f"{path}: sentence {sentence_id} (entry {index}) is empty; delete it or download the file again")
+        if sentence_id in seen:
+            raise UserError(f"{path}: sentence {sentence_id} stands twice; download the file again")
+        seen.add(sentence_id)

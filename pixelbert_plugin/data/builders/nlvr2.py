@@ -1,0 +1,78 @@
+"""NLVR2 from its official files of JSON lines: statements about pairs of photographs (see datasets/nlvr2/README.md)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
+from pixelbert_plugin.data.files import field as entry
+from pixelbert_plugin.data.files import read_json_lines
+from pixelbert_plugin.data.pairs import PairsWriter
+from pixelbert_plugin.errors import UserError
+
+LABELS = {"true": "True", "false": "False"}  # the official files have "True" and "False"; NLVR's first edition "true"
+
+
+@dataclass(kw_only=True)
+class StatementSource:
+    """One official file; paths are relative to env.data_dir."""
+
+    statements: str = ""  # data/dev.json and so on
+    images: str = ""  # path of an image with {stem} (dev-850-0), {side} (0 left, 1 right) and, in train, {directory}
+
+
+@dataclass(kw_only=True)
+class Nlvr2Config(BuilderConfig):
+    splits: dict[str, list[StatementSource]] = field(default_factory=dict)  # datasets/nlvr2/defaults.yaml has the official ones
+
+
+@registry.register_builder("nlvr2")
+class Nlvr2Builder(SplitsBuilder):
+    """NLVR2: is a statement true of a left and a right photograph? The sample id is the official identifier."""
+
+    Config = Nlvr2Config
+    name = "nlvr2"
+    remedy = "datasets/nlvr2/README.md says where to get it"
+
+    def source_files(self, own: str) -> list[tuple[str, Path]]:
+        return [
+            (f"{self.key}.splits.{own}[{index}].statements", self.data_dir / source.statements)
+            for index, source in enumerate(self.config.splits[own])
+        ]
+
+    def read(self, own: str) -> PairsWriter:
+        writer, seen = PairsWriter(), set()
+        for source, (key, path) in zip(self.config.splits[own], self.source_files(own), strict=True):
+            images_key = key.removesuffix("statements") + "images"
+            for line, record in read_json_lines(path, key, self.remedy):
+                identifier = self._identifier(record, path, line, seen)
+                place = {"stem": identifier.rpartition("-")[0]}  # without the sentence's number
+                if "{directory}" in source.images:
+                    place["directory"] = entry(record, "directory", path, line, (int, str), "line")
+                rows = [
+                    writer.image(f"{place['stem']}-img{side}", image_path(source.images, images_key, side=side, **place))
+                    for side in (0, 1)
+                ]
+                writer.add(identifier, tuple(rows), entry(record, "sentence", path, line, str, "line"))
+                label = self._label(record, identifier, path, line)
+                writer.label(() if label is None else (label,), label)
+        return writer
+
+    def _identifier(self, record: Any, path: Path, line: int, seen: set[str]) -> str:
+        identifier = entry(record, "identifier", path, line, str, "line")
+        if len(identifier.split("-")) < 4:
+            raise UserError(f"{path}, line {line}: identifier {identifier!r} is not split-set-pair-sentence")
+        if identifier in seen:
+            raise UserError(f"{path}, line {line}: {identifier} stands twice; download the file again")
+        seen.add(identifier)
+        return identifier
+
+    def _label(self, record: dict[str, Any], identifier: str, path: Path, line: int) -> str | None:
+        """None where the file holds no labels."""
+        label = record.get("label")
+        if label is None:
+            return None
+        if str(label).lower() not in LABELS:
+            raise UserError(f"{path}, line {line}: the label of {identifier} is {label!r}, neither True nor False")
+        return LABELS[str(label).lower()]

@@ -1,0 +1,149 @@
+"""Visual Genome's region descriptions from the official files (see datasets/visual_genome/README.md).
+
+Half of its images are also COCO's, some are Flickr30K's: those in their val and test splits are left out.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.builders.base import Builder, BuilderConfig
+from pixelbert_plugin.data.builders.karpathy import ImageSplits
+from pixelbert_plugin.data.columns import Arrays
+from pixelbert_plugin.data.files import field as entry
+from pixelbert_plugin.data.files import read_json_array
+from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError, require
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = ["val", "test"]  # Karpathy's splits whose images must not be learned from
+COUNTS = ("listed_images", "coco_images", "flickr30k_images", "left_out_regions", "empty_regions")
+
+
+@dataclass(kw_only=True)
+class VisualGenomeConfig(BuilderConfig):
+    regions: str = ""  # region_descriptions.json; this and the other paths are relative to env.data_dir
+    image_data: str = ""  # image_data.json
+    images: str = ""  # folder that holds VG_100K/ and VG_100K_2/
+    exclude_coco: str | None = None  # dataset_coco.json: leave its val and test images out (by coco_id). None: keep them
+    exclude_flickr30k: str | None = None  # dataset_flickr30k.json: the same (by flickr_id)
+    num_val_images: int = 0  # no split is published: this many images, evenly spread, are val instead of train. 0: no val
+
+    def check(self) -> None:
+        require(self, "num_val_images", low=0)
+
+
+@registry.register_builder("visual_genome")
+class VisualGenomeBuilder(Builder):
+    """Visual Genome: phrases that describe regions, each paired with the whole image; the sample id is the region's."""
+
+    Config = VisualGenomeConfig
+    name = "visual_genome"
+    remedy = "datasets/visual_genome/README.md says where to get it"
+
+    def own_splits(self) -> list[str]:
+        return ["train", "val"] if self.config.num_val_images else ["train"]
+
+    def has_split(self, split: str) -> bool:
+        return split in self.config.use or split in self.own_splits()
+
+    def source_split(self, split: str) -> str:
+        if not self.has_split(split):
+            raise ConfigError(f"{self.key}.num_val_images", f"{self.config.num_val_images}: Visual Genome has no {split} split")
+        return super().source_split(split)
+
+    def files(self, split: str) -> list[tuple[str, Path]]:
+        names = ("regions", "image_data", "exclude_coco", "exclude_flickr30k")
+        paths = ((name, getattr(self.config, name)) for name in names)
+        return [(f"{self.key}.{name}", self.data_dir / path) for name, path in paths if path is not None]
+
+    def samples(self, split: str) -> Pairs:
+        own, config = self.source_split(split), self.config
+        excluded = [name for name in ("exclude_coco", "exclude_flickr30k") if getattr(config, name) is not None]
+        options = [config.images, config.num_val_images, excluded]
+        arrays = self.cached(options, self.files(split), self._read)
+        self._counts = dict(zip(COUNTS, arrays["counts"].tolist(), strict=True))
+        if own == "train":
+            logger.info(
+                "visual_genome: left out of %d images: %d in COCO's val and test, %d in Flickr30K's; with them %d regions; "
+                "and %d regions without a phrase",
+                *self._counts.values(),
+            )
+        prefix = f"{own}."
+        own_arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        return Pairs(own_arrays, self.data_dir)
+
+    def count(self, split: str, samples: Pairs) -> dict[str, int]:
+        return {"samples": len(samples), "images": len(samples.image_files), **self._counts}
+
+    def _read(self) -> Arrays:
+        """The columns of train and val, and COUNTS."""
+        counts = dict.fromkeys(COUNTS, 0)
+        files = self._image_files(counts)
+        val_images = self._val_images([image for image, file in files.items() if file])
+        writers = {split: PairsWriter() for split in self.own_splits()}
+        path = self.data_dir / self.config.regions
+        for index, record in enumerate(read_json_array(path, f"{self.key}.regions", self.remedy)):
+            image_id = entry(record, "id" if "id" in record else "image_id", path, index, int)
+            regions = entry(record, "regions", path, index, list)
+            if image_id not in files:
+                raise UserError(
+                    f"{path}: entry {index} is about image {image_id}, which is not in {self.config.image_data}; "
+                    "the two files are not of one release: download both again"
+                )
+            if file := files[image_id]:
+                writer = writers["val" if image_id in val_images else "train"]
+                counts["empty_regions"] += _add_regions(writer, image_id, file, regions, path, index)
+            else:
+                counts["left_out_regions"] += len(regions)
+        arrays = {f"{split}.{name}": array for split, writer in writers.items() for name, array in writer.arrays().items()}
+        return {**arrays, "counts": np.array([counts[name] for name in COUNTS])}
+
+    def _image_files(self, counts: dict[str, int]) -> dict[int, str]:
+        """Each image's path below data_dir, "" for one that is left out and counted."""
+        path = self.data_dir / self.config.image_data
+        coco = {str(image) for image in self._held_out("exclude_coco")}
+        flickr = {PurePosixPath(str(name)).stem for name in self._held_out("exclude_flickr30k")}
+        files: dict[int, str] = {}
+        for index, record in enumerate(read_json_array(path, f"{self.key}.image_data", self.remedy)):
+            image_id = entry(record, "image_id", path, index, int)
+            if image_id in files:
+                raise UserError(f"{path}: image {image_id} stands twice; download the file again")
+            folder_and_name = entry(record, "url", path, index, str).split("/")[-2:]  # VG_100K_2/1.jpg
+            is_coco, is_flickr = str(record.get("coco_id")) in coco, str(record.get("flickr_id")) in flickr
+            counts["listed_images"] += 1
+            counts["coco_images"] += is_coco
+            counts["flickr30k_images"] += is_flickr and not is_coco
+            files[image_id] = "" if is_coco or is_flickr else str(PurePosixPath(self.config.images, *folder_and_name))
+        return files
+
+    def _held_out(self, name: str) -> list[int | str]:
+        """The val and test images of the Karpathy file that the option `name` gives."""
+        file = getattr(self.config, name)
+        if file is None:
+            return []
+        return ImageSplits(self.data_dir / file, f"{self.key}.{name}", self.remedy).images(HELD_OUT)
+
+    def _val_images(self, images: list[int]) -> set[int]:
+        count = self.config.num_val_images
+        if count and count >= len(images):
+            raise ConfigError(f"{self.key}.num_val_images", f"{count}: there are {len(images)} images; give fewer")
+        return {images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count)}
+
+
+def _add_regions(writer: PairsWriter, image_id: int, file: str, regions: list[Any], path: Path, index: int) -> int:
+    """Add an image's regions; the number of those whose phrase is empty, which are left out."""
+    row, empty = writer.image(image_id, file), 0
+    for region in regions:
+        phrase = entry(region, "phrase", path, index, str)
+        if phrase.strip():
+            writer.add(entry(region, "region_id", path, index, int), (row,), phrase)
+        else:
+            empty += 1
+    return empty

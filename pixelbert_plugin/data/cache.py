@@ -1,0 +1,109 @@
+"""A cache of columns on disk, mapped into memory: `CACHE_DIR/<builder>-<hash>/*.npy` and a manifest of their digests.
+
+The hash covers the builder's options and the source files' paths, sizes and times, so that a changed source makes another
+folder; a folder may be deleted at any time. A folder is written aside and renamed, so that it is whole or not there, and
+what is read is checked: a torn or altered one is made again, with a warning.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelbert_plugin.data.columns import Arrays
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of the columns; raise it when a builder reads the same files differently
+MANIFEST = "manifest.json"
+
+
+def cached(cache_dir: Path | None, name: str, options: Any, sources: list[Path], make: Callable[[], Arrays]) -> Arrays:
+    """What `make()` returns, from the cache where it has it. `options` (JSON) and `sources` are all that it depends on."""
+    if cache_dir is None:
+        return make()
+    try:
+        folder = cache_dir / f"{name}-{_fingerprint(options, sources)}"
+    except OSError:  # a source is missing: `make` says so
+        return make()
+    try:
+        return _load(folder)
+    except FileNotFoundError:
+        reason = "" if folder.is_dir() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f": {error}"
+    if reason is not None:
+        logger.warning("%s: not as it was written%s; reading the official files again", folder, reason)
+    arrays = make()
+    try:
+        return _save(folder, arrays)
+    except OSError as error:
+        logger.warning("%s: cannot be written (%s); going on without a cache", folder, error.strerror or error)
+        return arrays
+
+
+def _fingerprint(options: Any, sources: list[Path]) -> str:
+    files = []
+    for path in sources:
+        stat = path.stat()
+        files.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+    content = json.dumps([FORMAT, options, files], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _load(folder: Path) -> Arrays:
+    """Raises FileNotFoundError where a file is missing, ValueError and such where one is not as it was written."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files = manifest["files"]
+    if manifest["digest"] != _manifest_digest(files):
+        raise ValueError(f"{MANIFEST} is altered")
+    for name, (size, digest) in files.items():
+        path = folder / f"{name}.npy"
+        if path.stat().st_size != size or _digest(path) != digest:
+            raise ValueError(f"{path.name} is torn or altered")
+    return _map(folder, list(files))
+
+
+def _map(folder: Path, names: list[str]) -> Arrays:
+    # a plain view of each memory map: slicing np.memmap itself is slow
+    return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+
+
+def _save(folder: Path, arrays: Arrays) -> Arrays:
+    """Write aside, map, rename: another process may put or replace the same folder at the same time."""
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        aside.mkdir(parents=True)
+        files = {}
+        for name, values in arrays.items():
+            path = aside / f"{name}.npy"
+            np.save(path, values, allow_pickle=False)
+            files[name] = [path.stat().st_size, _digest(path)]
+        manifest = {"files": files, "digest": _manifest_digest(files)}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        mapped = _map(aside, list(arrays))
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same content
+                raise
+        return mapped
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _manifest_digest(files: dict[str, list]) -> str:
+    return hashlib.blake2b(json.dumps(files, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,122 @@
+"""Check of a data folder: every file there, the counts against the published ones, every image there, one decoded."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.errors import RunError
+from pixelbert_plugin.processors.image import BadImageError, ImageProcessor, upright_size
+from pixelbert_plugin.types import Sample
+
+NUM_NAMED = 3  # missing images that are named
+Status = Literal["ok", "missing", "differs", "broken"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the check's table."""
+
+    dataset: str
+    split: str  # as a run names it, and the data set's own name where that is another
+    what: str  # what was looked at
+    status: Status
+    detail: str  # what was found, in words
+
+
+Finding = tuple[str, Status, str]  # the last three of a row
+
+
+def check(builders: dict[str, Builder], splits: list[str], image_processor: ImageProcessor) -> list[Row]:
+    """The rows of every split of every data set. What is wrong becomes a row: nothing is raised."""
+    rows = []
+    for name, builder in builders.items():
+        for split in splits:
+            findings, title = [], split
+            try:
+                if builder.has_split(split):
+                    own = builder.source_split(split)
+                    title = split if own == split else f"{split} ({own})"
+                    for finding in _check_split(name, builder, split, own, image_processor):
+                        findings.append(finding)
+                else:
+                    findings.append(("split", "ok", "the data set has none"))
+            except RunError as error:
+                findings.append(("samples", "broken", str(error)))
+            except Exception as error:  # of a plugin's builder
+                findings.append(("samples", "broken", f"{type(error).__name__}: {error}"))
+            rows += [Row(name, title, *finding) for finding in findings]
+    return rows
+
+
+def _check_split(name: str, builder: Builder, split: str, own: str, processor: ImageProcessor) -> Iterator[Finding]:
+    files = builder.files(split)
+    for key, path in files:
+        is_there = path.is_file()
+        found = f"{path.stat().st_size / 1e6:,.1f} MB" if is_there else f"{key}: no such file; {builder.remedy}"
+        yield str(path), "ok" if is_there else "missing", found
+    if not all(path.is_file() for _, path in files):
+        yield "samples", "missing", "not counted: files are missing"
+        return
+    samples = Mixture.build({name: builder}, split).parts[name]
+    yield from _check_counts(builder, split, own, samples)
+    yield from _check_images(samples, processor)
+
+
+def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Sample]) -> Iterator[Finding]:
+    found, published = builder.count(split, samples), builder.config.counts.get(own, {})
+    for what, number in found.items():
+        expected = published.get(what)
+        if expected is None:
+            yield what.replace("_", " "), "ok", f"{number:,} (no published number)"
+        else:
+            is_equal = number == expected
+            detail = f"{number:,}, as published" if is_equal else f"{number:,}, published: {expected:,}"
+            yield what.replace("_", " "), "ok" if is_equal else "differs", detail
+    for what in published.keys() - found.keys():
+        key = f"{builder.key}.counts.{own}.{what}"
+        yield what, "broken", f"{key}: no such count (known: {', '.join(found)})"
+
+
+def _check_images(samples: Sequence[Sample], processor: ImageProcessor) -> Iterator[Finding]:
+    paths = _image_paths(samples)
+    missing = _missing(paths)
+    if missing:
+        named = ", ".join(map(str, missing[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
+        yield "image files", "missing", f"{len(missing):,} of {len(paths):,} are not there: {named}"
+    else:
+        yield "image files", "ok", f"{len(paths):,}"
+    absent = set(missing)
+    first = next((path for path in paths if path not in absent), None)
+    if first is None:
+        yield "one image", "missing", "none to decode"
+        return
+    try:
+        processor.decode(first)
+        height, width = upright_size(first)
+        yield "one image", "ok", f"{first}: {width} × {height} pixels"
+    except BadImageError as error:
+        yield "one image", "broken", str(error)
+
+
+def _image_paths(samples: Sequence[Sample]) -> list[Path]:
+    """Every image of the samples, once."""
+    files = getattr(samples, "image_files", None)  # of Pairs
+    if files is not None:
+        return [samples.root / file for file in files]
+    return list(dict.fromkeys(Path(path) for sample in samples for path in sample.images))
+
+
+def _missing(paths: list[Path]) -> list[Path]:
+    """Those that are not there: by listing each folder, which is far quicker than to ask for each file."""
+    listed: dict[Path, set[str]] = {}
+    for folder in {path.parent for path in paths}:
+        try:
+            with os.scandir(folder) as entries:
+                listed[folder] = {entry.name for entry in entries}
+        except OSError:
+            listed[folder] = set()
+    return [path for path in paths if path.name not in listed[path.parent]]

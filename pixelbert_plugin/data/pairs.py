@@ -1,0 +1,135 @@
+"""Pairs of a text and its images as columns: M samples, N images of each, I images in all, A answers in all, G groups.
+
+Millions of them take the memory of their texts and no Python object each: a Sample is made when it is asked for.
+"""
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixelbert_plugin.data.columns import Arrays, CodeBook, IdWriter, TextWriter, as_array, column
+from pixelbert_plugin.types import Sample
+
+
+class Pairs(Sequence):
+    """The samples that a `PairsWriter` collected. `root` is the folder that image files are relative to."""
+
+    def __init__(self, arrays: Arrays, root: Path):
+        self.root = root
+        self.image_rows_MN = arrays["image_rows"]  # int32, each sample's images
+        self.image_files = column(arrays, "image_files")  # I texts, below root
+        self._sample_ids, self._texts = column(arrays, "sample_ids"), column(arrays, "texts")
+        self._image_ids = column(arrays, "image_ids")
+        self._labels = Labels(arrays) if "answers" in arrays else None
+
+    def __len__(self) -> int:
+        return len(self.image_rows_MN)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = range(len(self))[index]
+        images = self.image_rows_MN[row].tolist()
+        return Sample(
+            sample_id=self._sample_ids.item(row),
+            image_ids=tuple([self._image_ids.item(image) for image in images]),
+            images=tuple([self.root / self.image_files.item(image) for image in images]),
+            text=self._texts.item(row),
+            **(self._labels.of(row) if self._labels else {}),
+        )
+
+    @property
+    def ids_M(self) -> np.ndarray:
+        """M sample ids, int64 or str."""
+        ids = self._sample_ids
+        return ids if isinstance(ids, np.ndarray) else np.array(list(ids), dtype=np.str_)
+
+    @property
+    def image_numbers_M(self) -> np.ndarray:
+        """M ints, equal for samples with the same images."""
+        if self.image_rows_MN.shape[1] == 1:
+            return self.image_rows_MN[:, 0]
+        return np.unique(self.image_rows_MN, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+class Labels:
+    """Answers and groups by sample, as codes of strings."""
+
+    def __init__(self, arrays: Arrays):
+        self._words = column(arrays, "words")
+        self._answers_A, self._offsets_M1 = arrays["answers"], arrays["answers_offsets"]  # int32, int64
+        self._answer_M, self._groups_MG = arrays["answer"], arrays["groups"]  # int32, -1 where there is none
+        self._names = list(column(arrays, "group_names"))
+
+    def of(self, row: int) -> dict:
+        """The fields of Sample that a label fills."""
+        word, answer = self._words.item, self._answer_M.item(row)
+        codes = self._answers_A[self._offsets_M1.item(row) : self._offsets_M1.item(row + 1)].tolist()
+        groups = zip(self._names, self._groups_MG[row].tolist(), strict=True)
+        return {
+            "answers": tuple([word(code) for code in codes]),
+            "answer": None if answer < 0 else word(answer),
+            "groups": {name: word(code) for name, code in groups if code >= 0},
+        }
+
+
+class PairsWriter:
+    """Collects samples and their images, which are numbered in the order of their first use."""
+
+    def __init__(self, group_names: tuple[str, ...] = ()):
+        self.group_names = group_names
+        self._sample_ids, self._image_ids = IdWriter("sample ids"), IdWriter("image ids")
+        self._texts, self._files = TextWriter(), TextWriter()
+        self._rows = array("i")  # M · N
+        self._row_of: dict[int | str, int] = {}
+        self._num_images = 1  # N
+        self._book = CodeBook()
+        self._answers, self._offsets, self._answer, self._groups = array("i"), array("q", [0]), array("i"), array("i")
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def image(self, image_id: int | str, file: str) -> int:
+        """The row of an image; `file` is relative to the data folder."""
+        row = self._row_of.setdefault(image_id, len(self._row_of))
+        if row == len(self._files):
+            self._image_ids.append(image_id)
+            self._files.append(file)
+        return row
+
+    def add(self, sample_id: int | str, images: tuple[int, ...], text: str) -> None:
+        """A sample; `images` are rows as `image` gave them, equally many for every sample."""
+        self._sample_ids.append(sample_id)
+        self._texts.append(text)
+        self._rows.extend(images)
+        self._num_images = len(images)
+
+    def label(self, answers: tuple[str, ...] = (), answer: str | None = None, groups: tuple[str, ...] = ()) -> None:
+        """The label of the sample added last; where one sample has a label, call it for every one. `groups`: G or none."""
+        code = self._book.code
+        self._answers.extend(map(code, answers))
+        self._offsets.append(len(self._answers))
+        self._answer.append(-1 if answer is None else code(answer))
+        self._groups.extend(map(code, groups) if groups else [-1] * len(self.group_names))
+
+    def arrays(self) -> Arrays:
+        """The columns, for `Pairs`; without a copy."""
+        names = TextWriter()
+        for name in self.group_names:
+            names.append(name)
+        labels = {
+            "answers": as_array(self._answers),
+            "answers_offsets": as_array(self._offsets),
+            "answer": as_array(self._answer),
+            "groups": as_array(self._groups).reshape(len(self._answer), len(self.group_names)),
+            **names.arrays("group_names"),
+            **self._book.arrays("words"),
+        }
+        return {
+            **self._sample_ids.arrays("sample_ids"),
+            **self._texts.arrays("texts"),
+            "image_rows": as_array(self._rows).reshape(len(self), self._num_images),
+            **self._image_ids.arrays("image_ids"),
+            **self._files.arrays("image_files"),
+            **(labels if len(self._answer) else {}),
+        }
