@@ -1,0 +1,48 @@
+"""The options of `pixelbert-data make`, with unit and default."""
+
+from dataclasses import dataclass
+
+from pixelbert_plugin.schema import require
+
+
+@dataclass(kw_only=True)
+class WorldConfig:
+    """How large the world is. The defaults take a few minutes on two cores and about 130 MB."""
+
+    out: str = ""  # folder to write; afterwards it serves as env.data_dir
+    seed: int = 1  # everything but the image sizes in bytes of the file system is a function of it
+    overwrite: bool = False  # delete the files of the world that `out` holds
+    processes: int | None = None  # processes that draw. None: one for each core
+    coco_train_images: int = 2500  # images of train2014, all of them Karpathy's train
+    coco_restval_images: int = 500  # images of val2014 that are Karpathy's restval
+    coco_val_images: int = 200  # images of val2014 that are Karpathy's val
+    coco_test_images: int = 200  # images of val2014 that are Karpathy's test
+    coco_test2015_images: int = 200  # images of test2015, which only VQA's test questions are about
+    questions_per_image: int = 6  # questions of VQA about one image
+    annotator_disagreement: float = 0.12  # share of single answers of VQA that differ from the truth, 0…1
+    vg_images: int = 2500  # images of Visual Genome, shared ones included
+    vg_coco_images: int = 1000  # of those: images shared with COCO, the first of them from Karpathy's val and test
+    vg_flickr_images: int = 40  # of those: images shared with Flickr30K's val and test
+    flickr_train_images: int = 800  # images of Flickr30K's train
+    flickr_val_images: int = 100  # images of Flickr30K's val
+    flickr_test_images: int = 100  # images of Flickr30K's test
+    nlvr2_train_sets: int = 900  # sets of four image pairs of NLVR2's train
+    nlvr2_dev_sets: int = 100  # sets of dev
+    nlvr2_test1_sets: int = 100  # sets of test1
+    nlvr2_test2_sets: int = 50  # sets of test2, half of them about held-out combinations
+    held_out_share: float = 0.25  # share of the images of COCO's Karpathy val and test with a held-out combination, 0…1
+
+    def check(self) -> None:
+        if not self.out:
+            raise ValueError("out: names no folder; give out=PATH")
+        require(self, "seed", low=0, high=2**63 - 1)
+        require(self, "processes", "questions_per_image", low=1)
+        require(self, "annotator_disagreement", low=0, high=0.3)
+        require(self, "held_out_share", low=0, high=1)
+        require(self, *(name for name in vars(self) if name.endswith(("_images", "_sets"))), low=1)
+        if self.vg_coco_images > self.coco_train_images + self.coco_restval_images + self.coco_val_images:
+            raise ValueError("vg_coco_images: more than the images of COCO that can be shared")
+        if self.vg_flickr_images > self.flickr_val_images + self.flickr_test_images:
+            raise ValueError("vg_flickr_images: more than flickr_val_images + flickr_test_images")
+        if self.vg_coco_images + self.vg_flickr_images > self.vg_images:
+            raise ValueError("vg_images: fewer than vg_coco_images + vg_flickr_images")

@@ -1,0 +1,116 @@
+"""NLVR2: statements about pairs of images, as JSON lines, and their image files."""
+
+import json
+from collections import Counter, defaultdict
+from typing import Any
+
+from pixelbert_plugin.miniature.options import WorldConfig
+from pixelbert_plugin.miniature.plan import Picture, Plan, generator, picture
+from pixelbert_plugin.miniature.statements import StatementSet, make_set
+
+SCENE_SPLIT = {"train": "train", "dev": "val", "test1": "test", "test2": "test"}
+ENCODINGS = {"png": 93, "jpeg": 5, "rgba": 2}  # weights: some files called .png are JPEGs, as in the official data
+DIRECTORIES = 100  # folders of the training images
+
+
+def plan_nlvr2(config: WorldConfig, plan: Plan) -> None:
+    """Add NLVR2 to the plan, with the accuracies of a statement-only and a single-image baseline."""
+    sets: dict[str, list[StatementSet]] = {}
+    for split, scene_split in SCENE_SPLIT.items():
+        random = generator(config, "nlvr2", split)
+        number = getattr(config, f"nlvr2_{split}_sets")
+        sets[split] = [
+            make_set(random, scene_split, index, held_out=split == "test2" and index % 2 == 0) for index in range(number)
+        ]
+        lines = {index: _set_lines(config, plan, split, index, item) for index, item in enumerate(sets[split])}
+        files = {f"data/{split}.json": list(lines)}
+        if split in ("dev", "test1"):
+            files[f"data/balanced/balanced_{split}.json"] = [index for index in lines if index % 3]
+            files[f"data/unbalanced/unbalanced_{split}.json"] = [index for index in lines if not index % 3]
+        for name, chosen in files.items():
+            rows = [line for index in chosen for line in lines[index]]
+            plan.files[f"nlvr2/{name}"] = "".join(json.dumps(row) + "\n" for row in rows)
+            plan.counts[f"nlvr2 {name.split('/')[-1].removesuffix('.json')} examples"] = len(rows)
+    plan.baselines["nlvr2"] = {
+        "statement_only_accuracy": statement_only(sets["train"], sets["test1"]),
+        "single_image_accuracy": single_image(sets["train"], sets["test1"]),
+    }
+
+
+def _set_lines(config: WorldConfig, plan: Plan, split: str, index: int, item: StatementSet) -> list[dict[str, Any]]:
+    """The examples of a set, pair by pair, its pictures added to the plan."""
+    random = generator(config, "nlvr2", split, index)
+    number = 10 * index + random.randrange(10)  # set numbers with gaps, as in the official files
+    directory = random.randrange(DIRECTORIES)
+    folder = f"nlvr2/images/{split}/{directory}" if split == "train" else f"nlvr2/images/{split}"
+    lines = []
+    for place, pair in enumerate(item.pairs):
+        for side, scene in enumerate((pair.left, pair.right)):
+            encoding = random.choices(list(ENCODINGS), ENCODINGS.values())[0]
+            path = f"{folder}/{split}-{number}-{place}-img{side}.png"
+            plan.pictures.append(picture(config, path, scene, image_id=number, part=split, encoding=encoding))
+        for sentence_number, sentence in enumerate(item.sentences):
+            label = str(pair.label != (sentence_number == 1))
+            url = f"https://example.org/{split}/{number}-{place}"
+            line = {
+                "validation": {str(random.randrange(160)): label},
+                "sentence": sentence,
+                "left_url": f"{url}-left.jpg",
+                "writer": str(number % 100),
+                "label": label,
+                "right_url": f"{url}-right.jpg",
+                "synset": item.subject,
+                "query": f"{item.subject}{index}",
+                "identifier": f"{split}-{number}-{place}-{sentence_number}",
+            }
+            if split == "train":
+                line["directory"] = directory
+            else:
+                line["extra_validations"] = {str(judge): label for judge in random.sample(range(160), 4)}
+            lines.append(line)
+    random.shuffle(lines)
+    return lines
+
+
+def _examples(sets: list[StatementSet]) -> list[tuple[str, str, tuple, tuple, bool]]:
+    """(type, sentence, what the left image tells, what the right one tells, label) of every example."""
+    return [
+        (item.type, sentence, *((item.type, number, item.target, value) for value in pair.values), pair.label != (number == 1))
+        for item in sets
+        for number, sentence in enumerate(item.sentences)
+        for pair in item.pairs
+    ]
+
+
+def statement_only(train: list[StatementSet], test: list[StatementSet]) -> dict[str, float]:
+    """Accuracy in percent of the label that the sentence (else its type) had most often in train."""
+    votes: dict[str, Counter] = defaultdict(Counter)
+    for kind, sentence, _, _, label in _examples(train):
+        votes[sentence][label] += 1
+        votes[kind][label] += 1
+    right: dict[str, list[bool]] = defaultdict(list)
+    for kind, sentence, _, _, label in _examples(test):
+        guess = _majority(votes.get(sentence) or votes[kind])
+        right["overall"].append(guess == label)
+        right[kind].append(guess == label)
+    return {key: _percent(values) for key, values in right.items()}
+
+
+def single_image(train: list[StatementSet], test: list[StatementSet]) -> dict[str, float]:
+    """Accuracy in percent of the best guess from the statement and the truth about one image, the left or the right."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for side, name in ((2, "left"), (3, "right")):
+        votes: dict[tuple, Counter] = defaultdict(Counter)
+        for example in _examples(train):
+            votes[example[side]][example[4]] += 1
+        for example in _examples(test):
+            right[name].append(_majority(votes[example[side]]) == example[4])
+    return {key: _percent(values) for key, values in right.items()}
+
+
+def _majority(votes: Counter) -> bool:
+    return votes[True] >= votes[False]
+
+
+def _percent(values: list[bool]) -> float:
+    return round(100 * sum(values) / len(values), 2)
