@@ -1,0 +1,62 @@
+"""Running a sweep's cells, each in a process of its own, so that a crash costs one cell and a rerun goes on from it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.sweep.plan import Cell
+
+
+def results(cell: Cell) -> dict[str, float] | None:
+    """results.json of a cell that ran to its end, else None."""
+    path = cell.folder / "results.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError:
+        return None
+
+
+def run(cell: Cell, console: Console) -> bool:
+    """Run a cell unless it is done. False where it failed; its output is in `cell.log`.
+
+    Raises UserError where the folder holds a run of other options: mixing the two would make a wrong table.
+    """
+    command = [sys.executable, "-m", "pixelbert_plugin", *cell.arguments]
+    record = cell.folder / "cell.json"
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != list(cell.arguments):
+        raise UserError(f"{cell.folder}: holds a run of other options (see {record}); delete it or choose another save_dir")
+    if results(cell) is not None:
+        return True
+    if cell.needs is not None and not cell.needs.exists():
+        console.print(f"{cell.folder}: waits for {cell.needs}", highlight=False, soft_wrap=True)
+        return False
+    with writing(cell.folder, "save_dir"):
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(list(cell.arguments), indent=1), encoding="utf-8")
+        log = cell.folder / "cell.log"
+        console.print(f"running {cell.row}, {cell.stage}, seed {cell.seed}; {log}", highlight=False, soft_wrap=True)
+        with log.open("a", encoding="utf-8") as output:
+            done = subprocess.run([*command, "checkpoint.resume=true"], stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode or results(cell) is None:
+        last = _last_line(log)
+        console.print(f"  failed with exit status {done.returncode}: {last}", highlight=False, soft_wrap=True)
+        return False
+    return True
+
+
+def curve(cell: Cell, metric: str) -> list[tuple[int, float]]:
+    """(update, value) of a validation metric over a cell's training."""
+    path = cell.folder / "evaluations.jsonl"
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["update"], row[metric]) for row in rows if metric in row]
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,111 @@
+"""A sweep's file → the cells to run.
+
+stages:
+  pretrain: {config: mini/pretrain.yaml, seeds: [1]}
+  vqa2: {config: mini/vqa2.yaml, after: pretrain, metric: test/vqa2/accuracy}
+rows:
+  full: {}
+  without MLM: {overrides: {pretrain: [task_config.pretrain.mlm=false]}}
+  from scratch: {skip: [pretrain]}
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin import schema
+from pixelbert_plugin.schema import ConfigError, nearest
+
+
+@dataclass(kw_only=True)
+class Stage:
+    config: str = ""  # YAML of pixelbert-run, relative to the sweep's file
+    after: str | None = None  # stage whose best checkpoint this one starts from
+    metric: str | None = None  # key of results.json that the table shows. None: the stage is no column
+    title: str = ""  # column heading. Empty: the metric
+    seeds: list[int] | None = None  # instead of the sweep's
+
+
+@dataclass(kw_only=True)
+class Row:
+    overrides: dict[str, list[str]] = field(default_factory=dict)  # key=value by stage; "all" for every stage
+    skip: list[str] = field(default_factory=list)  # stages that this row is without
+    run: bool = True  # false: the row is listed as not run until asked for with only=ROW (a backbone for a GPU, say)
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    title: str = "Sweep"  # of the table
+    save_dir: str = ""  # folder of all cells: save_dir/row/stage/seed_1. Empty: save/<the file's name>
+    report: str = ""  # Markdown to write, with a picture beside it. Empty: save_dir/results.md
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of training, for every stage without its own
+    overrides: list[str] = field(default_factory=list)  # key=value for every cell
+    stages: dict[str, Stage] = field(default_factory=dict)  # in the order they run
+    rows: dict[str, Row] = field(default_factory=dict)  # of the table
+
+    def check(self) -> None:
+        if not self.stages or not self.rows:
+            raise ValueError(f"{'rows' if self.stages else 'stages'}: name at least one")
+        if not self.seeds:
+            raise ValueError("seeds: name at least one")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    row: str
+    stage: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]  # of pixelbert-run
+    needs: Path | None  # the checkpoint it starts from
+
+
+def load(file: Path, values: dict) -> SweepConfig:
+    """The sweep of a file's `values`, its own paths resolved. Raises ConfigError."""
+    config = schema.merge(SweepConfig, values)
+    config.save_dir = config.save_dir or str(Path("save") / file.stem)
+    config.report = config.report or str(Path(config.save_dir) / "results.md")
+    for name, stage in config.stages.items():
+        stage.config = str(file.parent / stage.config)
+        configuration.find(stage.config)
+        if stage.after is not None and stage.after not in config.stages:
+            raise ConfigError(f"stages.{name}.after", f"{stage.after!r} is no stage{nearest(stage.after, list(config.stages))}")
+    for name, row in config.rows.items():
+        for stage in [*row.skip, *(stage for stage in row.overrides if stage != "all")]:
+            if stage not in config.stages:
+                raise ConfigError(f"rows.{name}", f"{stage!r} is no stage{nearest(stage, list(config.stages))}")
+    return config
+
+
+def cells(config: SweepConfig) -> list[Cell]:
+    """Every cell, a row's in the order of the stages."""
+    return [
+        cell(config, row, stage, seed)
+        for row in config.rows
+        for stage in config.stages
+        if stage not in config.rows[row].skip
+        for seed in seeds(config, stage)
+    ]
+
+
+def cell(config: SweepConfig, row_name: str, stage_name: str, seed: int) -> Cell:
+    stage, row = config.stages[stage_name], config.rows[row_name]
+    folder = Path(config.save_dir) / _file_name(row_name) / stage_name / f"seed_{seed}"
+    arguments = [f"config={stage.config}", *config.overrides, *row.overrides.get("all", []), *row.overrides.get(stage_name, [])]
+    arguments += [f"training.seed={seed}", f"env.save_dir={folder}"]
+    needs = None
+    if stage.after is not None and stage.after not in row.skip:
+        known = seeds(config, stage.after)
+        needs = cell(config, row_name, stage.after, seed if seed in known else known[0]).folder / "checkpoints/best"
+        arguments.append(f"checkpoint.pretrained={needs}")
+    return Cell(row_name, stage_name, seed, folder, tuple(arguments), needs)
+
+
+def seeds(config: SweepConfig, stage: str) -> list[int]:
+    return config.stages[stage].seeds or config.seeds
+
+
+def _file_name(row: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in row)

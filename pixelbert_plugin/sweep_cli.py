@@ -1,0 +1,76 @@
+"""`pixelbert-sweep`: run every cell of a sweep's file that is not done yet, then write its table and picture."""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from pixelbert_plugin.errors import RunError, UserError
+
+EPILOG = """\
+examples:
+  pixelbert-sweep config=projects/pixelbert/ablations.yaml
+  pixelbert-sweep config=projects/pixelbert/ablations.yaml only='full,without MLM' seeds=[1]
+  pixelbert-sweep config=projects/pixelbert/ablations.yaml --table
+
+A kill costs at most the updates since the last checkpoint of one cell; the same command goes on.
+exit status: 0 every cell is done, 1 some failed, 2 wrong input, 130 interrupted"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "pixelbert-sweep",
+        description="Run a table of experiments: rows × stages × seeds, cell by cell.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "options", nargs="*", metavar="key=value", help="config=PATH, only=ROW,ROW, any key of the sweep's file"
+    )
+    parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args(argv)
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except RunError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pixelbert_plugin import config as configuration
+    from pixelbert_plugin.sweep import cells, plan, table
+
+    given = dict(option.partition("=")[::2] for option in arguments.options)
+    file, only = given.pop("config", None), given.pop("only", None)
+    if file is None:
+        raise UserError("config=PATH is not given; name a sweep's YAML (--help)")
+    path = configuration.find(file)
+    values = configuration.read_values(path, [f"{key}={value}" for key, value in given.items()])
+    sweep, console = plan.load(path, values), Console()
+    wanted = (
+        [name for name, row in sweep.rows.items() if row.run] if only is None else [name.strip() for name in only.split(",")]
+    )
+    for name in wanted:
+        if name not in sweep.rows:
+            raise UserError(f"only={only!r}: {name!r} is no row of {file} (known: {', '.join(sweep.rows)})")
+    failed = 0
+    if not arguments.table:
+        for cell in (cell for cell in plan.cells(sweep) if cell.row in wanted):
+            failed += not cells.run(cell, console)
+            table.write(sweep)
+    report, picture = table.write(sweep)
+    print(Path(report).read_text(encoding="utf-8"))
+    console.print(f"{report}  {picture}", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
