@@ -58,5 +58,11 @@ setup(
         "numpy>=1.26",
     ],
     extras_require={"demo": ["easy-vqa>=1.0"], "test": TEST, "dev": TEST},
-    entry_points={"console_scripts": ["pixelbert-run = pixelbert_plugin.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "pixelbert-run = pixelbert_plugin.cli:main",
+            "pixelbert-data = pixelbert_plugin.data_cli:main",
+            "pixelbert-sweep = pixelbert_plugin.sweep_cli:main",
+        ]
+    },
 )

@@ -53,6 +53,14 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     return config
 
 
+def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
+    """The merged values of any YAML file with includes, with `key=value` overrides; nothing is checked."""
+    values, sources = _read(file, ())
+    for override in overrides:
+        _merge(values, sources, _parse_override(override), COMMAND_LINE, "")
+    return values
+
+
 def complete(config: RunConfig) -> RunConfig:
     """Check every component's options and fill in their defaults. Plugins must be loaded before."""
     try:

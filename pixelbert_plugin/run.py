@@ -33,6 +33,7 @@ from pixelbert_plugin.engine.checkpoint import Checkpoints, TrainState
 from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import Events, results_table
 from pixelbert_plugin.engine.run_folder import RunFolder
+from pixelbert_plugin.engine.scoring import evaluate_matrix, save_matrix, score_all_pairs
 from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
@@ -120,7 +121,7 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
             parts.console.print(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False, soft_wrap=True)
         if start is not None:
             heads = [f"heads.{name}." for name in task.heads()]
-            load_reported(model, checkpoint.read_model(start), f"{start_key}={start}", expected_missing=heads)
+            load_reported(model, checkpoint.read_model(start), f"{start_key}={start}", heads, expected_unused=["heads."])
         if config.env.overwrite:
             folder.clear()
 
@@ -155,10 +156,11 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
     return state
 
 
-def evaluate_split(parts: Parts, split: str) -> dict[str, Evaluation]:
-    """Evaluate the model as it is on a split, by "split/dataset"."""
+def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str, Evaluation]:
+    """Evaluate the model as it is on a split, by "split/dataset"; `is_final` once training is over."""
     config = parts.config
-    batch_size = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
+    pairs = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
+    batch_size = max(1, pairs // parts.task.pairs_per_sample)
     mixture = parts.data[split]
     if not parts.is_task_fit and any(samples[0].answers for samples in mixture.parts.values()):
         fit_baseline(parts)
@@ -168,8 +170,22 @@ def evaluate_split(parts: Parts, split: str) -> dict[str, Evaluation]:
         if key not in parts.loaders:
             single = Mixture(split, {name: samples}, mixture.on_bad_image)
             parts.loaders[key] = build_loader(config, single, parts.task, parts.processors, parts.device)
-        evaluations[key] = evaluate(parts.model, parts.task, parts.loaders[key], batch_size, parts.precision)
+        if getattr(parts.task, "scores_all_pairs", False):
+            evaluations[key] = score_split(parts, split, key, batch_size, is_final)
+        else:
+            evaluations[key] = evaluate(parts.model, parts.task, parts.loaders[key], batch_size, parts.precision)
     return evaluations
+
+
+def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> Evaluation:
+    """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
+    loader, name = parts.loaders[key], key.replace("/", "_")
+    blocks = parts.folder.path / "scores" / name if is_final else None
+    limit = parts.task.config.max_val_images if split == "val" else None
+    matrix = score_all_pairs(parts.model, parts.task, loader, batch_size, parts.precision, blocks, limit)
+    if is_final and parts.config.evaluation.predict:
+        save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name}.safetensors")
+    return evaluate_matrix(parts.task, loader, matrix)
 
 
 def fit_baseline(parts: Parts) -> None:
@@ -184,11 +200,11 @@ def fit_baseline(parts: Parts) -> None:
 def report(parts: Parts, split: str) -> dict[str, float]:
     """Evaluate a split, write its predictions, print its table. Returns metrics by "split/dataset/metric"."""
     results: dict[str, float] = {}
-    for key, evaluation in evaluate_split(parts, split).items():
+    for key, evaluation in evaluate_split(parts, split, is_final=True).items():
         results |= {f"{key}/{metric}": value for metric, value in evaluation.metrics.items()}
-        if parts.config.evaluation.predict:
-            rows = parts.task.prediction_rows(evaluation.results)
-            parts.folder.write_json(f"predictions/{key.replace('/', '_')}.json", rows)
+        if parts.config.evaluation.predict and hasattr(parts.task, "predictions"):
+            suffix, text = parts.task.predictions(evaluation.predicted)
+            parts.folder.write(f"predictions/{key.replace('/', '_')}{suffix}", text)
         tell_cut_and_skipped(parts, parts.loaders[key], key)
     for table in results_table(results):
         parts.console.print(table)

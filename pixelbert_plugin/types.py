@@ -1,7 +1,8 @@
 """What flows along the straight path, its shapes documented once.
 
-Legend: B texts (pairs), L tokens, I images, H W padded height and width, N images per text (1; NLVR2: 2),
-P pixels of the CNN's grid (rows × columns), D hidden size, S sequence length L + N·P.
+Legend: B samples, R texts (rows: each sample's own text, then its negatives; R = B where a task has none), L tokens,
+I images, H W padded height and width, N images per text (1; NLVR2: 2), Q = R·N sequences through the transformer,
+P pixels of the CNN's grid (rows × columns), K of them kept, D hidden size, S = L + K.
 """
 
 from collections.abc import Callable
@@ -28,16 +29,16 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Batch:
-    """A micro-batch on its way to the model."""
+    """A micro-batch on its way to the model. A sample's rows stand together, its own text first."""
 
     sample_ids: list[int | str]  # B
-    input_ids: Tensor  # B L int64, [CLS] … [SEP] then padding
-    text_mask: Tensor  # B L bool, True at tokens
+    input_ids: Tensor  # R L int64, [CLS] … [SEP] then padding
+    text_mask: Tensor  # R L bool, True at tokens
     images: list[Tensor] | Tensor  # from workers: I × (3 h w) uint8; on the device: I 3 H W float, padded with 0
     image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
-    image_index: Tensor  # B N int64, which images belong to each text
+    image_index: Tensor  # R N int64, which images each text is put to
     image_seeds: Tensor  # I int64, f(seed, epoch, image id): drives augmentation and pixel sampling
-    weights: Tensor  # B float32, 1, or 0 for a pair whose image could not be read and was skipped
+    weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
     samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures
     num_truncated: int = 0  # texts cut to the tokenizer's max_length
@@ -68,6 +69,10 @@ class Batch:
         return self.map(lambda tensor: tensor.pin_memory())
 
 
+# In a worker, a task's part: sets batch.targets, and may mask words of batch.input_ids. Seeds: f(seed, epoch, sample id), B.
+Prepare = Callable[[Batch, list[int]], None]
+
+
 @dataclass(kw_only=True)
 class PixelFeatures:
     """What an image encoder returns."""
@@ -82,9 +87,19 @@ class ModelOutput:
     """What a model returns."""
 
     logits: dict[str, Tensor]  # by head
-    text: Tensor  # B L D, the words' last hidden states; text[:, 0] is [CLS]
-    pixels: Tensor  # B K D, the pixels' last hidden states; K pixels enter the transformer
-    pixel_mask: Tensor  # B K bool
-    pixel_positions: Tensor  # B K int64, each pixel's place in the N grids: image · P + row · columns + column
+    text: Tensor  # Q L D, the words' last hidden states; text[:, 0] is [CLS]
+    pixels: Tensor  # Q K D, the pixels' last hidden states
+    pixel_mask: Tensor  # Q K bool
+    pixel_positions: Tensor  # Q K int64, each pixel's place in its image's grid: row · columns + column
     grid: tuple[int, int]  # rows, columns of one image's grid
-    attentions: tuple[Tensor, ...] | None = None  # per layer B heads S S, where asked for
+    attentions: tuple[Tensor, ...] | None = None  # per layer Q heads S S, where asked for
+
+
+@dataclass(kw_only=True)
+class ImageMemory:
+    """Images ready for the transformer, to be put to any number of texts."""
+
+    pixels: Tensor  # I K D
+    mask: Tensor  # I K bool
+    positions: Tensor  # I K int64, row · columns + column
+    features: PixelFeatures  # what the CNN gave, before sampling and projection

@@ -37,10 +37,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_reported(module: nn.Module, state: dict[str, Tensor], source: str, expected_missing: Iterable[str] = ()) -> None:
+def load_reported(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    source: str,
+    expected_missing: Iterable[str] = (),
+    expected_unused: Iterable[str] = (),
+) -> None:
     """Load what fits by name and shape, and log every missing, unmatched and wrongly shaped name.
 
-    `expected_missing` are prefixes that a source of this kind never has (a head, say): named in one line, not warned of.
+    `expected_missing` and `expected_unused` are prefixes of names that a source of this kind may lack, or have beyond the
+    module's (another task's heads, say): named in one line, not warned of.
     Raises UserError where nothing at all fits.
     """
     own = module.state_dict()
@@ -48,14 +55,14 @@ def load_reported(module: nn.Module, state: dict[str, Tensor], source: str, expe
     if not fits:
         raise UserError(f"{source}: none of its {len(state)} tensors fits {type(module).__name__}; is it of another model?")
     module.load_state_dict(fits, strict=False)
-    prefixes = tuple(expected_missing)
+    prefixes, unused = tuple(expected_missing), tuple(expected_unused)
+    surplus = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     report = {
         "left as initialised, not in the file": [name for name in missing if not name.startswith(prefixes)],
         "left as initialised, as expected": [name for name in missing if name.startswith(prefixes)],
-        "in the file but not in the model": [
-            name for name in state if name not in own and not name.endswith("num_batches_tracked")
-        ],
+        "in the file but not in the model": [name for name in surplus if not name.startswith(unused)],
+        "in the file but not in the model, as expected": [name for name in surplus if name.startswith(unused)],
         "of another shape, not loaded": [
             f"{name} {tuple(value.shape)} ≠ {tuple(own[name].shape)}"
             for name, value in state.items()

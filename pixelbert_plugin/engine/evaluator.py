@@ -1,7 +1,7 @@
 """Evaluation keyed by sample id: every sample of the split counts once, whatever the batches were."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -19,7 +19,8 @@ class Evaluation:
     """An evaluation of one split of one data set."""
 
     metrics: dict[str, float]
-    results: list[Result]  # in the split's order
+    results: list[Result]  # in the split's order; skipped images' samples are left out
+    predicted: list[Result] = field(default_factory=list)  # with them: a submission wants an answer to every question
 
 
 @torch.no_grad()
@@ -31,23 +32,20 @@ def evaluate(model: nn.Module, task: Task, loader: Loader, batch_size: int, prec
     was_training = model.training
     model.eval()
     by_id: dict[int | str, Result] = {}
-    skipped = set()
+    skipped: dict[int | str, Result] = {}
     for batch in loader.evaluate(batch_size):
         with precision.autocast():
             output = model(batch)
         for result, weight in zip(task.predict(output, batch), batch.weights.tolist(), strict=True):
-            if weight:
-                by_id[result.sample.sample_id] = result
-            else:
-                skipped.add(result.sample.sample_id)
+            (by_id if weight else skipped)[result.sample.sample_id] = result
     model.train(was_training)
-    if len(by_id) + len(skipped) != len(loader):
-        raise RuntimeError(f"{len(loader)} samples in the split, but {len(by_id)} predicted and {len(skipped)} skipped")
+    if len(by_id) + len(skipped) != len(loader.mixture):
+        raise RuntimeError(f"{len(loader.mixture)} samples in the split, but {len(by_id)} predicted and {len(skipped)} skipped")
     if not by_id:
         raise UserError(f"the {loader.mixture.split} split: every image was skipped as unreadable; check the images' folder")
-    ids = (sample.sample_id for sample in loader.mixture)
+    ids = [sample.sample_id for sample in loader.mixture]
     results = [by_id[sample_id] for sample_id in ids if sample_id in by_id]
     metrics = task.metrics(results)
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
-    return Evaluation(metrics, results)
+    return Evaluation(metrics, results, [by_id.get(sample_id) or skipped[sample_id] for sample_id in ids])

@@ -1,4 +1,4 @@
-"""What a run tells: log.jsonl, TensorBoard, a progress bar, and lines where there is no terminal."""
+"""What a run tells: log.jsonl, evaluations.jsonl, TensorBoard, a progress bar, and lines where there is no terminal."""
 
 import json
 import logging
@@ -29,13 +29,10 @@ class Events:
         self.console = console
         self._log = folder / "log.jsonl"
         self._progress: Progress | None = None
+        self._evaluations = folder / "evaluations.jsonl"
         with writing(folder):
-            kept = []
-            if resumed_update and self._log.exists():
-                kept = [line for line in _lines(self._log) if json.loads(line)["update"] <= resumed_update]
-            aside = folder / ".log.jsonl"
-            aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            aside.replace(self._log)
+            for file in (self._log, self._evaluations):
+                _cut(file, resumed_update)
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_update + 1)
         threading.excepthook = _quiet_writer_thread
 
@@ -78,7 +75,11 @@ class Events:
             self.console.print(f"update {update}  {_describe(record)}", highlight=False, soft_wrap=True)
 
     def evaluation(self, split: str, metrics: dict[str, float], update: int) -> None:
+        """An evaluation while training: a line in evaluations.jsonl, scalars in TensorBoard, a line on the console."""
         with writing(self._log):
+            record = {"update": update, **{f"{split}/{name}": value for name, value in metrics.items()}}
+            with self._evaluations.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
             for name, value in metrics.items():
                 # a kind of question may have a slash ("yes/no"), which would nest the chart
                 self._writer.add_scalar(f"{split}/" + name.replace("yes/no", "yes-no"), value, update)
@@ -147,13 +148,23 @@ def results_table(results: dict[str, float]) -> Iterator[Table]:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{int(value)}" if name.startswith("num_") else f"{100 * value:.2f} %"
+    if name.startswith("num_"):
+        return f"{int(value)}"
+    return f"{value:.1f}" if name.endswith("_rank") else f"{100 * value:.2f} %"
 
 
 def _describe(record: dict[str, Any]) -> str:
     rates = "  ".join(f"lr {name} {rate:.2e}" for name, rate in record["lr"].items())
     speed = record["samples_per_second"]
     return f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {rates}  {speed:.1f} samples/s"
+
+
+def _cut(path: Path, last_update: int) -> None:
+    """Keep a log's records up to `last_update`."""
+    kept = [line for line in _lines(path) if json.loads(line)["update"] <= last_update] if path.exists() and last_update else []
+    aside = path.with_name(f".{path.name}")
+    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    aside.replace(path)
 
 
 def _lines(path: Path) -> list[str]:

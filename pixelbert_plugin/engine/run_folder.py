@@ -1,6 +1,7 @@
 """The folder of a run: who may write into it, and the files beside checkpoints and events.
 
-save/<name>/  config.yaml  log.jsonl  results.json  skipped_images_<split>.json  predictions/  checkpoints/  tensorboard/
+save/<name>/  config.yaml  log.jsonl  evaluations.jsonl  results.json  skipped_images_<split>.json
+              predictions/  scores/  checkpoints/  tensorboard/
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 from pixelbert_plugin.errors import UserError, writing
 
 HOLDS_A_RUN = ("config.yaml", "log.jsonl", "checkpoints", "tensorboard")
-ALL = (*HOLDS_A_RUN, "results.json", "predictions")
+ALL = (*HOLDS_A_RUN, "evaluations.jsonl", "results.json", "predictions", "scores")
 
 
 class RunFolder:

@@ -113,9 +113,9 @@ class Trainer:
         options = self.options
         limits = [options.max_updates] if options.max_updates is not None else []
         if options.max_epochs is not None:
-            per_epoch = math.ceil(len(self.loader) / options.batch_size)
+            per_epoch = math.ceil(len(self.loader) / self.batch_samples)
             whole, part = divmod(options.max_epochs, 1)
-            limits.append(int(whole) * per_epoch + math.ceil(part * len(self.loader) / options.batch_size))
+            limits.append(int(whole) * per_epoch + math.ceil(part * len(self.loader) / self.batch_samples))
         return min(limits)
 
     def check_finite(self) -> None:
@@ -145,10 +145,15 @@ class Trainer:
         if self.precision.device.type == "cpu":
             self.check_finite()
 
+    @property
+    def batch_samples(self) -> int:
+        """Samples per update: the batch size counts pairs, of which a sample may be several."""
+        return self.options.batch_size // self.task.pairs_per_sample
+
     def _updates(self) -> Iterator[list[Batch]]:
-        options = self.options
-        micro = min(options.micro_batch_size or options.batch_size, options.batch_size)
-        return self.loader.updates(self.state.samples, options.batch_size, micro, options.texts_per_image)
+        options, batch = self.options, self.batch_samples
+        micro = min((options.micro_batch_size or options.batch_size) // self.task.pairs_per_sample, batch)
+        return self.loader.updates(self.state.samples, batch, micro, options.texts_per_image)
 
     def _is_due(self, interval: int | None, is_last: bool) -> bool:
         return is_last or (interval is not None and self.state.update % interval == 0)

@@ -1,9 +1,10 @@
 """Pixel-BERT (Huang et al. 2020): `[CLS] w1 … wn [SEP] v1 … vk` through one transformer.
 
-B texts, N images per text, Q = B·N sequences, I images, L tokens, P pixels of the grid, K pixels kept, D hidden size.
-in: Batch (input_ids_BL, text_mask_BL, images_I3HW, image_sizes_I2, image_index_BN); out: ModelOutput.
+R texts, N images per text, Q = R·N sequences, I images, L tokens, P pixels of the grid, K pixels kept, D hidden size.
+in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_RN); out: ModelOutput.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.heads import HEADS
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.schema import Component, component, require
-from pixelbert_plugin.types import Batch, ModelOutput, PixelFeatures
+from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,7 @@ class PixelBertConfig:
     max_grid_size: int = 64  # rows and columns that position_embedding=2d has vectors for
     pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; off as in the paper
     pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
+    freeze_image_encoder: bool = False  # leave the CNN and its batch norms' statistics as they are (paper: for retrieval)
 
     def check(self) -> None:
         require(self, "num_sampled_pixels", "max_grid_size", low=1)
@@ -67,32 +69,68 @@ class PixelBert(nn.Module):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
+        if config.freeze_image_encoder:
+            self.image_encoder.requires_grad_(False)
 
     def forward(self, batch: Batch, return_attentions: bool = False) -> ModelOutput:
-        features = self.image_encoder(batch.images, batch.image_sizes)
-        pixels_IKD, mask_IK, positions_IK = self._embed_pixels(features, batch.image_seeds)
-
+        images = self.encode_images(batch)
         index_Q = batch.image_index.flatten()
         texts_per_sequence = batch.image_index.shape[1]
-        words_QLD = self.text_encoder.embed(batch.input_ids).repeat_interleave(texts_per_sequence, dim=0)
+        words_QLD = self.embed_texts(batch.input_ids).repeat_interleave(texts_per_sequence, dim=0)
         text_mask_QL = batch.text_mask.repeat_interleave(texts_per_sequence, dim=0)
-
         # index_select: the gradient of plain indexing is summed in an order that changes from run to run, even on a CPU
-        pixels_QKD = pixels_IKD.index_select(0, index_Q).to(words_QLD.dtype)
-        hidden_QSD = torch.cat([words_QLD, pixels_QKD], dim=1)
-        mask_QS = torch.cat([text_mask_QL, mask_IK[index_Q]], dim=1)
-        hidden_QSD, attentions = self.text_encoder(hidden_QSD, mask_QS, return_attentions)
-
-        words = batch.input_ids.shape[1]
+        pixels_QKD, pixel_mask_QK = images.pixels.index_select(0, index_Q), images.mask[index_Q]
+        words_QLD, pixels_QKD, attentions = self.fuse(words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK, return_attentions)
         return ModelOutput(
-            logits=self._apply_heads(hidden_QSD[:, :words], features, batch),
-            text=hidden_QSD[:, :words],
-            pixels=hidden_QSD[:, words:],
-            pixel_mask=mask_QS[:, words:],
-            pixel_positions=positions_IK[index_Q],
-            grid=features.grid,
+            logits=self._apply_heads(words_QLD, images.features, batch),
+            text=words_QLD,
+            pixels=pixels_QKD,
+            pixel_mask=pixel_mask_QK,
+            pixel_positions=images.positions[index_Q],
+            grid=images.features.grid,
             attentions=attentions,
         )
+
+    def encode_images(self, batch: Batch) -> ImageMemory:
+        """The images' pixels as the transformer takes them: sampled in training where asked for, projected, plus s_v."""
+        with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
+            features = self.image_encoder(batch.images, batch.image_sizes)
+        pixels_IKC, mask_IK = features.pixels, features.mask
+        positions_IK = torch.arange(mask_IK.shape[1], device=mask_IK.device).expand_as(mask_IK)
+        if self.training and self.config.num_sampled_pixels is not None:
+            positions_IK, mask_IK = sample_pixels(mask_IK, batch.image_seeds, self.config.num_sampled_pixels)
+            pixels_IKC = pixels_IKC.gather(1, positions_IK[..., None].expand(-1, -1, pixels_IKC.shape[-1]))
+        pixels_IKD = self.projection(pixels_IKC) + self.pixel_embedding
+        if self.config.position_embedding == "2d":
+            pixels_IKD = pixels_IKD + self._position_embeddings(positions_IK, features.grid)
+        pixels_IKD = self.pixel_dropout(self.pixel_norm(pixels_IKD))
+        return ImageMemory(pixels=pixels_IKD, mask=mask_IK, positions=positions_IK, features=features)
+
+    def embed_texts(self, input_ids_RL: Tensor) -> Tensor:
+        """R L D: word and position embeddings, before the transformer."""
+        return self.text_encoder.embed(input_ids_RL)
+
+    def fuse(
+        self,
+        words_QLD: Tensor,
+        text_mask_QL: Tensor,
+        pixels_QKD: Tensor,
+        pixel_mask_QK: Tensor,
+        return_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Words and pixels through the transformer. Returns words_QLD, pixels_QKD and, where asked for, attentions."""
+        hidden_QSD = torch.cat([words_QLD, pixels_QKD.to(words_QLD.dtype)], dim=1)
+        mask_QS = torch.cat([text_mask_QL, pixel_mask_QK], dim=1)
+        hidden_QSD, attentions = self.text_encoder(hidden_QSD, mask_QS, return_attentions)
+        words = words_QLD.shape[1]
+        return hidden_QSD[:, :words], hidden_QSD[:, words:], attentions
+
+    def train(self, mode: bool = True) -> "PixelBert":
+        """A frozen CNN stays in evaluation mode: its batch norms' statistics are fixed too."""
+        super().train(mode)
+        if self.config.freeze_image_encoder:
+            self.image_encoder.eval()
+        return self
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters by optimizer: the paper trains the CNN by SGD and all else by AdamW."""
@@ -100,18 +138,6 @@ class PixelBert(nn.Module):
         for name, parameter in self.named_parameters():
             groups["cnn" if name.startswith("image_encoder.") else "transformer"].append((name, parameter))
         return groups
-
-    def _embed_pixels(self, features: PixelFeatures, seeds_I: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample (in training, where asked for), project, add s_v. Returns pixels_IKD, mask_IK, positions_IK."""
-        pixels_IKC, mask_IK = features.pixels, features.mask
-        positions_IK = torch.arange(mask_IK.shape[1], device=mask_IK.device).expand_as(mask_IK)
-        if self.training and self.config.num_sampled_pixels is not None:
-            positions_IK, mask_IK = sample_pixels(mask_IK, seeds_I, self.config.num_sampled_pixels)
-            pixels_IKC = pixels_IKC.gather(1, positions_IK[..., None].expand(-1, -1, pixels_IKC.shape[-1]))
-        pixels_IKD = self.projection(pixels_IKC) + self.pixel_embedding
-        if self.config.position_embedding == "2d":
-            pixels_IKD = pixels_IKD + self._position_embeddings(positions_IK, features.grid)
-        return self.pixel_dropout(self.pixel_norm(pixels_IKD)), mask_IK, positions_IK
 
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
         if max(grid) > self.config.max_grid_size:
@@ -122,15 +148,16 @@ class PixelBert(nn.Module):
         columns = grid[1]
         return self.row_embedding[positions_IK // columns] + self.column_embedding[positions_IK % columns]
 
+    def cls_logits(self, words_QLD: Tensor) -> dict[str, Tensor]:
+        """The logits of every head that reads [CLS]."""
+        return {name: head(words_QLD[:, 0]) for name, head in self.heads.items() if name not in ("mlm", "image_answers")}
+
     def _apply_heads(self, words_QLD: Tensor, features: PixelFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Each head's logits; the masked-language head only at the words that `targets["mlm"]` asks for (≠ -100)."""
-        cls_QD = words_QLD[:, 0]
-        logits = {}
-        for name, head in self.heads.items():
-            if name == "mlm":
-                logits[name] = head(words_QLD[batch.targets["mlm"] != -100], self.text_encoder.word_embeddings)
-            elif name == "image_answers":
-                logits[name] = head(features.pixels, features.mask)
-            else:
-                logits[name] = head(cls_QD)
+        """Each head's logits; the masked-language head only at the words that the task masked."""
+        logits = self.cls_logits(words_QLD)
+        if "mlm" in self.heads:
+            masked_MD = words_QLD.flatten(0, 1).index_select(0, batch.targets["mlm_positions"])
+            logits["mlm"] = self.heads["mlm"](masked_MD, self.text_encoder.word_embeddings)
+        if "image_answers" in self.heads:
+            logits["image_answers"] = self.heads["image_answers"](features.pixels, features.mask)
         return logits

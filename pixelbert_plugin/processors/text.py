@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
@@ -79,6 +80,12 @@ class BertTokenizer:
     @property
     def mask_token_id(self) -> int:
         return self._tokenizer.token_to_id("[MASK]")
+
+    def pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """V bool each: which entries of the vocabulary are words or pieces (not special), and which continue a word."""
+        names = sorted(self._tokenizer.get_vocab(), key=self._tokenizer.token_to_id)
+        special = {*SPECIAL} - {"[UNK]"}  # an unknown word is still a word
+        return np.array([name not in special for name in names]), np.array([name.startswith("##") for name in names])
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids)

@@ -1,9 +1,10 @@
-"""What the engine asks of a task. B pairs of a micro-batch."""
+"""What the engine asks of a task. B samples of a micro-batch, R texts (see types.py)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
@@ -11,7 +12,7 @@ from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
 @dataclass
 class Result:
-    """One sample's evaluation: what was predicted, what is true, and its scores by metric in 0…1."""
+    """One sample's evaluation: what was predicted, what is true, and the scores that `metrics` makes figures of."""
 
     sample: Sample
     prediction: str
@@ -24,12 +25,14 @@ class Task(Protocol):
 
     main_metric: str  # chooses checkpoints/best on the validation split
     processors: tuple[str, ...]  # which of the config's processors it needs
+    num_negatives: int  # texts of other images that every sample is given beside its own
+    pairs_per_sample: int  # how many of training.batch_size's pairs one sample is
 
     def heads(self) -> dict[str, int]:
         """The model's heads this task needs, by name, with their number of outputs."""
 
-    def targets(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """In a worker: what `loss` compares with. Tensors of B rows."""
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
+        """In a worker: set `batch.targets`, what `loss` compares with; mask words. Draws are functions of `seeds` (B)."""
 
     def fit(self, train_samples: Iterable[Sample]) -> None:
         """Before an evaluation: learn what a baseline needs from the training split."""
@@ -41,10 +44,22 @@ class Task(Protocol):
         """By part of the loss: how many terms its sum has, so that micro-batches add up to the mean of the update."""
 
     def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
-        """One result per pair."""
+        """One result per sample."""
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         """Metrics over a whole split, each sample once."""
 
-    def prediction_rows(self, results: list[Result]) -> list[dict[str, Any]]:
-        """The rows of the predictions file, in the data set's official format."""
+    def predictions(self, results: list[Result]) -> tuple[str, str]:
+        """The predictions file in the data set's official format: its suffix (".json", ".csv") and its text."""
+
+
+class MatchingTask(Protocol):
+    """A task that is evaluated by scoring every image-text pair of a split; else as `Task`, without predictions."""
+
+    scores_all_pairs: bool  # True
+
+    def scores(self, logits: dict[str, Tensor]) -> Tensor:
+        """Q float32 from the [CLS] heads' logits, higher for better matches."""
+
+    def matrix_metrics(self, scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
+        """Metrics of the matrix of scores."""

@@ -1,5 +1,6 @@
 """Visual question answering as classification over answers (paper, section 4.1). B questions, A answers, I images."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class VqaTask:
     Config = VqaConfig
     main_metric = "accuracy"
     processors = ("text", "image", "answers")
+    num_negatives, pairs_per_sample = 0, 1
 
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):
         self.config = config
@@ -49,11 +51,11 @@ class VqaTask:
         heads = {"answers": len(self.answers)}
         return heads | ({"image_answers": len(self.answers)} if self.config.image_answers_weight else {})
 
-    def targets(self, samples: list[Sample]) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """`answers`: B A float32 soft scores; zeros where a split has no answers."""
         none = torch.zeros(len(self.answers))
-        rows = [self.answers.scores(sample.answers) if sample.answers else none for sample in samples]
-        return {"answers": torch.stack(rows)}
+        rows = [self.answers.scores(sample.answers) if sample.answers else none for sample in batch.samples]
+        batch.targets["answers"] = torch.stack(rows)
 
     def fit(self, train_samples: Iterable[Sample]) -> None:
         self.prior = QuestionPrior(train_samples)
@@ -99,9 +101,10 @@ class VqaTask:
         overall = {name: sum(scores) / len(scores) for name, scores in columns.items()}
         return dict(sorted(overall.items(), key=lambda item: ("[" in item[0], item[0])))
 
-    def prediction_rows(self, results: list[Result]) -> list[dict[str, Any]]:
+    def predictions(self, results: list[Result]) -> tuple[str, str]:
         """The official result file: question_id and answer, one row per question."""
-        return [{"question_id": result.sample.sample_id, "answer": result.prediction} for result in results]
+        rows = [{"question_id": result.sample.sample_id, "answer": result.prediction} for result in results]
+        return ".json", json.dumps(rows, ensure_ascii=False) + "\n"
 
 
 class QuestionPrior:

@@ -21,7 +21,7 @@ SMALL = {
 }
 
 
-def model(heads=None, max_pool=True, text=None, **options):
+def model(heads=None, max_pool=True, text=None, vocab_size=50, **options):
     torch.manual_seed(0)
     node = {
         "image_encoder": {"type": "resnet18", "params": {"max_pool": max_pool}},
@@ -29,7 +29,7 @@ def model(heads=None, max_pool=True, text=None, **options):
         **options,
     }
     heads = {"answers": 7} if heads is None else heads
-    built = registry.build("model", "pixelbert", node, "model_config.pixelbert", vocab_size=50, heads=heads)
+    built = registry.build("model", "pixelbert", node, "model_config.pixelbert", vocab_size=vocab_size, heads=heads)
     lively(built.image_encoder)
     return built.eval()
 
@@ -164,9 +164,8 @@ def test_pair_head_sees_each_statement_with_both_images():
 @torch.no_grad()
 def test_mlm_head_predicts_masked_words_only_with_tied_embeddings():
     net = model(heads={"mlm": 50, "itm": 2})
-    targets = torch.full((3, 9), -100)
-    targets[0, 2], targets[1, 8] = 7, 9
-    output = net(batch([torch.randn(3, 128, 128)] * 3, epoch_targets={"mlm": targets}))
+    targets = {"mlm_positions": torch.tensor([2, 9 + 8])}  # word 2 of text 0 and word 8 of text 1, of 9 words each
+    output = net(batch([torch.randn(3, 128, 128)] * 3, epoch_targets=targets))
     assert output.logits["mlm"].shape == (2, 50) and output.logits["itm"].shape == (3, 2)
     head = net.heads["mlm"]
     words = net.text_encoder.bert.embeddings.word_embeddings.weight
@@ -228,3 +227,14 @@ def test_gradients_are_the_same_to_the_last_bit_every_time():
         gradients.append([parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None])
     for again in gradients[1:]:
         assert all(torch.equal(first, other) for first, other in zip(gradients[0], again, strict=True))
+
+
+def test_a_frozen_image_encoder_changes_in_nothing_while_the_rest_learns():
+    net = model(freeze_image_encoder=True).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    net(batch([torch.randn(3, 96, 128)] * 3)).logits["answers"].sum().backward()
+    optimizer.step()
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert "projection.weight" in changed and not any(name.startswith("image_encoder.") for name in changed)
+    assert not any(p.requires_grad for _, p in net.parameter_groups()["cnn"])

@@ -1,5 +1,6 @@
 """The VQA task's losses, counts and baseline, worked out by hand."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.tasks.vqa import QuestionPrior
-from pixelbert_plugin.types import Sample
+from pixelbert_plugin.types import Batch, Sample
 
 
 def task(**options):
@@ -39,7 +40,11 @@ TARGETS = [[1.0, 0.0], [0.3, 0.9], [0.0, 1.0]]
 
 
 def batch(weights=(1.0, 1.0, 0.0), index=(0, 0, 1)):
-    return SimpleNamespace(
+    return Batch(
+        sample_ids=[0, 1, 2],
+        input_ids=torch.zeros(3, 1),
+        text_mask=torch.ones(3, 1),
+        images=[],
         targets={"answers": torch.tensor(TARGETS)},
         weights=torch.tensor(weights),
         image_index=torch.tensor(index)[:, None],
@@ -68,7 +73,9 @@ def test_image_answers_loss_asks_which_answers_an_images_questions_have():
 def test_targets_are_soft_scores_and_zeros_without_answers():
     without = sample(2)
     without.answers = ()
-    assert task().targets([sample(1, answer="blue"), without])["answers"].tolist() == [[0.0, 1.0], [0.0, 0.0]]
+    data = SimpleNamespace(samples=[sample(1, answer="blue"), without], targets={})
+    task().prepare(data, [0, 0])
+    assert data.targets["answers"].tolist() == [[0.0, 1.0], [0.0, 0.0]]
 
 
 def test_predictions_metrics_and_prior():
@@ -82,7 +89,8 @@ def test_predictions_metrics_and_prior():
     assert metrics["accuracy"] == pytest.approx(2 / 3) and metrics["question_prior"] == pytest.approx(2 / 3)
     assert metrics["accuracy[question_type=color]"] == 0.5 and metrics["accuracy[question_type=thing]"] == 1.0
     rows = [{"question_id": 10, "answer": "red"}, {"question_id": 11, "answer": "red"}, {"question_id": 12, "answer": "blue"}]
-    assert vqa.prediction_rows(results) == rows
+    suffix, text = vqa.predictions(results)
+    assert suffix == ".json" and json.loads(text) == rows
 
 
 def test_prior_falls_back_from_question_to_type_to_all():

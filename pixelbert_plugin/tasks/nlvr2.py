@@ -1,0 +1,77 @@
+"""NLVR2: is a statement about two images true? ("pair": paper, section 4.2). B statements with two images each."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency
+from pixelbert_plugin.tasks.base import Result
+from pixelbert_plugin.types import Batch, ModelOutput, Sample
+
+LABELS = ("False", "True")
+
+
+@dataclass(kw_only=True)
+class Nlvr2Config:
+    pass
+
+
+@registry.register_task("nlvr2")
+class Nlvr2Task:
+    """NLVR2: the statement with each image gives two [CLS] vectors, classified together; accuracy and consistency."""
+
+    Config = Nlvr2Config
+    main_metric = "accuracy"
+    processors = ("text", "image")
+    num_negatives, pairs_per_sample = 0, 1
+
+    def __init__(self, config: Nlvr2Config, processors: dict[str, Any]):
+        self.config = config
+
+    def heads(self) -> dict[str, int]:
+        return {"pair": len(LABELS)}
+
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
+        """`pair`: B int64, 1 for a true statement; -100 where a split has no labels."""
+        for sample in batch.samples:
+            if len(sample.images) != 2:
+                raise UserError(f"task=nlvr2: sample {sample.sample_id} has {len(sample.images)} image(s), not two")
+        labels = [-100 if sample.answer is None else LABELS.index(sample.answer) for sample in batch.samples]
+        batch.targets["pair"] = torch.tensor(labels)
+
+    def fit(self, train_samples: Iterable[Sample]) -> None:
+        """No baseline is learned: every statement is true of as many pairs as it is false of."""
+
+    def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        losses_B = F.cross_entropy(output.logits["pair"].float(), batch.targets["pair"], reduction="none")
+        return {"pair": (losses_B * batch.weights).sum()}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"pair": batch.weights.sum()}
+
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
+        results = []
+        for sample, label in zip(batch.samples, output.logits["pair"].argmax(1).tolist(), strict=True):
+            result = Result(sample, LABELS[label], sample.answer)
+            if sample.answer is not None:
+                result.scores["accuracy"] = float(result.prediction == sample.answer)
+            results.append(result)
+        return results
+
+    def metrics(self, results: list[Result]) -> dict[str, float]:
+        labelled = {str(result.sample.sample_id): bool(result.scores["accuracy"]) for result in results if result.scores}
+        return accuracy_and_consistency(labelled) if labelled else {}
+
+    def predictions(self, results: list[Result]) -> tuple[str, str]:
+        """The official evaluation's CSV: identifier,prediction, without a header."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows((result.sample.sample_id, result.prediction) for result in results)
+        return ".csv", text.getvalue()

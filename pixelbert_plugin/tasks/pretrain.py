@@ -1,0 +1,139 @@
+"""Pre-training: masked language modelling and image-text matching (paper, sections 3.3.1 and 3.3.2).
+
+B samples, R = 2B texts with ITM (each sample's own text, then one of another image), L tokens, M masked words, V vocabulary.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.processors.masking import mask_words
+from pixelbert_plugin.processors.text import BertTokenizer
+from pixelbert_plugin.schema import require
+from pixelbert_plugin.seeding import derive
+from pixelbert_plugin.tasks.base import Result
+from pixelbert_plugin.types import Batch, ModelOutput, Sample
+
+
+@dataclass(kw_only=True)
+class PretrainConfig:
+    mlm: bool = True  # masked language modelling, on matched pairs only (paper)
+    itm: bool = True  # image-text matching: one pair of an image with another image's text to each true pair (paper)
+    mask_probability: float = 0.15  # share of words that MLM chooses (paper); of them 80 % masked, 10 % replaced
+    whole_words: bool = False  # choose all pieces of a word together
+
+    def check(self) -> None:
+        require(self, "mask_probability", above=0, high=1)
+        if not self.mlm and not self.itm:
+            raise ValueError("itm: false, and mlm too; at least one must be learned")
+
+
+@registry.register_task("pretrain")
+class PretrainTask:
+    """Pre-training on captions and region phrases by MLM and ITM; validation reports the accuracy of both.
+
+    Words are masked alike in true and false pairs, so that a mask gives nothing away; MLM's loss is taken on true pairs
+    only.
+    """
+
+    Config = PretrainConfig
+    processors = ("text", "image")
+
+    def __init__(self, config: PretrainConfig, processors: dict[str, Any]):
+        self.config = config
+        self.text: BertTokenizer = processors["text"]
+        self.is_word_V, self.continues_V = self.text.pieces()
+        self.num_negatives = self.pairs_per_sample = int(config.itm)
+        self.pairs_per_sample += 1
+        self.main_metric = "mlm_accuracy" if config.mlm else "itm_accuracy"
+
+    def heads(self) -> dict[str, int]:
+        sizes = {"mlm": self.text.vocab_size, "itm": 2}
+        return {name: size for name, size in sizes.items() if getattr(self.config, name)}
+
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
+        """Masks words of input_ids. Targets: `mlm_positions` M (into R·L), `mlm` M piece ids, `mlm_samples` M."""
+        if not self.config.mlm:
+            return
+        texts = len(batch.input_ids) // len(batch)
+        ids_RL = batch.input_ids.numpy()
+        masked_RL, chosen_RL = ids_RL.copy(), np.zeros_like(ids_RL, dtype=bool)
+        lengths_R = batch.text_mask.sum(1).tolist()
+        options = (self.text.mask_token_id, self.config.mask_probability, self.config.whole_words)
+        for row, length in enumerate(lengths_R):
+            draw = np.random.Generator(np.random.PCG64(derive(seeds[row // texts], "mask", row % texts)))
+            masked, chosen = mask_words(ids_RL[row, :length], self.is_word_V, self.continues_V, *options, draw)
+            masked_RL[row, :length] = masked
+            chosen_RL[row, :length] = chosen if row % texts == 0 else False  # the loss is taken on matched pairs only
+        positions_M = np.flatnonzero(chosen_RL)
+        batch.targets["mlm_positions"] = torch.from_numpy(positions_M)
+        batch.targets["mlm"] = torch.from_numpy(ids_RL.reshape(-1)[positions_M])
+        batch.targets["mlm_samples"] = torch.from_numpy(positions_M // (ids_RL.shape[1] * texts))
+        batch.input_ids = torch.from_numpy(masked_RL)
+
+    def fit(self, train_samples: Iterable[Sample]) -> None:
+        """No baseline is learned."""
+
+    def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """`mlm`: cross-entropy summed over masked words; `itm`: over texts."""
+        parts = {}
+        if self.config.mlm:
+            losses_M = F.cross_entropy(output.logits["mlm"].float(), batch.targets["mlm"], reduction="none")
+            parts["mlm"] = (losses_M * batch.weights[batch.targets["mlm_samples"]]).sum()
+        if self.config.itm:
+            losses_R = F.cross_entropy(output.logits["itm"].float(), _is_true_R(batch), reduction="none")
+            parts["itm"] = (losses_R * batch.weights.repeat_interleave(2)).sum()
+        return parts
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        counts = {}
+        if self.config.mlm:
+            counts["mlm"] = batch.weights[batch.targets["mlm_samples"]].sum()
+        if self.config.itm:
+            counts["itm"] = 2 * batch.weights.sum()
+        return counts
+
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
+        """`prediction` and `truth`: the masked words as guessed and as they are."""
+        results = [Result(sample, "", "") for sample in batch.samples]
+        if self.config.mlm:
+            guessed_M = output.logits["mlm"].argmax(1).tolist()
+            true_M, samples_M = batch.targets["mlm"].tolist(), batch.targets["mlm_samples"].tolist()
+            for row, result in enumerate(results):
+                words = [(g, t) for g, t, s in zip(guessed_M, true_M, samples_M, strict=True) if s == row]
+                result.prediction, result.truth = (self.text.decode([pair[side] for pair in words]) for side in (0, 1))
+                result.scores |= {"mlm_right": sum(g == t for g, t in words), "mlm_words": len(words)}
+        if self.config.itm:
+            is_right_R = output.logits["itm"].argmax(1) == _is_true_R(batch)
+            for result, right in zip(results, is_right_R.view(-1, 2).sum(1).tolist(), strict=True):
+                result.scores["itm_right"] = right
+        return results
+
+    def metrics(self, results: list[Result]) -> dict[str, float]:
+        """`mlm_accuracy` over all masked words, `itm_accuracy` over all pairs (half of them false)."""
+
+        def total(name: str) -> float:
+            return sum(result.scores[name] for result in results)
+
+        figures = {}
+        if self.config.mlm:
+            figures["mlm_accuracy"] = total("mlm_right") / max(total("mlm_words"), 1)
+        if self.config.itm:
+            figures["itm_accuracy"] = total("itm_right") / (2 * len(results))
+        return figures
+
+    def predictions(self, results: list[Result]) -> tuple[str, str]:
+        """One line per sample: its id, the masked words and the guesses, tab-separated."""
+        rows = [f"{result.sample.sample_id}\t{result.truth}\t{result.prediction}\n" for result in results]
+        return ".tsv", "sample_id\ttruth\tprediction\n" + "".join(rows)
+
+
+def _is_true_R(batch: Batch) -> Tensor:
+    """R int64: 1 at each sample's own text, 0 at its negative."""
+    return torch.tensor([1, 0], device=batch.weights.device).repeat(len(batch))

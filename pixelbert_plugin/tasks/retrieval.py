@@ -1,0 +1,85 @@
+"""Image-text retrieval (paper, section 4.2). B samples, each its image with R / B = 1 + n captions, the true one first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
+from pixelbert_plugin.schema import require
+from pixelbert_plugin.types import Batch, ModelOutput, Sample
+
+
+@dataclass(kw_only=True)
+class RetrievalConfig:
+    num_negatives: int = 20  # random captions of other images beside each true one (paper)
+    num_hardest: int = 5  # of them, those with the highest loss that send gradient (paper)
+    fold_images: int | None = None  # images per fold for the metrics by folds (COCO: 1000). None: no folds
+    max_val_images: int | None = None  # a validation scores the split's first images only. None: all of them
+
+    def check(self) -> None:
+        require(self, "num_negatives", "num_hardest", "fold_images", "max_val_images", low=1)
+        if self.num_hardest > self.num_negatives:
+            raise ValueError("num_hardest: must be at most num_negatives")
+
+
+@registry.register_task("retrieval")
+class RetrievalTask:
+    """Retrieval of captions by image and of images by caption; every pair of a split is scored.
+
+    The score is the matching head's logit for a true pair less the one for a false pair, so that fine-tuning starts from
+    what pre-training learned of matching.
+    """
+
+    Config = RetrievalConfig
+    main_metric = "mean_r@1"
+    processors = ("text", "image")
+    pairs_per_sample = 1
+    scores_all_pairs = True
+
+    def __init__(self, config: RetrievalConfig, processors: dict[str, Any]):
+        self.config = config
+        self.num_negatives = config.num_negatives
+
+    def heads(self) -> dict[str, int]:
+        return {"itm": 2}
+
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
+        """The true caption is each sample's first: no targets."""
+
+    def fit(self, train_samples: Iterable[Sample]) -> None:
+        """No baseline is learned: chance is one in the number of images."""
+
+    def scores(self, logits: dict[str, Tensor]) -> Tensor:
+        """Q float32, higher for better matches."""
+        return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
+
+    def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Softmax cross-entropy of the true caption among all; of the negatives only the hardest send gradient."""
+        scores_BT = self.scores(output.logits).view(len(batch), -1)
+        negatives_BN = scores_BT[:, 1:]
+        hardest_BH = negatives_BN.topk(self.config.num_hardest, dim=1).indices
+        # the others count in the sum, as constants
+        negatives_BN = negatives_BN.detach().scatter(1, hardest_BH, negatives_BN.gather(1, hardest_BH))
+        scores_BT = F.pad(negatives_BN, (1, 0)) + F.pad(scores_BT[:, :1], (0, negatives_BN.shape[1]))
+        return {"retrieval": (-scores_BT.log_softmax(1)[:, 0] * batch.weights).sum()}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"retrieval": batch.weights.sum()}
+
+    def matrix_metrics(self, scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
+        """Recalls and ranks over all pairs, and over folds as `1000_images_…` where `fold_images` asks for them."""
+        figures = retrieval_metrics(scores_IT, image_of_text_T)
+        size = self.config.fold_images
+        if size is not None and len(scores_IT) > size:
+            try:
+                folds = fold_metrics(scores_IT, image_of_text_T, size)
+            except ValueError as error:
+                raise UserError(f"task_config.retrieval.fold_images={size}: {error}; choose a divisor or null") from error
+            figures |= {f"{size}_images_{name}": value for name, value in folds.items()}
+        return figures

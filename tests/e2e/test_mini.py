@@ -1,0 +1,144 @@
+"""The paper's whole chain on a tiny world in the official formats: pre-train, fine-tune, evaluate, submit."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from pixelbert_plugin import cli
+from pixelbert_plugin.miniature.options import WorldConfig
+from pixelbert_plugin.miniature.world import write_world
+
+CONFIGS = "projects/pixelbert/configs/mini"
+SIZES = {
+    "coco_train_images": 24,
+    "coco_restval_images": 6,
+    "coco_val_images": 8,
+    "coco_test_images": 8,
+    "coco_test2015_images": 6,
+    "vg_images": 20,
+    "vg_coco_images": 8,
+    "vg_flickr_images": 2,
+    "flickr_train_images": 24,
+    "flickr_val_images": 6,
+    "flickr_test_images": 6,
+    "nlvr2_train_sets": 10,
+    "nlvr2_dev_sets": 3,
+    "nlvr2_test1_sets": 3,
+    "nlvr2_test2_sets": 2,
+}
+SHORT = [
+    "training.max_updates=2",
+    "training.max_epochs=null",
+    "training.evaluation_interval=1",
+    "training.num_workers=0",
+    "training.log_interval=1",
+    "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
+    "env.cache_dir=null",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world") / "mini"
+    write_world(WorldConfig(out=str(out), processes=1, **SIZES))
+    return out
+
+
+@pytest.fixture(scope="module")
+def pretrained(world, tmp_path_factory):
+    """A save folder of a short pre-training."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    options = ["training.batch_size=32", "training.micro_batch_size=16", f"env.data_dir={world}", f"env.save_dir={folder}"]
+    assert cli.main([f"config={CONFIGS}/pretrain.yaml", *SHORT, *options]) == 0
+    return folder
+
+
+def run(world, pretrained, folder, name, *options):
+    start = [f"checkpoint.pretrained={pretrained}/checkpoints/best"]
+    paths = [f"env.data_dir={world}", f"env.save_dir={folder}"]
+    sizes = ["training.batch_size=8", "training.micro_batch_size=4"]
+    return cli.main([f"config={CONFIGS}/{name}.yaml", *SHORT, *sizes, *paths, *start, *options])
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_pretraining_reports_both_accuracies_and_logs_both_losses(pretrained):
+    found = results(pretrained)
+    assert 0 <= found["val/coco/mlm_accuracy"] <= 1 and 0 <= found["val/coco/itm_accuracy"] <= 1
+    first = json.loads((pretrained / "log.jsonl").read_text().splitlines()[0])
+    assert {"mlm", "itm"} <= set(first["losses"]) and first["samples"] == 16  # of 32 pairs, half are true
+    evaluations = [json.loads(line) for line in (pretrained / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in evaluations if "val/coco/mlm_accuracy" in row] == [1, 2]
+    lines = (pretrained / "predictions/val_coco.tsv").read_text().splitlines()
+    assert len(lines) == 1 + 8 * 5 and lines[0] == "sample_id\ttruth\tprediction"
+
+
+def test_vqa_names_the_heads_that_differ_and_writes_complete_submissions(world, pretrained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert run(world, pretrained, tmp_path / "vqa", "vqa2", "processors.answers.params.min_occurrences=1") == 0
+    assert "left as initialised, as expected: heads.answers.layers.0.weight" in caplog.text
+    assert "in the file but not in the model, as expected: heads.i" in caplog.text.replace("heads.mlm", "heads.i")
+    found = results(tmp_path / "vqa")
+    assert {"test/vqa2/accuracy", "test/vqa2/question_prior", "test/vqa2/accuracy[answer_type=number]"} <= set(found)
+    for own in ("test-dev", "test"):
+        options = ["run_type=test", f"dataset_config.vqa2.use.test={own}", "evaluation.predict=true"]
+        paths = [f"env.data_dir={world}", f"env.save_dir={tmp_path / 'vqa'}"]
+        assert cli.main([f"config={CONFIGS}/vqa2.yaml", *SHORT, *paths, *options]) == 0
+        rows = json.loads((tmp_path / "vqa/predictions/test_vqa2.json").read_text())
+        name = {"test-dev": "test-dev2015", "test": "test2015"}[own]
+        questions = json.loads((world / f"vqa2/v2_OpenEnded_mscoco_{name}_questions.json").read_text())["questions"]
+        assert sorted(row["question_id"] for row in rows) == sorted(q["question_id"] for q in questions)
+        assert all(set(row) == {"question_id", "answer"} and isinstance(row["answer"], str) for row in rows)
+
+
+def test_an_unreadable_test_image_still_gets_an_answer(world, pretrained, tmp_path):
+    """A submission must be complete: a skipped image's questions are answered from a grey image, and left out of figures."""
+    assert run(world, pretrained, tmp_path / "vqa", "vqa2", "processors.answers.params.min_occurrences=1") == 0
+    path = sorted((world / "coco/test2015").iterdir())[0]
+    whole = path.read_bytes()
+    path.write_bytes(b"torn")
+    try:
+        skip = ["dataset_config.vqa2.use.test=test", "dataset_config.vqa2.on_bad_image=skip", "run_type=test"]
+        paths = [f"env.data_dir={world}", f"env.save_dir={tmp_path / 'vqa'}"]
+        assert cli.main([f"config={CONFIGS}/vqa2.yaml", *SHORT, *paths, *skip]) == 0
+    finally:
+        path.write_bytes(whole)
+    rows = json.loads((tmp_path / "vqa/predictions/test_vqa2.json").read_text())
+    questions = json.loads((world / "vqa2/v2_OpenEnded_mscoco_test2015_questions.json").read_text())["questions"]
+    assert len(rows) == len(questions)
+
+
+def test_nlvr2_writes_the_csv_of_the_official_evaluation(world, pretrained, tmp_path):
+    assert run(world, pretrained, tmp_path / "nlvr2", "nlvr2") == 0
+    found = results(tmp_path / "nlvr2")
+    rows = [line.split(",") for line in (tmp_path / "nlvr2/predictions/test_nlvr2.csv").read_text().splitlines()]
+    predicted = dict(rows)
+    examples = [json.loads(line) for line in (world / "nlvr2/data/test1.json").read_text().splitlines()]
+    assert set(predicted) == {example["identifier"] for example in examples} and len(rows) == len(examples)
+    right = sum(predicted[example["identifier"]] == example["label"] for example in examples)
+    assert found["test/nlvr2/accuracy"] == pytest.approx(right / len(examples))
+
+
+@pytest.mark.parametrize("name", ["flickr30k", "coco"])
+def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name):
+    folder = tmp_path / name
+    assert run(world, pretrained, folder, f"{name}_retrieval", "task_config.retrieval.fold_images=2") == 0
+    found = results(folder)
+    with safe_open(folder / f"predictions/test_{name}.safetensors", "np") as file:
+        scores = file.get_tensor("scores")
+        image_ids, text_ids = (json.loads(file.metadata()[key]) for key in ("image_ids", "text_ids"))
+    images = {"flickr30k": 6, "coco": 8}[name]
+    assert scores.shape == (images, 5 * images) == (len(image_ids), len(text_ids)) and np.isfinite(scores).all()
+    assert found[f"test/{name}/text_to_image_r@10"] == 1.0  # of fewer images than ten
+    assert f"test/{name}/2_images_image_to_text_r@1" in found
+    with (
+        safe_open(pretrained / "checkpoints/best/model.safetensors", "np") as before,
+        safe_open(folder / "checkpoints/best/model.safetensors", "np") as after,
+    ):
+        names = list(after.keys())
+        assert all(np.array_equal(before.get_tensor(n), after.get_tensor(n)) for n in names if n.startswith("image_encoder."))
+        assert not np.array_equal(before.get_tensor("projection.weight"), after.get_tensor("projection.weight"))
