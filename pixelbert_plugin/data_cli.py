@@ -12,18 +12,21 @@ EPILOG = """\
 examples:
   pixelbert-data make out=data/mini
   pixelbert-data make out=data/mini seed=2 coco_train_images=500 overwrite=true
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml run_type=test dataset_config.vqa2.use.test=test-dev
 
-exit status: 0 done, 2 wrong input, 130 interrupted"""
+exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "pixelbert-data",
-        description="Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats.",
+        description="Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
+        "`check` looks whether a folder holds all that a configuration needs.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, help="make: write a miniature world to out=PATH")
+    parser.add_argument("command", choices=COMMANDS, help="make: write a miniature world to out=PATH; check: config=PATH")
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the command, such as out=PATH seed=1")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=__version__)
@@ -33,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        COMMANDS[arguments.command](arguments.options)
+        return COMMANDS[arguments.command](arguments.options)
     except KeyboardInterrupt:
         print("interrupted; the same command starts anew", file=sys.stderr)
         return 130
@@ -42,16 +45,52 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    return 0
 
 
-def make(options: list[str]) -> None:
+def make(options: list[str]) -> int:
     """Write a miniature world and print its counts and baselines."""
     from pixelbert_plugin.miniature.options import WorldConfig
     from pixelbert_plugin.miniature.world import describe, write_world
     from pixelbert_plugin.schema import merge
 
     print(describe(write_world(merge(WorldConfig, values(options)))))
+    return 0
+
+
+def check(options: list[str]) -> int:
+    """Print what the splits of `run_type` need and what is there of it. 2 where something is missing or differs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pixelbert_plugin import config as configuration
+    from pixelbert_plugin import plugins, registry
+    from pixelbert_plugin.build import build_builders
+    from pixelbert_plugin.data.check import check
+
+    paths = [option.removeprefix("config=") for option in options if option.startswith("config=")]
+    if len(paths) != 1:
+        raise UserError(f"config=PATH is given {len(paths)} times; name the configuration whose data is to be checked")
+    config = configuration.load(paths[0], [option for option in options if not option.startswith("config=")])
+    plugins.load(config.env.user_dir, config.plugins)
+    configuration.complete(config)
+    image = registry.build_component("processor", config.processors.image, "processors.image.params")
+    rows = check(build_builders(config), config.splits(), image)
+    table = Table("data set", "split", title=f"{config.env.data_dir}, run_type={config.run_type}")
+    for name in ("what", "status", "found"):
+        table.add_column(name, overflow="fold")  # a path is worth nothing cut short
+    for row in rows:
+        color = "green" if row.status == "ok" else "red"
+        table.add_row(
+            row.dataset,
+            row.split,
+            row.what.removeprefix(f"{config.env.data_dir}/"),
+            f"[{color}]{row.status}[/{color}]",
+            row.detail,
+        )
+    Console().print(table)
+    wrong = sum(row.status != "ok" for row in rows)
+    print(f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks passed")
+    return 2 if wrong else 0
 
 
 def values(options: list[str]) -> dict[str, Any]:
@@ -70,7 +109,7 @@ def values(options: list[str]) -> dict[str, Any]:
     return found
 
 
-COMMANDS = {"make": make}
+COMMANDS = {"make": make, "check": check}
 
 if __name__ == "__main__":
     sys.exit(main())
