@@ -34,7 +34,7 @@ def render(scene: Scene, seed: int) -> Image.Image:
     mean = pixels_HW3.mean()
     pixels_HW3 = (pixels_HW3 - mean) * random.uniform(0.85, 1.15) + mean * random.uniform(0.8, 1.15)
     noise = np.random.default_rng(random.getrandbits(63)).standard_normal(pixels_HW3.shape, dtype=np.float32)
-    pixels_HW3 += noise * random.uniform(1.0, 4.0)
+    pixels_HW3 += noise * random.uniform(0.8, 2.8)
     return Image.fromarray(pixels_HW3.clip(0, 255).round().astype(np.uint8))
 
 

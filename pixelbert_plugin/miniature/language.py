@@ -36,8 +36,9 @@ def names(figure: Figure, scene: Scene) -> list[str]:
     return found
 
 
-def _fits(figure: Figure, size, color, shape) -> bool:
-    return (not size or figure.size == size) and (not color or figure.color == color) and (not shape or figure.shape == shape)
+def _fits(figure: Figure, *wanted: str | int) -> bool:
+    """Whether the figure has the wanted size, colour and shape; 0 wants none in particular."""
+    return all(want in (0, has) for want, has in zip(wanted, (figure.size, figure.color, figure.shape), strict=True))
 
 
 def captions(scene: Scene, random: Random, number: int = 5) -> list[str]:
@@ -139,11 +140,9 @@ def region_phrases(scene: Scene, random: Random, number: int) -> list[tuple[str,
 
 def _relation_phrase(one: Figure, other: Figure, scene: Scene, random: Random) -> str:
     relation = random.choice(RELATION_WORDS[random.choice(relations(one, other))])
-    definite = [f"the {name}" for name in names(other, scene)[:2]]
+    definite = [f"the {name}" for name in names(other, scene)[:2]] or [f"a {other.color} {other.shape}"]
     article = random.choice(("a ", ""))
-    return (
-        f"{article}{noun_phrase(one, random, 0.2)} {relation} {random.choice(definite or [f'a {other.color} {other.shape}'])}"
-    )
+    return f"{article}{noun_phrase(one, random, 0.2)} {relation} {random.choice(definite)}"
 
 
 def _region_phrase(figure: Figure, scene: Scene, random: Random) -> str:

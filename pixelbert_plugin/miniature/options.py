@@ -7,10 +7,10 @@ from pixelbert_plugin.schema import require
 
 @dataclass(kw_only=True)
 class WorldConfig:
-    """How large the world is. The defaults take a few minutes on two cores and about 130 MB."""
+    """How large the world is. The defaults take a minute or two on two cores and about 140 MB."""
 
     out: str = ""  # folder to write; afterwards it serves as env.data_dir
-    seed: int = 1  # everything but the image sizes in bytes of the file system is a function of it
+    seed: int = 1  # the world is a function of it and of the sizes below
     overwrite: bool = False  # delete the files of the world that `out` holds
     processes: int | None = None  # processes that draw. None: one for each core
     coco_train_images: int = 2500  # images of train2014, all of them Karpathy's train
@@ -21,7 +21,7 @@ class WorldConfig:
     questions_per_image: int = 6  # questions of VQA about one image
     annotator_disagreement: float = 0.12  # share of single answers of VQA that differ from the truth, 0…1
     vg_images: int = 2500  # images of Visual Genome, shared ones included
-    vg_coco_images: int = 1000  # of those: images shared with COCO, the first of them from Karpathy's val and test
+    vg_coco_images: int = 1000  # of those: images shared with COCO, three in ten with Karpathy's val and test
     vg_flickr_images: int = 40  # of those: images shared with Flickr30K's val and test
     flickr_train_images: int = 800  # images of Flickr30K's train
     flickr_val_images: int = 100  # images of Flickr30K's val
@@ -40,8 +40,9 @@ class WorldConfig:
         require(self, "annotator_disagreement", low=0, high=0.3)
         require(self, "held_out_share", low=0, high=1)
         require(self, *(name for name in vars(self) if name.endswith(("_images", "_sets"))), low=1)
-        if self.vg_coco_images > self.coco_train_images + self.coco_restval_images + self.coco_val_images:
-            raise ValueError("vg_coco_images: more than the images of COCO that can be shared")
+        captioned = sum(getattr(self, f"coco_{part}_images") for part in ("train", "restval", "val", "test"))
+        if self.vg_coco_images > captioned:
+            raise ValueError(f"vg_coco_images: COCO has only {captioned} images with captions")
         if self.vg_flickr_images > self.flickr_val_images + self.flickr_test_images:
             raise ValueError("vg_flickr_images: more than flickr_val_images + flickr_test_images")
         if self.vg_coco_images + self.vg_flickr_images > self.vg_images:

@@ -39,10 +39,10 @@ def as_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def scenes(config: WorldConfig, name: str, split: str, number: int, *, share: float = 0.0, distinct: bool = False) -> list[Scene]:
+def scenes(config: WorldConfig, name: str, split: str, number: int, share: float = 0.0, distinct: bool = False) -> list[Scene]:
     """`number` scenes of `split`. share: of these, so many hold a held-out pair. distinct: no two hold the same figures.
 
-    Distinct scenes, so that captions can tell the images of a retrieval test apart.
+    Distinct ones are for a retrieval test, whose captions should tell the images apart.
     """
     random, found, seen = generator(config, name), [], set()
     for index in range(number):

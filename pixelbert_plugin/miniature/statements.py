@@ -163,11 +163,11 @@ def _counting_scenes(random: Random, split: str, kind: Kind) -> Callable[[int], 
 
 
 def _subject(random: Random, type: str, held_out: bool) -> Kind:
+    if held_out:
+        return Kind(*random.choice(HELD_OUT))
     if type in ("same number", "total"):
         choices = [Kind(), *(Kind(shape=shape) for shape in SHAPES), *(Kind(color=color) for color in COLORS)]
         return random.choice(choices)
-    if held_out:
-        return Kind(*random.choice(HELD_OUT))
     if random.random() < 0.5:
         return Kind(*random.choice(SEEN))
     return random.choice([*(Kind(shape=shape) for shape in SHAPES), *(Kind(color=color) for color in COLORS)])

@@ -3,20 +3,23 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.miniature.coco import plan_coco
 from pixelbert_plugin.miniature.draw import write_image
+from pixelbert_plugin.miniature.flickr30k import plan_flickr30k
+from pixelbert_plugin.miniature.nlvr2 import plan_nlvr2
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Picture, Plan
-from pixelbert_plugin.miniature.write_coco import plan_coco, plan_flickr30k
-from pixelbert_plugin.miniature.write_nlvr2 import plan_nlvr2
-from pixelbert_plugin.miniature.write_visual_genome import plan_visual_genome
-from pixelbert_plugin.miniature.write_vqa2 import plan_vqa2
+from pixelbert_plugin.miniature.visual_genome import plan_visual_genome
+from pixelbert_plugin.miniature.vocabulary import plan_vocabulary
+from pixelbert_plugin.miniature.vqa2 import plan_vqa2
 
 SUMMARY = "miniature.json"  # written last: a folder without it holds no whole world
 MANIFEST = "miniature_files.txt"  # written first: the files that this command writes, and may delete
@@ -24,27 +27,40 @@ SCENES = "miniature_scenes.jsonl"  # the truth: the figures of every image file
 
 
 def write_world(config: WorldConfig) -> dict[str, Any]:
-    """Write the world to `config.out`; returns the summary that miniature.json holds.
+    """Write the world to `config.out`; returns the summary that miniature.json holds, and the seconds taken.
 
-    Raises UserError where the folder holds other files, or a world and not `config.overwrite`.
+    Raises UserError where the folder holds other files, or a world and not `config.overwrite`, or cannot be written.
     """
     start = time.monotonic()
     out = Path(config.out)
-    plan = make_plan(config)
-    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES]
-    with writing(out, "out"):
-        _prepare(out, paths, config.overwrite)
-        _replace(out / MANIFEST, "".join(f"{path}\n" for path in paths))
-        for folder in sorted({(out / path).parent for path in paths}):
-            folder.mkdir(parents=True, exist_ok=True)
-        for path, text in plan.files.items():
-            (out / path).write_text(text, encoding="utf-8")
-        (out / SCENES).write_text("".join(_truth(item) + "\n" for item in plan.pictures), encoding="utf-8")
-        _draw(out, plan.pictures, config.processes or len(os.sched_getaffinity(0)))
-        options = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "processes")}
-        summary = {"options": options, "counts": plan.counts, "baselines": plan.baselines}
+    try:
+        _refuse_other_files(out, config.overwrite)
+        plan = make_plan(config)
+        _write(out, plan, config)
+        sizes = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "processes")}
+        summary = {"options": sizes, "counts": plan.counts, "baselines": plan.baselines}
         _replace(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"out={out}: cannot be written ({reason}); free space or give another folder") from error
     return summary | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _write(out: Path, plan: Plan, config: WorldConfig) -> None:
+    """All but the summary. The list of files comes first, so that what a kill leaves behind can be told and deleted."""
+    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES]
+    made = _made_files(out)
+    clash = next((path for path in paths if path not in made and (out / path).exists()), None)
+    if clash is not None:
+        raise UserError(f"out={out}: {clash} is there and was not made by this command; give another folder")
+    _delete(out, made)
+    _replace(out / MANIFEST, "".join(f"{path}\n" for path in paths))
+    for folder in sorted({(out / path).parent for path in paths}):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, text in plan.files.items():
+        (out / path).write_text(text, encoding="utf-8")
+    (out / SCENES).write_text("".join(_truth(item) + "\n" for item in plan.pictures), encoding="utf-8")
+    _draw(out, plan.pictures, config.processes or _num_cores())
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -62,12 +78,12 @@ def make_plan(config: WorldConfig) -> Plan:
     plan_visual_genome(config, plan, coco, flickr)
     plan_vqa2(config, plan, coco)
     plan_nlvr2(config, plan)
-    images = Counter(f"{item.path.split('/')[0]} {item.part} images" for item in plan.pictures)
-    plan.counts = {**images, **plan.counts}
-    chance = {
-        name: round(100 / number, 2) for name, number in (("coco", config.coco_test_images), ("flickr30k", config.flickr_test_images))
-    }
-    plan.baselines["retrieval_chance_recall_at_1"] = chance
+    names = [(f"{item.path.split('/')[0]} {item.part} images", item.scene) for item in plan.pictures]
+    held_out = Counter(f"{name} with a held-out combination" for name, scene in names if scene.has_held_out())
+    plan.counts = {**Counter(name for name, _ in names), **held_out, **plan.counts}
+    tests = {"coco": config.coco_test_images, "flickr30k": config.flickr_test_images}
+    plan.baselines["retrieval chance R@1"] = {name: round(100 / number, 2) for name, number in tests.items()}
+    plan_vocabulary(plan)
     _check_splits(plan)
     return plan
 
@@ -97,8 +113,8 @@ def _truth(item: Picture) -> str:
         }
         for figure in item.scene.figures
     ]
-    size = {"width": item.scene.width, "height": item.scene.height}
-    return json.dumps({"path": item.path, "part": item.part, "scene": item.scene.key(), **size, "objects": figures})
+    scene = {"width": item.scene.width, "height": item.scene.height, "grid": [item.scene.rows, item.scene.columns]}
+    return json.dumps({"path": item.path, "part": item.part, **scene, "objects": figures})
 
 
 def _draw(out: Path, pictures: list[Picture], processes: int) -> None:
@@ -107,29 +123,42 @@ def _draw(out: Path, pictures: list[Picture], processes: int) -> None:
         for job in jobs:
             write_image(*job)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:  # Ctrl-C is this process's
         pool.starmap(write_image, jobs, chunksize=64)
 
 
-def _prepare(out: Path, paths: list[str], overwrite: bool) -> None:
-    """Make `out` ready: refuse foreign files; delete what an unfinished make left, or with `overwrite` a whole world."""
+def _refuse_other_files(out: Path, overwrite: bool) -> None:
+    """Before any work: a whole world, or files of somebody else, are written over or among only with `overwrite`."""
     out.mkdir(parents=True, exist_ok=True)
-    manifest = out / MANIFEST
-    if (out / SUMMARY).exists() and not overwrite:
+    if overwrite:
+        return
+    if (out / SUMMARY).exists():
         raise UserError(f"out={out}: holds a world already; give another folder, or overwrite=true to replace it")
-    if manifest.exists():
-        (out / SUMMARY).unlink(missing_ok=True)
-        made = [out / line for line in manifest.read_text(encoding="utf-8").splitlines()]
-        for path in made:
-            path.unlink(missing_ok=True)
-        for folder in sorted({parent for path in made for parent in path.parents if out in parent.parents}, reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-    elif not overwrite and any(out.iterdir()):
+    if not (out / MANIFEST).exists() and any(out.iterdir()):
         raise UserError(f"out={out}: is not empty; give a new folder, or overwrite=true to write among the files there")
-    clash = next((path for path in paths if (out / path).exists()), None)
-    if clash is not None:
-        raise UserError(f"out={out}: {clash} is there and was not made by this command; give another folder")
+
+
+def _made_files(out: Path) -> set[str]:
+    """What an earlier make, whole or not, wrote here, by its own list."""
+    manifest = out / MANIFEST
+    return set(manifest.read_text(encoding="utf-8").splitlines()) if manifest.exists() else set()
+
+
+def _delete(out: Path, made: set[str]) -> None:
+    """Delete these files, the summary first, and the folders that are empty then."""
+    (out / SUMMARY).unlink(missing_ok=True)
+    for path in made:
+        (out / path).unlink(missing_ok=True)
+    folders = {parent for path in made for parent in (out / path).parents if out in parent.parents}
+    for folder in sorted(folders, reverse=True):  # the inner ones first
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,9 +1,8 @@
 """COCO: images, official captions and the Karpathy split."""
 
-import re
 from typing import Any
 
-from pixelbert_plugin.miniature.language import captions
+from pixelbert_plugin.miniature.karpathy import Sentences, karpathy_image, with_sentences
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Picture, Plan, as_json, generator, picture, scenes
 
@@ -40,7 +39,7 @@ def plan_coco(config: WorldConfig, plan: Plan) -> list[Picture]:
         chosen = [item for item in captioned if f"/{folder}/" in item.path]
         plan.files[f"coco/annotations/captions_{folder}.json"] = as_json(_official(chosen, sentences))
     karpathy = [
-        {"filepath": item.path.split("/")[1], **_karpathy(index, item, sentences), "cocoid": item.image_id}
+        {"filepath": item.path.split("/")[1], **karpathy_image(index, item, sentences), "cocoid": item.image_id}
         for index, item in enumerate(captioned)
     ]
     plan.files["coco/dataset_coco.json"] = as_json({"images": karpathy, "dataset": "coco"})
@@ -48,14 +47,7 @@ def plan_coco(config: WorldConfig, plan: Plan) -> list[Picture]:
     return pictures
 
 
-def with_sentences(config: WorldConfig, pictures: list[Picture], ids: list[int]) -> dict[str, list[tuple[int, str]]]:
-    """Five captions for each picture, with their ids, by the picture's path."""
-    texts = {item.path: captions(item.scene, generator(config, "captions", item.path)) for item in pictures}
-    numbers = iter(ids)
-    return {path: [(next(numbers), text) for text in lines] for path, lines in texts.items()}
-
-
-def _official(pictures: list[Picture], sentences: dict[str, list[tuple[int, str]]]) -> dict[str, Any]:
+def _official(pictures: list[Picture], sentences: Sentences) -> dict[str, Any]:
     images = [
         {
             "license": 1,
@@ -74,36 +66,3 @@ def _official(pictures: list[Picture], sentences: dict[str, list[tuple[int, str]
     ]
     annotations.sort(key=lambda annotation: annotation["id"])
     return {"info": INFO, "images": images, "licenses": LICENSES, "annotations": annotations}
-
-
-def _karpathy(index: int, item: Picture, sentences: dict[str, list[tuple[int, str]]]) -> dict[str, Any]:
-    """An image as Karpathy's files have it; index: its place among them."""
-    return {
-        "sentids": [number for number, _ in sentences[item.path]],
-        "filename": item.path.split("/")[-1],
-        "imgid": index,
-        "split": item.part,
-        "sentences": [
-            {"tokens": re.findall(r"[a-z]+", text.lower()), "raw": text, "imgid": index, "sentid": number}
-            for number, text in sentences[item.path]
-        ],
-    }
-
-
-def plan_flickr30k(config: WorldConfig, plan: Plan) -> list[Picture]:
-    """Add Flickr30K in Karpathy's format to the plan; returns its pictures."""
-    numbers = {part: getattr(config, f"flickr_{part}_images") for part in ("train", "val", "test")}
-    random = generator(config, "flickr ids")
-    ids = iter(random.sample(range(36_979, 8_250_000_000), sum(numbers.values())))
-    pictures = []
-    for part, number in numbers.items():
-        for scene in scenes(config, f"flickr {part}", part, number, distinct=part != "train"):
-            image_id = next(ids)
-            path = f"flickr30k/flickr30k-images/{image_id}.jpg"
-            pictures.append(picture(config, path, scene, image_id=image_id, part=part))
-    shuffled = random.sample(pictures, len(pictures))
-    sentences = with_sentences(config, shuffled, list(range(5 * len(shuffled))))
-    images = [_karpathy(index, item, sentences) for index, item in enumerate(shuffled)]
-    plan.files["flickr30k/dataset_flickr30k.json"] = as_json({"images": images, "dataset": "flickr30k"})
-    plan.pictures += pictures
-    return pictures

@@ -1,6 +1,7 @@
 """Visual Genome: region descriptions and image data; some of its images are COCO's or Flickr30K's."""
 
 from dataclasses import replace
+from random import Random
 
 from pixelbert_plugin.miniature.language import region_phrases
 from pixelbert_plugin.miniature.options import WorldConfig
@@ -44,11 +45,11 @@ def plan_visual_genome(config: WorldConfig, plan: Plan, coco: list[Picture], fli
     return pictures
 
 
-def _shared_with_coco(config: WorldConfig, coco: list[Picture], random) -> list[tuple[Picture, int, None]]:
+def _shared_with_coco(config: WorldConfig, coco: list[Picture], random: Random) -> list[tuple[Picture, int, None]]:
     """Of COCO's pictures: three in ten of val and test (so that there is something to leave out), then train and restval."""
     judged = [item for item in coco if item.part in HELD_PARTS]
     trained = [item for item in coco if item.part in ("train", "restval")]
-    number = min(len(judged), round(0.3 * config.vg_coco_images))
+    number = min(len(judged), max(round(0.3 * config.vg_coco_images), config.vg_coco_images - len(trained)))
     chosen = random.sample(judged, number) + random.sample(trained, config.vg_coco_images - number)
     return [(item, item.image_id, None) for item in chosen]
 

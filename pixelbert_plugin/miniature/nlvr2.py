@@ -1,11 +1,11 @@
 """NLVR2: statements about pairs of images, as JSON lines, and their image files."""
 
 import json
-from collections import Counter, defaultdict
 from typing import Any
 
+from pixelbert_plugin.miniature.baselines import single_image, statement_only
 from pixelbert_plugin.miniature.options import WorldConfig
-from pixelbert_plugin.miniature.plan import Picture, Plan, generator, picture
+from pixelbert_plugin.miniature.plan import Plan, generator, picture
 from pixelbert_plugin.miniature.statements import StatementSet, make_set
 
 SCENE_SPLIT = {"train": "train", "dev": "val", "test1": "test", "test2": "test"}
@@ -70,47 +70,3 @@ def _set_lines(config: WorldConfig, plan: Plan, split: str, index: int, item: St
             lines.append(line)
     random.shuffle(lines)
     return lines
-
-
-def _examples(sets: list[StatementSet]) -> list[tuple[str, str, tuple, tuple, bool]]:
-    """(type, sentence, what the left image tells, what the right one tells, label) of every example."""
-    return [
-        (item.type, sentence, *((item.type, number, item.target, value) for value in pair.values), pair.label != (number == 1))
-        for item in sets
-        for number, sentence in enumerate(item.sentences)
-        for pair in item.pairs
-    ]
-
-
-def statement_only(train: list[StatementSet], test: list[StatementSet]) -> dict[str, float]:
-    """Accuracy in percent of the label that the sentence (else its type) had most often in train."""
-    votes: dict[str, Counter] = defaultdict(Counter)
-    for kind, sentence, _, _, label in _examples(train):
-        votes[sentence][label] += 1
-        votes[kind][label] += 1
-    right: dict[str, list[bool]] = defaultdict(list)
-    for kind, sentence, _, _, label in _examples(test):
-        guess = _majority(votes.get(sentence) or votes[kind])
-        right["overall"].append(guess == label)
-        right[kind].append(guess == label)
-    return {key: _percent(values) for key, values in right.items()}
-
-
-def single_image(train: list[StatementSet], test: list[StatementSet]) -> dict[str, float]:
-    """Accuracy in percent of the best guess from the statement and the truth about one image, the left or the right."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    for side, name in ((2, "left"), (3, "right")):
-        votes: dict[tuple, Counter] = defaultdict(Counter)
-        for example in _examples(train):
-            votes[example[side]][example[4]] += 1
-        for example in _examples(test):
-            right[name].append(_majority(votes[example[side]]) == example[4])
-    return {key: _percent(values) for key, values in right.items()}
-
-
-def _majority(votes: Counter) -> bool:
-    return votes[True] >= votes[False]
-
-
-def _percent(values: list[bool]) -> float:
-    return round(100 * sum(values) / len(values), 2)

@@ -1,9 +1,10 @@
 """VQA 2.0: questions about COCO's images, with ten annotators who sometimes disagree."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from random import Random
 from typing import Any
 
+from pixelbert_plugin.miniature.baselines import Asked, question_prior
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Picture, Plan, as_json, generator
 from pixelbert_plugin.miniature.questions import Chooser, Question, question_type
@@ -18,16 +19,24 @@ INFO = {
     "date_created": "2017-04-26 17:07:13",
 }
 LICENSE = {"url": "http://creativecommons.org/publicdomain/zero/1.0/", "name": "Public domain"}
-SYNONYMS = {
+SYNONYMS = {  # or what people say who are not sure
+    "yes": ("yeah", "maybe"),
+    "no": ("nope", "maybe"),
+    "red": ("orange", "pink"),
+    "green": ("lime", "teal"),
+    "blue": ("navy", "teal"),
+    "yellow": ("gold", "orange"),
     "purple": ("violet", "pink"),
-    "white": ("gray",),
-    "yellow": ("gold",),
+    "white": ("gray", "silver"),
     "circle": ("disc", "ball"),
-    "square": ("box",),
+    "square": ("box", "rectangle"),
+    "triangle": ("pyramid", "arrow"),
+    "star": ("starfish", "asterisk"),
     "cross": ("plus", "x"),
-    "ring": ("donut", "circle"),
+    "ring": ("donut", "wheel"),
 }
-Asked = tuple[str, str, list[str]]  # question, true answer, the ten annotators' answers
+MANY = ("many", "several")  # for a number
+SLIP_TO_SYNONYM = 0.75  # share of the differing answers that are another word; the others are wrong
 
 
 def plan_vqa2(config: WorldConfig, plan: Plan, coco: list[Picture]) -> None:
@@ -76,19 +85,18 @@ def _annotators(random: Random, question: Question, disagreement: float) -> list
 
 
 def _slip(random: Random, question: Question) -> str:
-    """A wrong answer or another word for the right one."""
+    """Another word for the right answer, or at times a wrong answer."""
+    answer = question.answer
+    if random.random() < SLIP_TO_SYNONYM:
+        return random.choice(SYNONYMS.get(answer, MANY))
     if question.answer_type == "yes/no":
-        return {"yes": "no", "no": "yes"}[question.answer]
+        return {"yes": "no", "no": "yes"}[answer]
     if question.answer_type == "number":
-        return str(max(0, int(question.answer) + random.choice((-1, 1))) or int(question.answer) + 1)
-    if question.answer in SYNONYMS and random.random() < 0.6:
-        return random.choice(SYNONYMS[question.answer])
-    return random.choice([other for other in (COLORS if question.answer in COLORS else SHAPES) if other != question.answer])
+        return str(abs(int(answer) + random.choice((-1, 1))))
+    return random.choice([other for other in (COLORS if answer in COLORS else SHAPES) if other != answer])
 
 
-def _annotation(
-    identity: dict[str, int], text: str, question: Question, answers: list[str], random: Random
-) -> dict[str, Any]:
+def _annotation(identity: dict[str, int], text: str, question: Question, answers: list[str], random: Random) -> dict[str, Any]:
     return {
         "question_type": question_type(text),
         "multiple_choice_answer": question.answer,
@@ -104,35 +112,3 @@ def _annotation(
         "answer_type": question.answer_type,
         "question_id": identity["question_id"],
     }
-
-
-def question_prior(train: list[Asked], val: list[Asked]) -> dict[str, Any]:
-    """VQA accuracy on val, in percent, of the answer given most often in train to the same question.
-
-    An unseen question gets the answer most often given to its question type.
-    """
-    given: dict[str, Counter] = defaultdict(Counter)
-    for text, truth, _ in train:
-        for key in (text, question_type(text)):
-            given[key][truth] += 1
-    scores: dict[str, list[float]] = defaultdict(list)
-    for text, truth, answers in val:
-        counts = given.get(text) or given.get(question_type(text))
-        score = _accuracy(counts.most_common(1)[0][0] if counts else "yes", answers)
-        kind = "yes/no" if truth in ("yes", "no") else "number" if truth.isdigit() else "other"
-        for key in ("overall", kind):
-            scores[key].append(score)
-    prior = {key: round(100 * sum(values) / len(values), 2) for key, values in sorted(scores.items())}
-    truth = [_accuracy(true, answers) for _, true, answers in val]
-    seen = sum(text in given for text, _, _ in val) / len(val)
-    return {
-        "question_only_accuracy": prior,
-        "true_answer_accuracy": round(100 * sum(truth) / len(truth), 2),
-        "val_questions_seen_in_train": round(100 * seen, 2),
-    }
-
-
-def _accuracy(answer: str, answers: list[str]) -> float:
-    """VQA's accuracy for plain one-word answers: the mean of min(1, matches / 3) over the ten leave-one-out sets."""
-    matches = answers.count(answer)
-    return (matches * min(1, (matches - 1) / 3) + (10 - matches) * min(1, matches / 3)) / 10
