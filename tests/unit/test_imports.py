@@ -33,6 +33,8 @@ ALLOWED = {
     "engine": BASIC | {"options", "data", "tasks.base"},
     "build": BASIC | {"options", "data", "engine", "tasks.base"},
     "run": BASIC | {"build", "config", "options", "data", "engine", "tasks.base"},
+    "sweep": {"errors", "schema", "config"},
+    "sweep_cli": {"errors", "config", "sweep"},
     "miniature": {"errors", "schema", "seeding"},
     "data_cli": {"__version__", "errors", "schema", "miniature", "config", "plugins", "registry", "build", "data"},
     "arguments": {"__version__"},
