@@ -56,7 +56,7 @@ def _check_split(name: str, builder: Builder, split: str, own: str, processor: I
     files = builder.files(split)
     for key, path in files:
         is_there = path.is_file()
-        found = f"{path.stat().st_size / 1e6:,.1f} MB" if is_there else f"{key}: no such file; {builder.remedy}"
+        found = f"{path.stat().st_size:,} bytes" if is_there else f"{key}: no such file; {builder.remedy}"
         yield str(path), "ok" if is_there else "missing", found
     if not all(path.is_file() for _, path in files):
         yield "samples", "missing", "not counted: files are missing"

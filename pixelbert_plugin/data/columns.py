@@ -53,13 +53,15 @@ class IdWriter:
 
     def __init__(self, source: object):
         self._source = source
-        self._ids: array | TextWriter | None = None
+        self._ids: array | TextWriter = array("q")
+        self._type: type | None = None
 
     def append(self, value: int | str) -> None:
-        if self._ids is None:
-            self._ids = TextWriter() if isinstance(value, str) else array("q")
-        if isinstance(value, str) != isinstance(self._ids, TextWriter):
-            raise UserError(f"{self._source}: id {value!r} after ids of another type; make all of them numbers or all texts")
+        if type(value) is not self._type:
+            if self._type is not None:
+                raise UserError(f"{self._source}: id {value!r} after ids of another type; make them all numbers or all texts")
+            self._type = type(value)
+            self._ids = TextWriter() if self._type is str else array("q")
         try:
             self._ids.append(value)
         except OverflowError as error:
@@ -68,7 +70,7 @@ class IdWriter:
     def arrays(self, name: str) -> Arrays:
         if isinstance(self._ids, TextWriter):
             return self._ids.arrays(name)
-        return {name: as_array(self._ids or array("q"))}
+        return {name: as_array(self._ids)}
 
 
 class CodeBook:

@@ -5,6 +5,7 @@ Position = samples consumed since the start of training, over all epochs; nothin
 
 import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ class Loader:
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.num_workers else None,
+            # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
+            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
         )
         for batch in loader:
             if isinstance(batch, Failure):

@@ -108,7 +108,10 @@ def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample] | None
 
 def _num_distinct_ids(samples: Sequence[Sample]) -> int:
     ids_M = getattr(samples, "ids_M", None)
-    return len({sample.sample_id for sample in samples}) if ids_M is None else len(np.unique(ids_M))
+    if ids_M is None:
+        return len({sample.sample_id for sample in samples})
+    sorted_M = np.sort(ids_M)
+    return 1 + np.count_nonzero(sorted_M[1:] != sorted_M[:-1])
 
 
 def _image_numbers(samples: Sequence[Sample]) -> np.ndarray:

@@ -93,9 +93,7 @@ def test_missing_file_and_unknown_split_say_what_to_do(tmp_path):
         builder(tmp_path).samples("train")
     assert "dataset_config.vqa2.splits.train[0].questions=" in str(error.value)
     assert "no such file" in str(error.value) and "datasets/vqa2/README.md" in str(error.value)
-    with pytest.raises(
-        UserError, match=r"splits.trian: no such split \(known: train, val, trainval, minival, test, test-dev\)"
-    ):
+    with pytest.raises(UserError, match=r"splits.trian: no such split \(known: train, val, trainval, minival, .*test-dev\)"):
         builder(tmp_path).samples("trian")
 
 
