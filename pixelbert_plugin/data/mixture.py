@@ -9,10 +9,11 @@ so that nobody walks through all samples (data/pairs.py has them):
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,8 @@ class Mixture(Sequence):
     @classmethod
     def build(cls, builders: dict[str, Builder], split: str) -> "Mixture":
         """Read the split of every builder that has it. Raises UserError where it is empty or a sample id stands twice."""
-        read = {name: _samples(name, builder, split) for name, builder in builders.items()}
-        parts = {name: samples for name, samples in read.items() if samples is not None}
+        held = [name for name, builder in builders.items() if _ask(name, builder, split, builder.has_split)]
+        parts = {name: _ask(name, builders[name], split, builders[name].samples) for name in held}
         if not parts:
             raise UserError(f"datasets: the {split} split of {', '.join(builders)} is empty: no data set has one")
         for name, samples in parts.items():
@@ -93,10 +94,10 @@ class Mixture(Sequence):
         return sizes[image_numbers_M]
 
 
-def _samples(name: str, builder: Builder, split: str) -> Sequence[Sample] | None:
-    """None where the data set has no such split."""
+def _ask(name: str, builder: Builder, split: str, method: Callable[[str], Any]) -> Any:
+    """What a builder's method says of the split. Raises UserError with the place of the builder where it fails."""
     try:
-        return builder.samples(split) if builder.has_split(split) else None
+        return method(split)
     except RunError:
         raise
     except Exception as error:

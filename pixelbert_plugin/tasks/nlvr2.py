@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,22 +18,16 @@ from pixelbert_plugin.types import Batch, ModelOutput, Sample
 LABELS = ("False", "True")
 
 
-@dataclass(kw_only=True)
-class Nlvr2Config:
-    pass
-
-
 @registry.register_task("nlvr2")
 class Nlvr2Task:
     """NLVR2: the statement with each image gives two [CLS] vectors, classified together; accuracy and consistency."""
 
-    Config = Nlvr2Config
     main_metric = "accuracy"
     processors = ("text", "image")
     num_negatives, pairs_per_sample = 0, 1
 
-    def __init__(self, config: Nlvr2Config, processors: dict[str, Any]):
-        self.config = config
+    def __init__(self, processors: dict[str, Any]):
+        """Takes no options, and nothing of the processors."""
 
     def heads(self) -> dict[str, int]:
         return {"pair": len(LABELS)}

@@ -26,7 +26,7 @@ def finished(tmp_path_factory, vqa2_root) -> Path:
 
 def test_folder_of_a_run(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.yaml", "log.jsonl", "results.json", "predictions", "checkpoints", "tensorboard"}
+    assert names == {*"config.yaml log.jsonl evaluations.jsonl results.json predictions checkpoints tensorboard".split()}
     resolved = yaml.safe_load((finished / "config.yaml").read_text())
     assert resolved["training"]["batch_size"] == 8 and resolved["optimizer"]["cnn"]["params"]["momentum"] == 0.9
     results = json.loads((finished / "results.json").read_text())

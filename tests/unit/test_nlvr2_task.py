@@ -16,7 +16,7 @@ from pixelbert_plugin.types import Sample
 
 @pytest.fixture
 def task():
-    return registry.build("task", "nlvr2", {}, "task_config.nlvr2", processors={})
+    return registry.build("task", "nlvr2", None, "task_config.nlvr2", processors={})
 
 
 def sample(identifier, answer="True", images=2):

@@ -107,7 +107,9 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
 def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
     assert sweep_cli.main([f"config={tmp_path}/parts.yaml", "only=from scratch"]) == 1
     output = capsys.readouterr().out
-    assert output.count("failed with exit status 2: error: dataset") == 2 and "| from scratch | not run |" in output
+    assert (
+        output.count("failed with exit status 2: error: training.max_updates") == 2 and "| from scratch | not run |" in output
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import ConfigError, nearest
 
+OWN = ("train", "val", "test")
+
 
 @dataclass(kw_only=True)
 class Flickr30kConfig(BuilderConfig):
     karpathy: str = ""  # dataset_flickr30k.json, or another file of the same format; relative to env.data_dir
     images: str = ""  # folder of the images; relative to env.data_dir
-    splits: dict[str, list[str]] = field(  # the file's splits that make one here; with COCO's: {train: [train, restval]}
-        default_factory=lambda: {name: [name] for name in ("train", "val", "test")}
-    )
+    splits: dict[str, list[str]] = field(default_factory=lambda: {name: [name] for name in OWN})  # the file's that make one
 
 
 @registry.register_builder("flickr30k")
