@@ -2,27 +2,17 @@
 
 import argparse
 import logging
-import sys
-import traceback
 
 from pixelbert_plugin.arguments import parser
-from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.command import exit_status
+from pixelbert_plugin.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
-    try:
-        return _main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted; checkpoint.resume=true goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except RunError as error:
-        if arguments.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return exit_status(lambda: _main(arguments), arguments.debug, "checkpoint.resume=true goes on from the last checkpoint")
 
 
 def _main(arguments: argparse.Namespace) -> int:

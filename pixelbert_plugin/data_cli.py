@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-import traceback
 from typing import Any
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.command import exit_status
+from pixelbert_plugin.errors import UserError
 
 EPILOG = """\
 examples:
@@ -35,16 +35,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    try:
-        return COMMANDS[arguments.command](arguments.options)
-    except KeyboardInterrupt:
-        print("interrupted; the same command starts anew", file=sys.stderr)
-        return 130
-    except RunError as error:
-        if arguments.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    command = COMMANDS[arguments.command]
+    return exit_status(lambda: command(arguments.options), arguments.debug, "the same command starts anew")
 
 
 def make(options: list[str]) -> int:

@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-import traceback
 from pathlib import Path
 
-from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.command import exit_status
+from pixelbert_plugin.errors import UserError
 
 EPILOG = """\
 examples:
@@ -30,16 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
-    try:
-        return _main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except RunError as error:
-        if arguments.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return exit_status(lambda: _main(arguments), arguments.debug, "the same command goes on")
 
 
 def _main(arguments: argparse.Namespace) -> int:

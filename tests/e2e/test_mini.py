@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from pixelbert_plugin import cli
+from pixelbert_plugin import cli, data_cli
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import write_world
 
@@ -142,3 +142,40 @@ def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrai
         names = list(after.keys())
         assert all(np.array_equal(before.get_tensor(n), after.get_tensor(n)) for n in names if n.startswith("image_encoder."))
         assert not np.array_equal(before.get_tensor("projection.weight"), after.get_tensor("projection.weight"))
+
+
+def test_check_finds_a_whole_world_whole_and_names_what_is_gone(world, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")  # no line of the table is folded
+    for name in ("pretrain", "vqa2", "nlvr2", "flickr30k_retrieval", "coco_retrieval"):
+        command = ["check", f"config={CONFIGS}/{name}.yaml", f"env.data_dir={world}", "env.cache_dir=null"]
+        assert data_cli.main(command) == 0, capsys.readouterr().out
+        assert "checks passed" in capsys.readouterr().out
+    gone = sorted((world / "flickr30k/flickr30k-images").iterdir())[0]
+    content = gone.read_bytes()
+    gone.unlink()
+    try:
+        command = ["check", f"config={CONFIGS}/flickr30k_retrieval.yaml", f"env.data_dir={world}", "env.cache_dir=null"]
+        assert data_cli.main([*command, "run_type=train_val_test"]) == 2
+        output = capsys.readouterr().out
+        assert "missing" in output and gone.name in output
+    finally:
+        gone.write_bytes(content)
+    assert data_cli.main([*command, f"env.data_dir={world}/elsewhere"]) == 2
+    output = capsys.readouterr().out
+    assert "no such file" in output and "datasets/flickr30k/README.md" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["make"], "out: '' is refused: names no folder; give out=PATH"),
+        (["make", "out"], "'out': not of the form key=value"),
+        (["make", "out=x", "coco_trian_images=3"], "coco_trian_images: unknown key; did you mean coco_train_images?"),
+        (["check"], "config=PATH is given 0 times"),
+        (["check", "config=none.yaml"], "config='none.yaml': no such file"),
+    ],
+)
+def test_wrong_input_of_the_data_command_is_one_line(capsys, arguments, message):
+    assert data_cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
