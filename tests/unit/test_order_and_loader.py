@@ -151,6 +151,35 @@ def test_updates_cover_every_epoch_exactly_and_resume_anywhere(vqa2_root):
                 assert torch.equal(a.image_seeds, b.image_seeds) and torch.equal(a.input_ids, b.input_ids)
 
 
+def test_a_weighted_mixture_with_negatives_and_masks_resumes_anywhere(vqa2_root):
+    def make():
+        mixture = Mixture.build({"a": builder(vqa2_root), "b": builder(vqa2_root)}, "train")
+        text = registry.build("processor", "bert_tokenizer", {}, "t")
+        text.fit(sample.text for sample in mixture)
+        task = registry.build("task", "pretrain", {"mask_probability": 0.5}, "p", processors={"text": text})
+        processor = registry.build("processor", "image", {"short_edge": 32, "long_edge": 64}, "i")
+        images = mixture.image_numbers()
+        reader = BatchReader(mixture, text, processor, task.prepare, 1, Negatives(mixture, images))
+        return Loader(reader, processor, torch.device("cpu"), 0, images, num_negatives=1, weights={"a": 0.5, "b": 1.5})
+
+    loader = make()
+    assert len(loader) == 18 + 54  # of 36 pairs each
+    updates = take(loader, 0, 20)  # an epoch is nine updates
+    position = 0
+    for done, update in enumerate(updates[:11], start=1):
+        position += sum(map(len, update))
+        for a, b in zip(take(make(), position, 1)[0], updates[done], strict=True):
+            assert a.sample_ids == b.sample_ids and torch.equal(a.input_ids, b.input_ids)
+            assert all(torch.equal(a.targets[name], b.targets[name]) for name in a.targets)
+    # a pair that stands twice in an epoch is masked and put beside another text anew
+    rows = {}
+    for update in updates[:9]:
+        for batch in update:
+            for row, sample_id in enumerate(batch.sample_ids):
+                rows.setdefault(sample_id, []).append(batch.input_ids[2 * row : 2 * row + 2].flatten().tolist())
+    assert any(len(seen) > 1 and seen[0] != seen[1] for seen in rows.values())
+
+
 def test_workers_change_nothing(vqa2_root):
     options = {"horizontal_flip": 0.5, "color_jitter": 0.4}
     alone, shared = (take(make_loader(vqa2_root, workers, **options), 0, 6) for workers in (0, 2))
