@@ -1,5 +1,7 @@
 """The errors that end a run on purpose, each with its exit status (see the README's table)."""
 
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,3 +35,14 @@ def writing(path: Path, key: str = "env.save_dir"):
             f"{path}: cannot be written ({reason}); free space or choose another folder with {key}=PATH. "
             "Checkpoints saved before stay whole."
         ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it becomes `path` at the end, so that a file is whole or as it was before."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

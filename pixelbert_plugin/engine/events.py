@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pixelbert_plugin.errors import writing
+from pixelbert_plugin.errors import replacing, writing
 from pixelbert_plugin.tasks.base import Result
 
 logger = logging.getLogger(__name__)
@@ -162,9 +162,8 @@ def _describe(record: dict[str, Any]) -> str:
 def _cut(path: Path, last_update: int) -> None:
     """Keep a log's records up to `last_update`."""
     kept = [line for line in _lines(path) if json.loads(line)["update"] <= last_update] if path.exists() and last_update else []
-    aside = path.with_name(f".{path.name}")
-    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    aside.replace(path)
+    with replacing(path) as aside:
+        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _lines(path: Path) -> list[str]:

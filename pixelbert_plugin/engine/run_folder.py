@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.errors import UserError, replacing, writing
 
 HOLDS_A_RUN = ("config.yaml", "log.jsonl", "checkpoints", "tensorboard")
 ALL = (*HOLDS_A_RUN, "evaluations.jsonl", "results.json", "predictions", "scores")
@@ -51,12 +51,8 @@ class RunFolder:
         path = self.path / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
+            with replacing(path) as aside:
                 aside.write_text(text, encoding="utf-8")
-                os.replace(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
         return path
 
     def write_json(self, name: str, content: Any) -> Path:

@@ -44,10 +44,10 @@ def _accuracy(answer: str, answers: list[str]) -> float:
 def _examples(sets: list[StatementSet]) -> list[tuple[str, str, tuple, tuple, bool]]:
     """(type, sentence, what the left image tells, what the right one tells, label) of every example."""
     return [
-        (item.type, sentence, *((item.type, number, item.target, value) for value in pair.values), pair.label != (number == 1))
-        for item in sets
-        for number, sentence in enumerate(item.sentences)
-        for pair in item.pairs
+        (item.type, item.sentence, *((item.type, item.target, value) for value in values), label)
+        for made in sets
+        for item in made.statements
+        for values, label in zip(item.values, item.labels, strict=True)
     ]
 
 

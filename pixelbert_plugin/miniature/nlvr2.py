@@ -6,6 +6,7 @@ from typing import Any
 from pixelbert_plugin.miniature.baselines import single_image, statement_only
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Plan, generator, picture
+from pixelbert_plugin.miniature.scenes import IMAGE_SIZES
 from pixelbert_plugin.miniature.statements import StatementSet, make_set
 
 SCENE_SPLIT = {"train": "train", "dev": "val", "test1": "test", "test2": "test"}
@@ -20,7 +21,8 @@ def plan_nlvr2(config: WorldConfig, plan: Plan) -> None:
         random = generator(config, "nlvr2", split)
         number = getattr(config, f"nlvr2_{split}_sets")
         sets[split] = [
-            make_set(random, scene_split, index, held_out=split == "test2" and index % 2 == 0) for index in range(number)
+            make_set(random, scene_split, index, config.statements_per_set, held_out=split == "test2" and index % 2 == 0)
+            for index in range(number)
         ]
         lines = {index: _set_lines(config, plan, split, index, item) for index, item in enumerate(sets[split])}
         files = {f"data/{split}.json": list(lines)}
@@ -43,18 +45,19 @@ def _set_lines(config: WorldConfig, plan: Plan, split: str, index: int, item: St
     number = 10 * index + random.randrange(10)  # set numbers with gaps, as in the official files
     directory = random.randrange(DIRECTORIES)
     folder = f"nlvr2/images/{split}/{directory}" if split == "train" else f"nlvr2/images/{split}"
+    size = random.choice([size for size in IMAGE_SIZES if (size[0] > size[1]) == (item.pairs[0][0].rows == 2)])
     lines = []
     for place, pair in enumerate(item.pairs):
-        for side, scene in enumerate((pair.left, pair.right)):
+        for side, scene in enumerate(pair):
             encoding = random.choices(list(ENCODINGS), ENCODINGS.values())[0]
             path = f"{folder}/{split}-{number}-{place}-img{side}.png"
-            plan.pictures.append(picture(config, path, scene, image_id=number, part=split, encoding=encoding))
-        for sentence_number, sentence in enumerate(item.sentences):
-            label = str(pair.label != (sentence_number == 1))
+            plan.pictures.append(picture(config, path, scene, size, image_id=number, part=split, encoding=encoding))
+        for sentence_number, statement in enumerate(item.statements):
+            label = str(statement.labels[place])
             url = f"https://example.org/{split}/{number}-{place}"
             line = {
                 "validation": {str(random.randrange(160)): label},
-                "sentence": sentence,
+                "sentence": statement.sentence,
                 "left_url": f"{url}-left.jpg",
                 "writer": str(number % 100),
                 "label": label,

@@ -30,13 +30,14 @@ class WorldConfig:
     nlvr2_dev_sets: int = 100  # sets of dev
     nlvr2_test1_sets: int = 100  # sets of test1
     nlvr2_test2_sets: int = 50  # sets of test2, half of them about held-out combinations
+    statements_per_set: int = 6  # most statements of NLVR2 about the four image pairs of a set
     held_out_share: float = 0.25  # share of the images of COCO's Karpathy val and test with a held-out combination, 0…1
 
     def check(self) -> None:
         if not self.out:
             raise ValueError("out: names no folder; give out=PATH")
         require(self, "seed", low=0, high=2**63 - 1)
-        require(self, "processes", "questions_per_image", low=1)
+        require(self, "processes", "questions_per_image", "statements_per_set", low=1)
         require(self, "annotator_disagreement", low=0, high=0.3)
         require(self, "held_out_share", low=0, high=1)
         require(self, *(name for name in vars(self) if name.endswith(("_images", "_sets"))), low=1)

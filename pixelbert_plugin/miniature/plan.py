@@ -54,7 +54,7 @@ def scenes(config: WorldConfig, name: str, split: str, number: int, share: float
     return found
 
 
-def picture(config: WorldConfig, path: str, scene: Scene, **fields: Any) -> Picture:
-    """A picture of the scene, placed and drawn by seeds of its own path."""
-    placed = place(scene, generator(config, "place", path))
+def picture(config: WorldConfig, path: str, scene: Scene, size: tuple[int, int] | None = None, **fields: Any) -> Picture:
+    """A picture of the scene, placed and drawn by seeds of its own path. size: width and height; None: by the seed too."""
+    placed = place(scene, generator(config, "place", path), size)
     return Picture(path=path, scene=placed, seed=derive(config.seed, "pixels", path), **fields)

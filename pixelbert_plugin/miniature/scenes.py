@@ -137,10 +137,10 @@ def _next_pair(random: Random, pairs: list[tuple[str, str]], avoid: Kind | None)
     return random.choice(SEEN)
 
 
-def place(scene: Scene, random: Random) -> Scene:
+def place(scene: Scene, random: Random, size: tuple[int, int] | None = None) -> Scene:
     """The scene in an image: its size, and every figure's centre, diameter and angle. Figures keep to their cells."""
     wide = scene.columns > scene.rows
-    width, height = random.choice([size for size in IMAGE_SIZES if (size[0] > size[1]) == wide])
+    width, height = size or random.choice([size for size in IMAGE_SIZES if (size[0] > size[1]) == wide])
     cell_width, cell_height = width // scene.columns, height // scene.rows
     figures = []
     for item in scene.figures:

@@ -1,9 +1,11 @@
 """Statements of NLVR2 about pairs of images: four pairs to a statement, two of them true.
 
-Seven sets in ten are of a type whose truth is an exclusive-or of the two images: the left is one of A and D, the right
-one of B and C, and the statement holds for (A, B) and (D, C) alone, so that neither image tells anything by itself.
+Seven sets in ten are of types whose truth is an exclusive-or of the two images: the left is one of A and D, the right
+one of B and C, and a statement holds for (A, B) and (D, C) alone or for (A, C) and (D, B) alone, so that neither image
+tells anything by itself. A set's scenes are made for its first statement; the others are what else fits them.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -72,76 +74,91 @@ WORDINGS = {
     ),
 }
 Value = int | str  # what a statement asks of one image: a count, or a colour
+TRUTH: dict[str, Callable[[Value, Value, int], bool]] = {  # of the left image's value, the right one's and the target
+    "exactly one": lambda left, right, target: bool(left) != bool(right),
+    "both or neither": lambda left, right, target: bool(left) == bool(right),
+    "same number": lambda left, right, target: left == right,
+    "total": lambda left, right, target: left + right == target,
+    "same color": lambda left, right, target: left == right,
+    "both": lambda left, right, target: bool(left and right),
+    "at least one": lambda left, right, target: bool(left or right),
+    "neither": lambda left, right, target: not left and not right,
+}
+COUNTING = ("same number", "total")
+Pairs = tuple[tuple[Scene, Scene], ...]  # left and right
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    left: Scene
-    right: Scene
-    values: tuple[Value, Value]  # of left and right
-    label: bool
+class Statement:
+    type: str
+    sentence: str
+    target: int  # the number of "total", else 0
+    values: tuple[tuple[Value, Value], ...]  # of left and right, pair by pair
+    labels: tuple[bool, ...]  # two of the four are true
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatementSet:
-    type: str
-    sentences: tuple[str, ...]  # one, or two: then the second says the contrary
-    subject: str  # what it is about, such as "red star"
-    target: int  # the number of "total", else 0
-    pairs: tuple[Pair, ...]  # four; `label` is the first sentence's
+    subject: str  # of its first statement, such as "red star"
+    pairs: Pairs  # four
+    statements: tuple[Statement, ...]
 
 
-def make_set(random: Random, split: str, index: int, *, held_out: bool = False) -> StatementSet:
-    """The set number `index`: in ten sets, seven are of EXCLUSIVE types. split: the scenes'. held_out: about such a pair."""
+def make_set(random: Random, split: str, index: int, statements: int = 1, *, held_out: bool = False) -> StatementSet:
+    """The set number `index`, of up to so many statements: in ten sets, seven are of EXCLUSIVE types.
+
+    split: the scenes'. held_out: its first statement is about such a pair.
+    """
     kinds = EXCLUSIVE if index % 10 < 7 else PLAIN
-    kind = kinds[(index // 10 + index) % len(kinds)]
-    if held_out and kind == "same color":
-        kind = "exactly one"
-    return _same_color(random, split) if kind == "same color" else _counted(random, split, kind, held_out)
+    type = kinds[(index // 10 + index) % len(kinds)]
+    if held_out and type == "same color":
+        type = "exactly one"
+    rows = random.choice((2, 3))  # of all scenes: a set's images have one shape
+    if type == "same color":
+        kind, target, pairs = _same_color(random, split, rows)
+    else:
+        kind, target, pairs = _counted(random, split, rows, type, held_out)
+    found = [_statement(random, type, kind, target, pairs)]
+    others = [other for other in _others(pairs, kinds) if other != (type, kind, target)]
+    random.shuffle(others)
+    while others and len(found) < statements:  # types in turn, so that no type fills the set
+        counts = Counter(item.type for item in found)
+        others.sort(key=lambda other: counts[other[0]])
+        found.append(_statement(random, *others.pop(0), pairs))
+    return StatementSet(subject=_name(kind), pairs=pairs, statements=tuple(found))
 
 
-def _counted(random: Random, split: str, type: str, held_out: bool) -> StatementSet:
-    """A set of any type but "same color": its truth depends on how many figures of a kind each image holds."""
+def _counted(random: Random, split: str, rows: int, type: str, held_out: bool) -> tuple[Kind, int, Pairs]:
+    """Subject, target and pairs of any type but "same color": its truth depends on how many figures each image holds."""
     kind = _subject(random, type, held_out)
     target, counts = _counts(random, type, kind)
-    draw = _counting_scenes(random, split, kind)
+
+    def draw(number: int) -> Scene:
+        if kind == Kind():
+            return draw_scene(random, split, count=number, accept=lambda scene: scene.rows == rows)
+        return draw_scene(random, split, (kind,) * number, avoid=kind, accept=lambda scene: scene.rows == rows)
+
     if type in EXCLUSIVE:
-        (left_a, left_d), (right_b, right_c) = counts
-        scenes = {(side, number): draw(number) for side, numbers in enumerate(counts) for number in numbers}
-        rows = [(left_a, right_b, True), (left_d, right_c, True), (left_a, right_c, False), (left_d, right_b, False)]
-        pairs = [(scenes[0, left], scenes[1, right], left, right, label) for left, right, label in rows]
+        (a, d), (b, c) = ((draw(first), draw(second)) for first, second in counts)
+        pairs = [(a, b), (d, c), (a, c), (d, b)]
     else:
-        rows = [(int(left), int(right), label) for left, right, label in PLAIN_ROWS[type]]
-        pairs = [(draw(left), draw(right), left, right, label) for left, right, label in rows]
+        pairs = [(draw(left), draw(right)) for left, right in PLAIN_ROWS[type]]
     random.shuffle(pairs)
-    name = _name(kind)
-    words = {
-        "a": f"a {name}",
-        "thing": name,
-        "things": name if target == 1 else _plural_name(kind),
-        "are": "is" if target == 1 else "are",
-        "number": NUMBERS[target],
-    }
-    types = [type]
-    if type in EXCLUSIVE[:2] and random.random() < 0.3:  # the contrary, about the same pairs, as many sets have two sentences
-        types.append(EXCLUSIVE[1 - EXCLUSIVE.index(type)])
-    sentences = tuple(_sentence(random, item, words) for item in types)
-    made = tuple(Pair(left=left, right=right, values=(a, b), label=label) for left, right, a, b, label in pairs)
-    return StatementSet(type=type, sentences=sentences, subject=name, target=target, pairs=made)
+    return kind, target, tuple(pairs)
 
 
-# whether the left and the right image show the subject; which side decides a false (or true) pair varies
+# how many figures of the subject the left and the right image show; which side decides a false (or true) pair varies
 PLAIN_ROWS = {
-    "both": ((True, True, True), (True, True, True), (True, False, False), (False, True, False)),
-    "at least one": ((True, False, True), (False, True, True), (False, False, False), (False, False, False)),
-    "neither": ((False, False, True), (False, False, True), (True, False, False), (False, True, False)),
+    "both": ((1, 1), (1, 1), (1, 0), (0, 1)),
+    "at least one": ((1, 0), (0, 1), (0, 0), (0, 0)),
+    "neither": ((0, 0), (0, 0), (1, 0), (0, 1)),
 }
 
 
 def _counts(random: Random, type: str, kind: Kind) -> tuple[int, tuple[tuple[int, int], tuple[int, int]]]:
     """The total asked for (else 0), and the numbers of A, D on the left and of B, C on the right."""
     low, high = (1, 4) if kind == Kind() else (0, 1) if kind.color and kind.shape else (0, 3)
-    if type in ("same number", "total"):
+    if type in COUNTING:
         first, second = random.sample(range(low, (3 if type == "total" else high) + 1), 2)
         if type == "same number":
             return 0, ((first, second), (first, second))
@@ -151,46 +168,84 @@ def _counts(random: Random, type: str, kind: Kind) -> tuple[int, tuple[tuple[int
     return 0, ((first, second), (second, first) if type == "exactly one" else (first, second))
 
 
-def _counting_scenes(random: Random, split: str, kind: Kind) -> Callable[[int], Scene]:
-    """A function: number → a scene with so many figures of `kind`."""
-
-    def draw(number: int) -> Scene:
-        if kind == Kind():
-            return draw_scene(random, split, count=number)
-        return draw_scene(random, split, (kind,) * number, avoid=kind)
-
-    return draw
-
-
 def _subject(random: Random, type: str, held_out: bool) -> Kind:
     if held_out:
         return Kind(*random.choice(HELD_OUT))
-    if type in ("same number", "total"):
-        choices = [Kind(), *(Kind(shape=shape) for shape in SHAPES), *(Kind(color=color) for color in COLORS)]
-        return random.choice(choices)
-    if random.random() < 0.5:
-        return Kind(*random.choice(SEEN))
-    return random.choice([*(Kind(shape=shape) for shape in SHAPES), *(Kind(color=color) for color in COLORS)])
+    if type in COUNTING:
+        return random.choice([Kind(), *SINGLE])
+    return Kind(*random.choice(SEEN)) if random.random() < 0.5 else random.choice(SINGLE)
 
 
-def _same_color(random: Random, split: str) -> StatementSet:
+SINGLE = (*(Kind(shape=shape) for shape in SHAPES), *(Kind(color=color) for color in COLORS))
+
+
+def _same_color(random: Random, split: str, rows: int) -> tuple[Kind, int, Pairs]:
     """Each image holds one figure of the shape: A and B of one colour, D and C of another."""
     shape = random.choice(SHAPES)
     colors = random.sample([color for color, _ in fitting(Kind(shape=shape))], 2)
-    scenes = {
-        (side, color): draw_scene(random, split, (Kind(color, shape),), avoid=Kind(shape=shape))
-        for side in (0, 1)
-        for color in colors
-    }
-    pairs = [
-        Pair(left=scenes[0, left], right=scenes[1, right], values=(left, right), label=left == right)
-        for left in colors
-        for right in colors
-    ]
+    left, right = (
+        [
+            draw_scene(random, split, (Kind(color, shape),), avoid=Kind(shape=shape), accept=lambda scene: scene.rows == rows)
+            for color in colors
+        ]
+        for _ in range(2)
+    )
+    pairs = [(one, other) for one in left for other in right]
     random.shuffle(pairs)
-    words = {"a": f"a {shape}", "shape": shape, "things": plural(shape)}
-    sentence = _sentence(random, "same color", words)
-    return StatementSet(type="same color", sentences=(sentence,), subject=shape, target=0, pairs=tuple(pairs))
+    return Kind(shape=shape), 0, tuple(pairs)
+
+
+def _others(pairs: Pairs, types: tuple[str, ...]) -> list[tuple[str, Kind, int]]:
+    """Type, subject and target of every statement of these types that two of the pairs fulfil.
+
+    Of EXCLUSIVE types only those where each image is in one true pair and in one false.
+    """
+    found = []
+    for type in types:
+        if type == "same color":
+            subjects = [Kind(shape=shape) for shape in SHAPES]
+        else:
+            subjects = [Kind(), *SINGLE] if type in COUNTING else [*SINGLE, *(Kind(*pair) for pair in SEEN)]
+        for kind in subjects:
+            for target in (1, 2, 3, 4) if type == "total" else (0,):
+                values = _values(type, kind, pairs)
+                if values is None:
+                    continue
+                labels = [TRUTH[type](left, right, target) for left, right in values]
+                by_image = [
+                    sum(label for label, pair in zip(labels, pairs, strict=True) if pair[side] is scene)
+                    for side in (0, 1)
+                    for scene in (pair[side] for pair in pairs)
+                ]
+                if sum(labels) == 2 and (type in PLAIN or set(by_image) == {1}):
+                    found.append((type, kind, target))
+    return found
+
+
+def _values(type: str, kind: Kind, pairs: Pairs) -> tuple[tuple[Value, Value], ...] | None:
+    """What a statement of the type asks of each image; None where it cannot be asked."""
+    if type != "same color":
+        return tuple((kind.count(left), kind.count(right)) for left, right in pairs)
+    if any(kind.count(scene) != 1 for pair in pairs for scene in pair):
+        return None
+    left_right = ([next(item.color for item in scene.figures if kind.matches(*item.pair)) for scene in pair] for pair in pairs)
+    return tuple((left, right) for left, right in left_right)
+
+
+def _statement(random: Random, type: str, kind: Kind, target: int, pairs: Pairs) -> Statement:
+    name = _name(kind)
+    words = {
+        "a": f"a {name}",
+        "shape": kind.shape,
+        "thing": name,
+        "things": name if target == 1 else _plural_name(kind),
+        "are": "is" if target == 1 else "are",
+        "number": NUMBERS[target],
+    }
+    text = random.choice(WORDINGS[type]).format(**words)
+    values = _values(type, kind, pairs)
+    labels = tuple(TRUTH[type](left, right, target) for left, right in values)
+    return Statement(type=type, sentence=f"{text[0].upper()}{text[1:]}.", target=target, values=values, labels=labels)
 
 
 def _name(kind: Kind) -> str:
@@ -199,8 +254,3 @@ def _name(kind: Kind) -> str:
 
 def _plural_name(kind: Kind) -> str:
     return " ".join(word for word in (kind.color, plural(kind.shape or "object")) if word)
-
-
-def _sentence(random: Random, type: str, words: dict[str, str]) -> str:
-    text = random.choice(WORDINGS[type]).format(**words)
-    return f"{text[0].upper()}{text[1:]}."

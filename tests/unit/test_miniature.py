@@ -511,7 +511,7 @@ def test_a_statement_or_one_image_tells_next_to_nothing():
     plan = make_plan(WorldConfig(out="unused", **SMALL | {"nlvr2_train_sets": 300, "nlvr2_test1_sets": 100}))
     baselines = plan.baselines["nlvr2"]
     assert set(baselines["statement_only_accuracy"].values()) == {50.0}
-    assert max(baselines["single_image_accuracy"].values()) <= 58
+    assert max(baselines["single_image_accuracy"].values()) <= 60
 
 
 # --- the command
