@@ -83,7 +83,6 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
 
 def build_builders(config: RunConfig) -> dict[str, Builder]:
     data_dir = Path(config.env.data_dir)
-    cache_dir = Path(config.env.cache_dir).expanduser() if config.env.cache_dir else None
     return {
         name: registry.build(
             "builder",
@@ -91,10 +90,14 @@ def build_builders(config: RunConfig) -> dict[str, Builder]:
             config.dataset_config.get(name),
             f"dataset_config.{name}",
             data_dir=data_dir,
-            cache_dir=cache_dir,
+            cache_dir=cache_dir(config),
         )
         for name in config.datasets
     }
+
+
+def cache_dir(config: RunConfig) -> Path | None:
+    return Path(config.env.cache_dir).expanduser() if config.env.cache_dir else None
 
 
 def build_task(
@@ -182,6 +185,7 @@ def build_loader(config: RunConfig, mixture: Mixture, task: Task, processors: di
         training.num_workers,
         images_M,
         training.bucket_by_size,
+        cache_dir(config),
         task.num_negatives,
         {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
     )

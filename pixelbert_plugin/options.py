@@ -79,7 +79,7 @@ class Checkpoint:
 @dataclass(kw_only=True)
 class Env:
     data_dir: str = "data"  # folder of the official files; relative data paths start here
-    cache_dir: str | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, for a quick start. None: no cache
+    cache_dir: str | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
     save_dir: str | None = None  # run folder. None: save/<config's name>
     user_dir: str | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds

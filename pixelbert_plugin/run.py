@@ -162,7 +162,7 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
     pairs = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
     batch_size = max(1, pairs // parts.task.pairs_per_sample)
     mixture = parts.data[split]
-    if not parts.is_task_fit and any(samples[0].answers for samples in mixture.parts.values()):
+    if not parts.is_task_fit and hasattr(parts.task, "fit") and any(samples[0].answers for samples in mixture.parts.values()):
         fit_baseline(parts)
     evaluations = {}
     for name, samples in mixture.parts.items():
@@ -181,7 +181,7 @@ def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: b
     """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
     loader, name = parts.loaders[key], key.replace("/", "_")
     blocks = parts.folder.path / "scores" / name if is_final else None
-    limit = parts.task.config.max_val_images if split == "val" else None
+    limit = parts.task.max_val_images if split == "val" else None
     matrix = score_all_pairs(parts.model, parts.task, loader, batch_size, parts.precision, blocks, limit)
     if is_final and parts.config.evaluation.predict:
         save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name}.safetensors")

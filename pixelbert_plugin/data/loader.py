@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Loader:
     num_workers: int
     images_M: np.ndarray  # number of each sample's image, from the mixture
     bucket_by_size: bool = False
+    cache_dir: Path | None = None  # where the sizes of images are kept
     num_negatives: int = 0  # texts of other images beside each sample's own
     weights: dict[str, float] = field(default_factory=dict)  # by data set; 1 where none is given
     truncated_texts: int = 0  # so far
@@ -41,7 +43,7 @@ class Loader:
 
     def __post_init__(self):
         mixture = self.mixture
-        self.sizes_M2 = mixture.resized_sizes(self.images_M, self.image) if self.bucket_by_size else None
+        self.sizes_M2 = mixture.resized_sizes(self.images_M, self.image, self.cache_dir) if self.bucket_by_size else None
         self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in mixture.parts.items()}
 
     @property

@@ -7,18 +7,21 @@ so that nobody walks through all samples (data/pairs.py has them):
     image_numbers_M  ints, equal for samples with the same images
 """
 
+import hashlib
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.cache import cached
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.processors.image import BadImageError, ImageProcessor, upright_size
 from pixelbert_plugin.types import Sample
@@ -68,6 +71,11 @@ class Mixture(Sequence):
         name = self._names[part]
         return name, self.parts[name][index - self._starts[part]]
 
+    def bounds(self, index: int) -> tuple[int, int]:
+        """Where the data set of the sample at a global index begins and ends."""
+        part = bisect_right(self._starts, index) - 1
+        return self._starts[part], self._starts[part + 1]
+
     def image_numbers(self) -> np.ndarray:
         """M int64, from 0 by first use: samples with the same images (of the same data set) have the same number."""
         numbers, used = [], 0
@@ -77,21 +85,34 @@ class Mixture(Sequence):
             used = int(numbers_M.max()) + 1
         return np.concatenate(numbers)
 
-    def resized_sizes(self, image_numbers_M: np.ndarray, processor: ImageProcessor) -> np.ndarray:
-        """M 2 int64: height and width of each sample's first image after resizing, read from the files' headers."""
+    def resized_sizes(
+        self, image_numbers_M: np.ndarray, processor: ImageProcessor, cache_dir: Path | None = None
+    ) -> np.ndarray:
+        """M 2 int64: height and width of each sample's first image after resizing, read from the files' headers.
+
+        With `cache_dir` the files' sizes are kept there, until a folder of theirs changes.
+        """
         first_of_image = np.unique(image_numbers_M, return_index=True)[1]
         paths = [self[int(index)].images[0] for index in first_of_image]
-        logger.info("reading the sizes of %d images (training.bucket_by_size)", len(paths))
+        digest = hashlib.blake2b("\n".join(map(str, paths)).encode(), digest_size=16).hexdigest()
+        folders = sorted({path.parent for path in paths})
+        sizes = cached(cache_dir, "image_sizes", digest, folders, lambda: {"sizes_I2": _upright_sizes(paths)})["sizes_I2"]
+        resized = [processor.resized(height, width) if height else (1, 1) for height, width in sizes.tolist()]
+        return np.array(resized)[image_numbers_M]
 
-        def size(path):
-            try:
-                return processor.resized(*upright_size(path))
-            except BadImageError:  # the reader will deal with it, as on_bad_image says
-                return 1, 1
 
-        with ThreadPoolExecutor() as pool:
-            sizes = np.array(list(pool.map(size, paths)))
-        return sizes[image_numbers_M]
+def _upright_sizes(paths: list[Path]) -> np.ndarray:
+    """I 2 int64: height and width of every file, 0 where it cannot be read: the reader deals with it, as on_bad_image says."""
+    logger.info("reading the sizes of %d images (training.bucket_by_size)", len(paths))
+
+    def size(path: Path) -> tuple[int, int]:
+        try:
+            return upright_size(path)
+        except BadImageError:
+            return 0, 0
+
+    with ThreadPoolExecutor() as pool:
+        return np.array(list(pool.map(size, paths)))
 
 
 def _ask(name: str, builder: Builder, split: str, method: Callable[[str], Any]) -> Any:

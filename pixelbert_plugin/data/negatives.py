@@ -21,13 +21,11 @@ class Negatives:
         self.mixture, self.images_M = mixture, images_M
         self._by_image = np.argsort(images_M, kind="stable")
         self._starts = np.searchsorted(images_M[self._by_image], np.arange(images_M.max() + 2))
-        ends = np.cumsum([len(samples) for samples in mixture.parts.values()])
-        self._bounds = list(zip([0, *ends[:-1]], ends, strict=True))
 
     def draw(self, index: int, count: int, seed: int) -> list[int]:
         """`count` distinct indices into the mixture, a function of `index` and `seed`. Raises UserError: too few."""
         draw = random.Random(seed)
-        first, last = next((first, last) for first, last in self._bounds if index < last)
+        first, last = self.mixture.bounds(index)
         own = {self.mixture[int(other)].text.lower() for other in self._of_image(index)}
         chosen: list[int] = []
         for _ in range(TRIES * count):

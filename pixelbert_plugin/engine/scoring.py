@@ -6,7 +6,6 @@ Each image goes through the CNN once and each text through the word embeddings o
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.order import evaluation_order
 from pixelbert_plugin.engine.evaluator import Evaluation
 from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.tasks.base import MatchingTask, Result
 from pixelbert_plugin.types import ImageMemory
 
@@ -58,6 +57,7 @@ def score_all_pairs(
     model.eval()
     matrix = _empty(loader.images_M, max_images)
     texts = list(_embedded(model, loader, matrix.samples_T, batch_size, precision))
+    truncated_texts = loader.truncated_texts
     # images of like size stand together in a block; its rows are put back in the split's order
     sizes = None if loader.sizes_M2 is None else loader.sizes_M2[matrix.first_sample_I]
     order_I = evaluation_order(np.arange(len(matrix.first_sample_I)), sizes)
@@ -77,6 +77,7 @@ def score_all_pairs(
             matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
         if store is not None:
             store.save(number, matrix.scores_IT[blocks[number]])
+    loader.truncated_texts = truncated_texts  # without the texts that came along with the images
     model.train(was_training)
     return matrix
 
@@ -105,9 +106,8 @@ def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
     }
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({"scores": matrix.scores_IT}, aside, metadata)
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            save_file({"scores": matrix.scores_IT}, aside, metadata)
     return path
 
 
@@ -136,14 +136,8 @@ class BlockStore:
 
     def save(self, number: int, scores: np.ndarray) -> None:
         path = self._path(number)
-        with writing(path):
-            aside = path.with_suffix(f".{os.getpid()}.npy")
-            np.save(aside, scores)
-            os.replace(aside, path)
-
-    def delete(self) -> None:
-        """Once the matrix is saved as a whole."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with writing(path), replacing(path) as aside, aside.open("wb") as file:
+            np.save(file, scores)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"block_{number:05d}.npy"
@@ -151,15 +145,10 @@ class BlockStore:
 
 def _empty(images_M: np.ndarray, max_images: int | None) -> ScoreMatrix:
     """Rows and columns of the split, of its first `max_images` images where that is given."""
-    images, first_I, image_of_text_M = np.unique(images_M, return_index=True, return_inverse=True)
-    by_place = np.argsort(first_I)  # images in the order of their first samples
-    row = np.empty(len(images), dtype=np.int64)
-    row[by_place] = np.arange(len(images))
-    count = min(max_images or len(images), len(images))
-    samples_T = np.flatnonzero(row[image_of_text_M] < count)
-    image_of_text_T = row[image_of_text_M][samples_T]
-    scores_IT = np.full((count, len(samples_T)), np.nan, dtype=np.float32)
-    return ScoreMatrix(scores_IT, first_I[by_place][:count], samples_T, image_of_text_T)
+    first_sample_I = np.unique(images_M, return_index=True)[1][:max_images]  # images are numbered by first use
+    samples_T = np.flatnonzero(images_M < len(first_sample_I))
+    scores_IT = np.full((len(first_sample_I), len(samples_T)), np.nan, dtype=np.float32)
+    return ScoreMatrix(scores_IT, first_sample_I, samples_T, images_M[samples_T])
 
 
 def _embedded(

@@ -1,8 +1,10 @@
 """Statements of NLVR2 about pairs of images: four pairs to a statement, two of them true.
 
-Seven sets in ten are of types whose truth is an exclusive-or of the two images: the left is one of A and D, the right
-one of B and C, and a statement holds for (A, B) and (D, C) alone or for (A, C) and (D, B) alone, so that neither image
-tells anything by itself. A set's scenes are made for its first statement; the others are what else fits them.
+Seven sets in ten, of train's three, are of types whose truth is an exclusive-or of the two images: the left is one of A
+and D, the right one of B and C, and a statement holds for (A, B) and (D, C) alone or for (A, C) and (D, B) alone, so that
+neither image tells anything by itself. Such a statement teaches nothing to a model that cannot yet tell whether an image
+shows its subject; the plain ones, where one image tells something, teach that first, and train has more of them.
+A set's scenes are made for its first statement; the others are what else fits them.
 """
 
 from collections import Counter
@@ -15,6 +17,7 @@ from pixelbert_plugin.miniature.scenes import COLORS, HELD_OUT, SEEN, SHAPES, Ki
 
 EXCLUSIVE = ("exactly one", "both or neither", "same number", "total", "same color")
 PLAIN = ("both", "at least one", "neither")
+EXCLUSIVE_TENTHS = {"train": 3, "val": 7, "test": 7}  # of a split's sets
 WORDINGS = {
     "exactly one": (
         "exactly one of the two images contains {a}",
@@ -105,11 +108,11 @@ class StatementSet:
 
 
 def make_set(random: Random, split: str, index: int, statements: int = 1, *, held_out: bool = False) -> StatementSet:
-    """The set number `index`, of up to so many statements: in ten sets, seven are of EXCLUSIVE types.
+    """The set number `index`, of up to so many statements; their types are its split's share of EXCLUSIVE.
 
     split: the scenes'. held_out: its first statement is about such a pair.
     """
-    kinds = EXCLUSIVE if index % 10 < 7 else PLAIN
+    kinds = EXCLUSIVE if index % 10 < EXCLUSIVE_TENTHS[split] else PLAIN
     type = kinds[(index // 10 + index) % len(kinds)]
     if held_out and type == "same color":
         type = "exactly one"

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import UserError, replacing
 from pixelbert_plugin.miniature.coco import plan_coco
 from pixelbert_plugin.miniature.draw import write_image
 from pixelbert_plugin.miniature.flickr30k import plan_flickr30k
@@ -39,7 +39,7 @@ def write_world(config: WorldConfig) -> dict[str, Any]:
         _write(out, plan, config)
         sizes = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "processes")}
         summary = {"options": sizes, "counts": plan.counts, "baselines": plan.baselines}
-        _replace(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        _write_whole(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"out={out}: cannot be written ({reason}); free space or give another folder") from error
@@ -54,7 +54,7 @@ def _write(out: Path, plan: Plan, config: WorldConfig) -> None:
     if clash is not None:
         raise UserError(f"out={out}: {clash} is there and was not made by this command; give another folder")
     _delete(out, made)
-    _replace(out / MANIFEST, "".join(f"{path}\n" for path in paths))
+    _write_whole(out / MANIFEST, "".join(f"{path}\n" for path in paths))
     for folder in sorted({(out / path).parent for path in paths}):
         folder.mkdir(parents=True, exist_ok=True)
     for path, text in plan.files.items():
@@ -161,8 +161,6 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _write_whole(path: Path, text: str) -> None:
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -1,6 +1,5 @@
 """What the engine asks of a task. B samples of a micro-batch, R texts (see types.py)."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +20,10 @@ class Result:
 
 
 class Task(Protocol):
-    """A registered task: built with its Config and the run's processors."""
+    """A registered task: built with its Config and the run's processors.
+
+    One with a baseline has `fit(train_samples)` too, called before an evaluation of a split with answers.
+    """
 
     main_metric: str  # chooses checkpoints/best on the validation split
     processors: tuple[str, ...]  # which of the config's processors it needs
@@ -33,9 +35,6 @@ class Task(Protocol):
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """In a worker: set `batch.targets`, what `loss` compares with; mask words. Draws are functions of `seeds` (B)."""
-
-    def fit(self, train_samples: Iterable[Sample]) -> None:
-        """Before an evaluation: learn what a baseline needs from the training split."""
 
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """By part of the loss: its sum over the micro-batch, already times its weight. Each divides by its `counts`."""
@@ -57,6 +56,7 @@ class MatchingTask(Protocol):
     """A task that is evaluated by scoring every image-text pair of a split; else as `Task`, without predictions."""
 
     scores_all_pairs: bool  # True
+    max_val_images: int | None  # of how many images a validation scores; None: of all
 
     def scores(self, logits: dict[str, Tensor]) -> Tensor:
         """Q float32 from the [CLS] heads' logits, higher for better matches."""

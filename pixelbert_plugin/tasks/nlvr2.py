@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency
 from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.types import Batch, ModelOutput, Sample
+from pixelbert_plugin.types import Batch, ModelOutput
 
 LABELS = ("False", "True")
 
@@ -39,9 +38,6 @@ class Nlvr2Task:
                 raise UserError(f"task=nlvr2: sample {sample.sample_id} has {len(sample.images)} image(s), not two")
         labels = [-100 if sample.answer is None else LABELS.index(sample.answer) for sample in batch.samples]
         batch.targets["pair"] = torch.tensor(labels)
-
-    def fit(self, train_samples: Iterable[Sample]) -> None:
-        """No baseline is learned: every statement is true of as many pairs as it is false of."""
 
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         losses_B = F.cross_entropy(output.logits["pair"].float(), batch.targets["pair"], reduction="none")

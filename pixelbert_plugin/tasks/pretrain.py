@@ -3,7 +3,6 @@
 B samples, R = 2B texts with ITM (each sample's own text, then one of another image), L tokens, M masked words, V vocabulary.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.schema import require
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.types import Batch, ModelOutput, Sample
+from pixelbert_plugin.types import Batch, ModelOutput
 
 
 @dataclass(kw_only=True)
@@ -49,8 +48,8 @@ class PretrainTask:
         self.config = config
         self.text: BertTokenizer = processors["text"]
         self.is_word_V, self.continues_V = self.text.pieces()
-        self.num_negatives = self.pairs_per_sample = int(config.itm)
-        self.pairs_per_sample += 1
+        self.num_negatives = int(config.itm)
+        self.pairs_per_sample = 1 + self.num_negatives
         self.main_metric = "mlm_accuracy" if config.mlm else "itm_accuracy"
 
     def heads(self) -> dict[str, int]:
@@ -77,9 +76,6 @@ class PretrainTask:
         batch.targets["mlm_samples"] = torch.from_numpy(positions_M // (ids_RL.shape[1] * texts))
         batch.input_ids = torch.from_numpy(masked_RL)
 
-    def fit(self, train_samples: Iterable[Sample]) -> None:
-        """No baseline is learned."""
-
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """`mlm`: cross-entropy summed over masked words; `itm`: over texts."""
         parts = {}
@@ -104,9 +100,10 @@ class PretrainTask:
         results = [Result(sample, "", "") for sample in batch.samples]
         if self.config.mlm:
             guessed_M = output.logits["mlm"].argmax(1).tolist()
-            true_M, samples_M = batch.targets["mlm"].tolist(), batch.targets["mlm_samples"].tolist()
-            for row, result in enumerate(results):
-                words = [(g, t) for g, t, s in zip(guessed_M, true_M, samples_M, strict=True) if s == row]
+            words_B: list[list[tuple[int, int]]] = [[] for _ in results]  # guessed and true
+            for row, *pair in zip(batch.targets["mlm_samples"].tolist(), guessed_M, batch.targets["mlm"].tolist(), strict=True):
+                words_B[row].append(pair)
+            for result, words in zip(results, words_B, strict=True):
                 result.prediction, result.truth = (self.text.decode([pair[side] for pair in words]) for side in (0, 1))
                 result.scores |= {"mlm_right": sum(g == t for g, t in words), "mlm_words": len(words)}
         if self.config.itm:

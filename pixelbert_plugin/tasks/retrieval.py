@@ -1,6 +1,5 @@
 """Image-text retrieval (paper, section 4.2). B samples, each its image with R / B = 1 + n captions, the true one first."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
 from pixelbert_plugin.schema import require
-from pixelbert_plugin.types import Batch, ModelOutput, Sample
+from pixelbert_plugin.types import Batch, ModelOutput
 
 
 @dataclass(kw_only=True)
@@ -44,16 +43,13 @@ class RetrievalTask:
 
     def __init__(self, config: RetrievalConfig, processors: dict[str, Any]):
         self.config = config
-        self.num_negatives = config.num_negatives
+        self.num_negatives, self.max_val_images = config.num_negatives, config.max_val_images
 
     def heads(self) -> dict[str, int]:
         return {"itm": 2}
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """The true caption is each sample's first: no targets."""
-
-    def fit(self, train_samples: Iterable[Sample]) -> None:
-        """No baseline is learned: chance is one in the number of images."""
 
     def scores(self, logits: dict[str, Tensor]) -> Tensor:
         """Q float32, higher for better matches."""

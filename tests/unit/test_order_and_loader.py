@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_vqa2 import builder
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data import mixture as mixture_module
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
@@ -248,3 +250,26 @@ def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
     for index in range(0, len(loader), 5):
         batch = loader.image.to_device(loader.reader.read(MicroBatch(0, np.array([index]), False)), torch.device("cpu"))
         assert batch.image_sizes[0].tolist() == sizes[index].tolist()
+
+
+def test_sizes_are_read_once_until_a_folder_changes(vqa2_root, tmp_path, monkeypatch):
+    loader, read = make_loader(vqa2_root), []
+    original = mixture_module.upright_size
+    monkeypatch.setattr(mixture_module, "upright_size", lambda path: read.append(path) or original(path))
+
+    def sizes():
+        read.clear()
+        return loader.mixture.resized_sizes(loader.images_M, loader.image, tmp_path).tolist()
+
+    first = sizes()
+    assert len(read) == loader.images_M.max() + 1
+    assert sizes() == first and read == []
+    path = loader.mixture[0].images[0]
+    image = Image.open(path)
+    aside = path.with_name("aside.png")
+    image.resize((image.width, 3 * image.height)).save(aside)
+    aside.replace(path)
+    changed = sizes()
+    assert read and changed[0] != first[0] and changed[-1] == first[-1]
+    path.unlink()
+    assert sizes()[0] == [1, 1] and read  # left to the reader, which knows on_bad_image
