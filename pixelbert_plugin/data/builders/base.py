@@ -74,6 +74,8 @@ class Builder:
 class SplitsBuilder(Builder):
     """A data set whose `splits` name official files. A subclass reads one of them into columns, which are cached."""
 
+    file_fields: tuple[str, ...] = ()  # of a source of `splits`: the fields that name annotation files; None: it has none
+
     def own_splits(self) -> list[str]:
         return list(self.config.splits)
 
@@ -92,7 +94,12 @@ class SplitsBuilder(Builder):
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:
         """`files` of the split `own` of `splits`."""
-        raise NotImplementedError
+        return [
+            (f"{self.key}.splits.{own}[{index}].{name}", self.data_dir / getattr(source, name))
+            for index, source in enumerate(self.config.splits[own])
+            for name in self.file_fields
+            if getattr(source, name) is not None
+        ]
 
     def options(self, own: str) -> Any:
         """What the columns of the split `own` depend on besides its files, as JSON."""

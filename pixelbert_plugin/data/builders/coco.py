@@ -36,14 +36,10 @@ class CocoBuilder(SplitsBuilder):
     Config = CocoConfig
     name = "coco"
     remedy = "datasets/coco/README.md says where to get it"
+    file_fields = ("captions",)
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:
-        sources = self.config.splits[own]
-        captions = [
-            (f"{self.key}.splits.{own}[{index}].captions", self.data_dir / source.captions)
-            for index, source in enumerate(sources)
-        ]
-        return captions + split_files(self, sources)
+        return super().source_files(own) + split_files(self, self.config.splits[own])
 
     def read(self, own: str) -> PairsWriter:
         sources = self.config.splits[own]

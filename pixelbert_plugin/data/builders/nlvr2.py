@@ -34,12 +34,7 @@ class Nlvr2Builder(SplitsBuilder):
     Config = Nlvr2Config
     name = "nlvr2"
     remedy = "datasets/nlvr2/README.md says where to get it"
-
-    def source_files(self, own: str) -> list[tuple[str, Path]]:
-        return [
-            (f"{self.key}.splits.{own}[{index}].statements", self.data_dir / source.statements)
-            for index, source in enumerate(self.config.splits[own])
-        ]
+    file_fields = ("statements",)
 
     def read(self, own: str) -> PairsWriter:
         writer, seen = PairsWriter(), set()

@@ -37,14 +37,10 @@ class Vqa2Builder(SplitsBuilder):
     Config = Vqa2Config
     name = "vqa2"
     remedy = "datasets/vqa2/README.md says where to get it"
+    file_fields = ("questions", "annotations")
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:
-        files = []
-        for index, source in enumerate(self.config.splits[own]):
-            for name in ("questions", "annotations"):
-                if getattr(source, name) is not None:
-                    files.append((f"{self.key}.splits.{own}[{index}].{name}", self.data_dir / getattr(source, name)))
-        return files + split_files(self, self.config.splits[own])
+        return super().source_files(own) + split_files(self, self.config.splits[own])
 
     def read(self, own: str) -> PairsWriter:
         sources = self.config.splits[own]
