@@ -4,8 +4,7 @@ import argparse
 import logging
 
 from pixelbert_plugin.arguments import parser
-from pixelbert_plugin.command import exit_status
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.command import exit_status, split_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,11 +18,9 @@ def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import describe, plugins
 
-    paths = [option.removeprefix("config=") for option in arguments.options if option.startswith("config=")]
-    overrides = [option for option in arguments.options if not option.startswith("config=")]
-    if len(paths) > 1 or not (paths or arguments.list or arguments.describe):
-        raise UserError(f"config=PATH is given {len(paths)} times; name one file, which may include others (--help)")
-    config = configuration.load(paths[0], overrides) if paths else None
+    remedy, needs_none = "name one file, which may include others (--help)", bool(arguments.list or arguments.describe)
+    path, overrides = split_config(arguments.options, remedy, needs_none)
+    config = None if path is None else configuration.load(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))
     else:

@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from pixelbert_plugin.errors import RunError
+from pixelbert_plugin.errors import RunError, UserError
 
 
 def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
@@ -19,3 +19,11 @@ def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+
+
+def split_config(options: list[str], remedy: str, is_optional: bool = False) -> tuple[str | None, list[str]]:
+    """The PATH of `config=PATH`, and the other options. Raises UserError, ending in `remedy`, where it is not given once."""
+    paths = [option.removeprefix("config=") for option in options if option.startswith("config=")]
+    if len(paths) > 1 or not (paths or is_optional):
+        raise UserError(f"config=PATH is given {len(paths)} times; {remedy}")
+    return (paths[0] if paths else None), [option for option in options if not option.startswith("config=")]

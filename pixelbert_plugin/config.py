@@ -38,9 +38,7 @@ def find(path: str) -> Path:
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read `path` with its includes, apply the `key=value` overrides and check all but the components' options."""
     file = find(path)
-    values, sources = _read(file, ())
-    for override in overrides or []:
-        _merge(values, sources, _parse_override(override), COMMAND_LINE, "")
+    values, sources = _read_with(file, overrides or [])
     if isinstance(values.get("datasets"), str):  # MMF's datasets=a,b
         values["datasets"] = [name.strip() for name in values["datasets"].split(",")]
     try:
@@ -55,10 +53,15 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
     """The merged values of any YAML file with includes, with `key=value` overrides; nothing is checked."""
+    return _read_with(file, overrides)[0]
+
+
+def _read_with(file: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Merged values and, by key, where each was set."""
     values, sources = _read(file, ())
     for override in overrides:
         _merge(values, sources, _parse_override(override), COMMAND_LINE, "")
-    return values
+    return values, sources
 
 
 def complete(config: RunConfig) -> RunConfig:

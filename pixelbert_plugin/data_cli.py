@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import exit_status
+from pixelbert_plugin.command import exit_status, split_config
 from pixelbert_plugin.errors import UserError
 
 EPILOG = """\
@@ -59,10 +59,7 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin.build import build_builders
     from pixelbert_plugin.data.check import check
 
-    paths = [option.removeprefix("config=") for option in options if option.startswith("config=")]
-    if len(paths) != 1:
-        raise UserError(f"config=PATH is given {len(paths)} times; name the configuration whose data is to be checked")
-    config = configuration.load(paths[0], [option for option in options if not option.startswith("config=")])
+    config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
     plugins.load(config.env.user_dir, config.plugins)
     configuration.complete(config)
     image = registry.build_component("processor", config.processors.image, "processors.image.params")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pixelbert_plugin.command import exit_status
+from pixelbert_plugin.command import exit_status, split_config
 from pixelbert_plugin.errors import UserError
 
 EPILOG = """\
@@ -39,10 +39,9 @@ def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin.sweep import cells, plan, table
 
-    given = dict(option.partition("=")[::2] for option in arguments.options)
-    file, only = given.pop("config", None), given.pop("only", None)
-    if file is None:
-        raise UserError("config=PATH is not given; name a sweep's YAML (--help)")
+    file, options = split_config(arguments.options, "name a sweep's YAML (--help)")
+    given = dict(option.partition("=")[::2] for option in options)
+    only = given.pop("only", None)
     path = configuration.find(file)
     values = configuration.read_values(path, [f"{key}={value}" for key, value in given.items()])
     sweep, console = plan.load(path, values), Console()
