@@ -22,6 +22,13 @@ def components():
     plugins.load()
 
 
+def damage(path: Path, change) -> None:
+    """Change a JSON file's content in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def draw_image(path: Path, color: str, seed: int, size: tuple[int, int] = (64, 48)) -> None:
     """A coloured disc somewhere on a noisy ground; `size` is width, height."""
     draw = random.Random(seed)

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from conftest import damage
 from test_pairs import official
 
 from pixelbert_plugin.data.mixture import Mixture
@@ -153,12 +154,6 @@ def test_the_cache_serves_both_splits_and_the_log(tmp_path, caplog):
     assert len(list((tmp_path / "cache").iterdir())) == 1
     other = official("visual_genome", tmp_path, tmp_path / "cache", num_val_images=1, exclude_coco=None)
     assert len(other.samples("train")) > len(results[0][0]) and len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def damage(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(

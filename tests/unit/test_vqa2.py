@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import IMAGES
+from conftest import IMAGES, damage
 from test_pairs import official
 
 from pixelbert_plugin import config as configuration
@@ -42,12 +42,6 @@ def test_a_split_without_annotations_has_no_answers(own_vqa2_root):
     sample = builder(own_vqa2_root).samples("test")[0]
     assert sample.answers == () and sample.answer is None
     assert "coco/test2015/COCO_test2015_" in str(sample.images[0])
-
-
-def damage(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
