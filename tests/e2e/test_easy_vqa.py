@@ -13,24 +13,40 @@ CONFIG = f"config={ROOT / 'projects/easy_vqa/configs/easy_vqa.yaml'}"
 
 # another builder of the same name's data, with every image replaced by another sample's
 SHUFFLED = """
-import dataclasses, random, sys
+import dataclasses, random
 from pixelbert_plugin import registry
 
 @registry.register_builder("shuffled_easy_vqa")
-class Shuffled:
+class Shuffled(registry.get("builder", "easy_vqa")):
     '''easy-VQA with the images of a split permuted among its questions.'''
-    Config = registry.get("builder", "easy_vqa").Config
-
-    def __init__(self, config, data_dir):
-        self.config = config
-        self.inner = registry.build("builder", "easy_vqa", {}, data_dir=data_dir)
 
     def samples(self, split):
-        samples = self.inner.samples(split)
+        samples = super().samples(split)
         order = random.Random(0).sample(range(len(samples)), len(samples))
         return [dataclasses.replace(s, images=samples[o].images, image_ids=samples[o].image_ids)
                 for s, o in zip(samples, order)]
 """
+
+
+@pytest.fixture(scope="module")
+def shuffled_plugin(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plugin") / "shuffled.py"
+    path.write_text(SHUFFLED)
+    return path
+
+
+def results_on_shuffled_images(run, plugin, folder):
+    """Accuracy and prior of a run's best checkpoint on the test split with permuted images, and all results."""
+    arguments = (
+        "run_type=test",
+        "datasets=[shuffled_easy_vqa]",
+        f"env.user_dir={plugin}",
+        f"env.save_dir={folder}",
+        f"checkpoint.resume_file={run / 'checkpoints/best'}",
+    )
+    assert cli.main([CONFIG, *arguments]) == 0
+    found = json.loads((folder / "results.json").read_text())
+    return found["test/shuffled_easy_vqa/accuracy"], found["test/shuffled_easy_vqa/question_prior"], found
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +74,7 @@ def test_question_kinds_and_prior(builder):
     assert kinds == {"which shape", "which color", "is it this shape", "is it this color"}
 
 
-def test_a_short_run_by_the_readmes_command(tmp_path, capsys):
+def test_a_short_run_by_the_readmes_command(tmp_path, capsys, builder, shuffled_plugin):
     arguments = ("training.max_updates=3", "training.evaluation_interval=3", "training.log_interval=1")
     assert cli.main([CONFIG, f"env.save_dir={tmp_path / 'run'}", *arguments]) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
@@ -69,6 +85,8 @@ def test_a_short_run_by_the_readmes_command(tmp_path, capsys):
         assert word in out
     rows = json.loads((tmp_path / "run/predictions/test_easy_vqa.json").read_text())
     assert len(rows) == len({row["question_id"] for row in rows}) == 9_673
+    _, prior, _ = results_on_shuffled_images(tmp_path / "run", shuffled_plugin, tmp_path / "shuffled")
+    assert prior == pytest.approx(results["test/easy_vqa/question_prior"])
 
 
 def test_the_recipe_is_a_true_pixel_bert(builder):
@@ -87,7 +105,7 @@ def test_the_recipe_is_a_true_pixel_bert(builder):
 
 
 @pytest.mark.slow
-def test_the_recipe_reaches_its_accuracy_and_needs_the_image(tmp_path):
+def test_the_recipe_reaches_its_accuracy_and_needs_the_image(tmp_path, shuffled_plugin):
     """The README's command: at least 90 % on the test split; with shuffled images no better than the question alone."""
     assert cli.main([CONFIG, f"env.save_dir={tmp_path / 'run'}"]) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
@@ -95,17 +113,6 @@ def test_the_recipe_reaches_its_accuracy_and_needs_the_image(tmp_path):
     assert results["test/easy_vqa/accuracy[question_type=which shape]"] >= 0.9
     assert results["training_seconds"] > 0
 
-    plugin = tmp_path / "shuffled.py"
-    plugin.write_text(SHUFFLED)
-    arguments = (
-        "run_type=test",
-        "datasets=[shuffled_easy_vqa]",
-        f"env.user_dir={plugin}",
-        f"env.save_dir={tmp_path / 'shuffled'}",
-        f"checkpoint.resume_file={tmp_path / 'run/checkpoints/best'}",
-    )
-    assert cli.main([CONFIG, *arguments]) == 0
-    shuffled = json.loads((tmp_path / "shuffled/results.json").read_text())
-    accuracy, prior = (shuffled[f"test/shuffled_easy_vqa/{name}"] for name in ("accuracy", "question_prior"))
+    accuracy, prior, shuffled = results_on_shuffled_images(tmp_path / "run", shuffled_plugin, tmp_path / "shuffled")
     assert accuracy <= prior + 0.01
     assert shuffled["test/shuffled_easy_vqa/accuracy[question_type=which shape]"] < 0.45
