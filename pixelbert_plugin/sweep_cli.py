@@ -10,7 +10,7 @@ from pixelbert_plugin.errors import UserError
 EPILOG = """\
 examples:
   pixelbert-sweep config=projects/pixelbert/ablations.yaml
-  pixelbert-sweep config=projects/pixelbert/ablations.yaml only='full,without MLM' seeds=[1]
+  pixelbert-sweep config=projects/pixelbert/ablations.yaml only='full,without MLM' seeds=[1] jobs=2
   pixelbert-sweep config=projects/pixelbert/ablations.yaml --table
 
 A kill costs at most the updates since the last checkpoint of one cell; the same command goes on.
@@ -53,9 +53,8 @@ def _main(arguments: argparse.Namespace) -> int:
             raise UserError(f"only={only!r}: {name!r} is no row of {file} (known: {', '.join(sweep.rows)})")
     failed = 0
     if not arguments.table:
-        for cell in (cell for cell in plan.cells(sweep) if cell.row in wanted):
-            failed += not cells.run(cell, console)
-            table.write(sweep)
+        chosen = [cell for cell in plan.cells(sweep) if cell.row in wanted]
+        failed = cells.run_all(chosen, sweep.jobs, console, lambda: table.write(sweep))
     report, picture = table.write(sweep)
     print(Path(report).read_text(encoding="utf-8"))
     console.print(f"{report}  {picture}", highlight=False, soft_wrap=True)

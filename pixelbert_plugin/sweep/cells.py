@@ -1,8 +1,11 @@
 """Running a sweep's cells, each in a process of its own, so that a crash costs one cell and a rerun goes on from it."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +23,25 @@ def results(cell: Cell) -> dict[str, float] | None:
         return None
 
 
-def run(cell: Cell, console: Console) -> bool:
+def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], object]) -> int:
+    """Run cells, `jobs` at a time, each after the one it needs; `tell` after each. Returns how many are not done."""
+    waiting, running, failed = list(wanted), dict[Future, Cell](), 0
+    num_threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            unfinished = {cell.checkpoint for cell in [*waiting, *running.values()]}
+            ready = [cell for cell in waiting if cell.needs not in unfinished]
+            for cell in ready[: jobs - len(running)]:
+                waiting.remove(cell)
+                running[pool.submit(run, cell, console, num_threads)] = cell
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[future]
+                failed += not future.result()
+                tell()
+    return failed
+
+
+def run(cell: Cell, console: Console, num_threads: int) -> bool:
     """Run a cell unless it is done. False where it failed; its output is in `cell.log`.
 
     Raises UserError where the folder holds a run of other options: mixing the two would make a wrong table.
@@ -40,7 +61,9 @@ def run(cell: Cell, console: Console) -> bool:
         log = cell.folder / "cell.log"
         console.print(f"running {cell.row}, {cell.stage}, seed {cell.seed}; {log}", highlight=False, soft_wrap=True)
         with log.open("a", encoding="utf-8") as output:
-            done = subprocess.run([*command, "checkpoint.resume=true"], stdout=output, stderr=subprocess.STDOUT)
+            environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
+            command.append("checkpoint.resume=true")
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     if done.returncode or results(cell) is None:
         last = _last_line(log)
         console.print(f"  failed with exit status {done.returncode}: {last}", highlight=False, soft_wrap=True)

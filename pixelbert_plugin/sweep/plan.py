@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import schema
-from pixelbert_plugin.schema import ConfigError, nearest
+from pixelbert_plugin.schema import ConfigError, nearest, require
 
 
 @dataclass(kw_only=True)
@@ -40,6 +40,7 @@ class SweepConfig:
     report: str = ""  # Markdown to write, with a picture beside it. Empty: save_dir/results.md
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of training, for every stage without its own
     overrides: list[str] = field(default_factory=list)  # key=value for every cell
+    jobs: int = 1  # cells that run at the same time; they share the CPU's cores
     stages: dict[str, Stage] = field(default_factory=dict)  # in the order they run
     rows: dict[str, Row] = field(default_factory=dict)  # of the table
 
@@ -48,6 +49,7 @@ class SweepConfig:
             raise ValueError(f"{'rows' if self.stages else 'stages'}: name at least one")
         if not self.seeds:
             raise ValueError("seeds: name at least one")
+        require(self, "jobs", low=1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Cell:
     folder: Path
     arguments: tuple[str, ...]  # of pixelbert-run
     needs: Path | None  # the checkpoint it starts from
+
+    @property
+    def checkpoint(self) -> Path:
+        """What its run ends with, for others to start from."""
+        return self.folder / "checkpoints/best"
 
 
 def load(file: Path, values: dict) -> SweepConfig:
@@ -98,7 +105,7 @@ def cell(config: SweepConfig, row_name: str, stage_name: str, seed: int) -> Cell
     needs = None
     if stage.after is not None and stage.after not in row.skip:
         known = seeds(config, stage.after)
-        needs = cell(config, row_name, stage.after, seed if seed in known else known[0]).folder / "checkpoints/best"
+        needs = cell(config, row_name, stage.after, seed if seed in known else known[0]).checkpoint
         arguments.append(f"checkpoint.pretrained={needs}")
     return Cell(row_name, stage_name, seed, folder, tuple(arguments), needs)
 

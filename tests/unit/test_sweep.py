@@ -1,6 +1,8 @@
 """Sweeps: which cells there are, what each runs with, and the table of what is done."""
 
 import json
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +39,10 @@ def sweep(tmp_path):
 def finish(cell, **results):
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / "results.json").write_text(json.dumps(results))
+
+
+def folder_of(command):
+    return Path(next(argument for argument in command if argument.startswith("env.save_dir=")).split("=", 1)[1])
 
 
 def test_cells_are_rows_by_stages_by_seeds(sweep, tmp_path):
@@ -89,19 +95,43 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
 
     def pretend(command, **_):
         commands.append(command)
-        folder = next(argument for argument in command if argument.startswith("env.save_dir=")).split("=", 1)[1]
-        finish(SimpleNamespace(folder=table.Path(folder)), done=1)
+        finish(SimpleNamespace(folder=folder_of(command)), done=1)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(cells.subprocess, "run", pretend)
     pretrain, first = plan.cells(sweep)[:2]
-    assert not cells.run(first, Console(quiet=True)) and not commands  # its checkpoint is not there yet
-    assert cells.run(pretrain, Console(quiet=True)) and cells.run(pretrain, Console(quiet=True))
+    quiet = Console(quiet=True)
+    assert not cells.run(first, quiet, 1) and not commands  # its checkpoint is not there yet
+    assert cells.run(pretrain, quiet, 1) and cells.run(pretrain, quiet, 1)
     assert len(commands) == 1 and commands[0][1:3] == ["-m", "pixelbert_plugin"]
     assert commands[0][-1] == "checkpoint.resume=true"
     other = plan.Cell(pretrain.row, pretrain.stage, 7, pretrain.folder, (*pretrain.arguments, "training.seed=8"), None)
     with pytest.raises(UserError, match="holds a run of other options"):
-        cells.run(other, Console(quiet=True))
+        cells.run(other, quiet, 1)
+
+
+def test_two_jobs_run_side_by_side_and_after_what_they_need(sweep, monkeypatch):
+    """Both pre-trainings begin before either ends; a fine-tuning begins when its own pre-training has ended."""
+    both_began, events = threading.Barrier(2, timeout=20), []
+
+    def pretend(command, env, **_):
+        assert env["OMP_NUM_THREADS"]
+        folder = folder_of(command)
+        events.append(("begins", folder))
+        if folder.parent.name == "pretrain":
+            both_began.wait()
+            (folder / "checkpoints/best").mkdir(parents=True)
+        events.append(("ends", folder))
+        finish(SimpleNamespace(folder=folder), done=1)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(cells.subprocess, "run", pretend)
+    found, told = plan.cells(sweep)[:6], []
+    assert cells.run_all(found, 2, Console(quiet=True), lambda: told.append(1)) == 0
+    assert len(told) == 6
+    for cell in found:
+        if cell.needs is not None:
+            assert events.index(("ends", cell.needs.parent.parent)) < events.index(("begins", cell.folder))
 
 
 def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
