@@ -89,26 +89,26 @@ class BertTextEncoder(nn.Module):
         """Run the transformer; positions where mask_BS is False are not attended to."""
         bias_B11S = torch.zeros_like(mask_BS, dtype=hidden_BSD.dtype)[:, None, None]
         bias_B11S = bias_B11S.masked_fill(~mask_BS[:, None, None], torch.finfo(hidden_BSD.dtype).min)
-        if not return_attentions:
-            return self.bert.encoder(hidden_BSD, attention_mask=bias_B11S).last_hidden_state, None
-        with self._recorded_attentions() as attentions:
+        # SDPA never forms the weights; and in bfloat16 a CPU takes four times as long for its gradient as for plain products
+        is_bfloat16 = hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with self._attending("eager" if return_attentions or is_bfloat16 else "sdpa", return_attentions) as attentions:
             hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=bias_B11S).last_hidden_state
-        return hidden_BSD, tuple(attentions)
+        return hidden_BSD, tuple(attentions) if return_attentions else None
 
     @contextmanager
-    def _recorded_attentions(self):
-        """Attention weights of each layer, B heads S S: SDPA never forms them, so attend eagerly for this call."""
+    def _attending(self, implementation: str, is_recorded: bool):
+        """Attend so during the call. Yields the list that each layer's weights, B heads S S, go to if `is_recorded`."""
         attentions: list[Tensor] = []
-        implementation = self.bert.config._attn_implementation
+        usual, layers = self.bert.config._attn_implementation, self.bert.encoder.layer if is_recorded else []
         hooks = [
             layer.attention.self.register_forward_hook(lambda _module, _inputs, output: attentions.append(output[1]))
-            for layer in self.bert.encoder.layer
+            for layer in layers
         ]
-        self.bert.config._attn_implementation = "eager"
+        self.bert.config._attn_implementation = implementation
         try:
             yield attentions
         finally:
-            self.bert.config._attn_implementation = implementation
+            self.bert.config._attn_implementation = usual
             for hook in hooks:
                 hook.remove()
 

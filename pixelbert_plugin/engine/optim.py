@@ -59,7 +59,7 @@ class AdamW(torch.optim.AdamW):
 
     def __init__(self, config: AdamWConfig, named_parameters: NamedParameters):
         groups = decay_groups(named_parameters, config.weight_decay)
-        super().__init__(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
+        super().__init__(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=True)
 
 
 def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list[dict]:

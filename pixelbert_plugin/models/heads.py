@@ -3,6 +3,7 @@
 A task names the heads it needs and their number of outputs; they live in the model, so that checkpoints hold them.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +44,9 @@ class MatchingHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_outputs)
 
     def forward(self, cls_QD: Tensor) -> Tensor:
-        return self.classifier(cls_QD)
+        # float32 under autocast too: retrieval ranks by these, and bfloat16's three digits would tie many pairs
+        with torch.autocast(cls_QD.device.type, enabled=False):
+            return self.classifier(cls_QD.float())
 
 
 class PairHead(nn.Module):
