@@ -2,10 +2,11 @@
 
     python benchmarks/full_scale.py [--tflops 200] > benchmarks/full_scale.txt
 
-Each experiment's own model runs forward and backward on random pixels of 800 × 1066 and random words, one image (NLVR2: two)
-with as many texts as the configuration puts to it at once. torch counts the floating-point operations (a multiply-add is two);
-the same step is timed. GPU-hours are the operations of the whole schedule at --tflops, the rate a GPU is assumed to keep up,
-not its peak; on a CUDA device the measured rate serves instead. Data loading, evaluation and optimizers are left out.
+Each experiment's own model runs forward and backward on random pixels, of a 4:3 photograph resized as the configuration
+says, and random words, one image (NLVR2: two) with as many texts as the configuration puts to it at once. torch counts the
+floating-point operations (a multiply-add is two); the same step is timed. GPU-hours are the operations of the whole schedule
+at --tflops, the rate a GPU is assumed to keep up, not its peak; on a CUDA device the measured rate serves instead. Data
+loading, evaluation and optimizers are left out.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pixelbert_plugin import config, plugins, registry
 from pixelbert_plugin.types import Batch
 
 CONFIGS = Path(__file__).parents[1] / "projects" / "pixelbert" / "configs"
-HEIGHT, WIDTH, TOKENS, VOCABULARY = 800, 1066, 16, 30522
+PHOTOGRAPH, TOKENS, VOCABULARY = (480, 640), 16, 30522  # height and width in pixels: most of COCO's
 COCO_PAIRS, VG_PAIRS, VQA_PAIRS, NLVR2_PAIRS, FLICKR_PAIRS = 566_747, 5_400_000, 443_757, 86_373, 145_000
 COCO_RETRIEVAL_PAIRS = COCO_PAIRS
 # config, heads, images and texts of a step, texts of a step that are samples, samples per epoch
@@ -32,14 +33,14 @@ STEPS = (
 )
 
 
-def random_batch(images: int, texts: int, mlm: bool) -> Batch:
-    """`texts` texts put to one image, or one text put to two images."""
+def random_batch(size: tuple[int, int], images: int, texts: int, mlm: bool) -> Batch:
+    """`texts` texts put to one image, or one text put to two images, of `size` (height, width)."""
     batch = Batch(
         sample_ids=list(range(texts)),
         input_ids=torch.randint(1000, VOCABULARY, (texts, TOKENS)),
         text_mask=torch.ones(texts, TOKENS, dtype=torch.bool),
-        images=torch.randn(images, 3, HEIGHT, WIDTH),
-        image_sizes=torch.tensor([[HEIGHT, WIDTH]] * images),
+        images=torch.randn(images, 3, *size),
+        image_sizes=torch.tensor([size] * images),
         image_index=torch.arange(images).expand(texts, images),
         image_seeds=torch.zeros(images, dtype=torch.long),
         weights=torch.ones(texts),
@@ -57,7 +58,8 @@ def measure(name: str, heads: dict[str, int], images: int, texts: int, device: t
     made_for = {"vocab_size": VOCABULARY, "pad_token_id": 0, "heads": heads}
     model = registry.build("model", "pixelbert", options, "model_config.pixelbert", **made_for)
     model.to(device).train()
-    batch = random_batch(images, texts, "mlm" in heads)
+    processor = registry.build_component("processor", made.processors.image, "processors.image.params")
+    batch = random_batch(processor.resized(*PHOTOGRAPH), images, texts, "mlm" in heads)
     sizes = batch.image_sizes
     batch = batch.to(device)
     batch.image_sizes = sizes  # read on the CPU
@@ -86,7 +88,7 @@ def main() -> None:
     plugins.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {where}; {HEIGHT} × {WIDTH} pixels, {TOKENS} tokens")
+    print(f"torch {torch.__version__}, {where}; photographs of 4:3, {TOKENS} tokens")
     print(f"GPU-hours at {arguments.tflops:g} TFLOP/s\n" if device.type == "cpu" else "GPU-hours at the measured rate\n")
     titles = ("configuration", "GFLOP per sample", "samples/s here", "TFLOP/s here", "epochs", "GPU-hours")
     print("  ".join([f"{titles[0]:<24}", *(f"{title:>16}" for title in titles[1:])]))

@@ -1,6 +1,7 @@
 """`pixelbert-sweep`: run every cell of a sweep's file that is not done yet, then write its table and picture."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells' processes end too
     return exit_status(lambda: _main(arguments), arguments.debug, "the same command goes on")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.sweep.plan import Cell
 
 
@@ -25,24 +25,28 @@ def results(cell: Cell) -> dict[str, float] | None:
 
 def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], object]) -> int:
     """Run cells, `jobs` at a time, each after the one it needs; `tell` after each. Returns how many are not done."""
-    waiting, running, failed = list(wanted), dict[Future, Cell](), 0
+    waiting, running, processes, failed = list(wanted), dict[Future, Cell](), set[subprocess.Popen](), 0
     num_threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        while waiting or running:
-            unfinished = {cell.checkpoint for cell in [*waiting, *running.values()]}
-            ready = [cell for cell in waiting if cell.needs not in unfinished]
-            for cell in ready[: jobs - len(running)]:
-                waiting.remove(cell)
-                running[pool.submit(run, cell, console, num_threads)] = cell
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                del running[future]
-                failed += not future.result()
-                tell()
+        try:
+            while waiting or running:
+                unfinished = {cell.checkpoint for cell in [*waiting, *running.values()]}
+                ready = [cell for cell in waiting if cell.needs not in unfinished]
+                for cell in ready[: jobs - len(running)]:
+                    waiting.remove(cell)
+                    running[pool.submit(run, cell, console, num_threads, processes)] = cell
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    failed += not future.result()
+                    tell()
+        finally:
+            for process in processes.copy():  # on the way out by an interruption or an error
+                process.terminate()
     return failed
 
 
-def run(cell: Cell, console: Console, num_threads: int) -> bool:
-    """Run a cell unless it is done. False where it failed; its output is in `cell.log`.
+def run(cell: Cell, console: Console, num_threads: int, processes: set[subprocess.Popen]) -> bool:
+    """Run a cell unless it is done. False where it failed; its output is in `cell.log`, its process in `processes`.
 
     Raises UserError where the folder holds a run of other options: mixing the two would make a wrong table.
     """
@@ -57,16 +61,19 @@ def run(cell: Cell, console: Console, num_threads: int) -> bool:
         return False
     with writing(cell.folder, "save_dir"):
         cell.folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(list(cell.arguments), indent=1), encoding="utf-8")
+        with replacing(record) as aside:
+            aside.write_text(json.dumps(list(cell.arguments), indent=1), encoding="utf-8")
         log = cell.folder / "cell.log"
         console.print(f"running {cell.row}, {cell.stage}, seed {cell.seed}; {log}", highlight=False, soft_wrap=True)
         with log.open("a", encoding="utf-8") as output:
             environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
             command.append("checkpoint.resume=true")
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-    if done.returncode or results(cell) is None:
+            with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+                processes.add(process)
+            processes.remove(process)
+    if process.returncode or results(cell) is None:
         last = _last_line(log)
-        console.print(f"  failed with exit status {done.returncode}: {last}", highlight=False, soft_wrap=True)
+        console.print(f"  failed with exit status {process.returncode}: {last}", highlight=False, soft_wrap=True)
         return False
     return True
 

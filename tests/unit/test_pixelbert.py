@@ -199,6 +199,19 @@ def test_attentions_are_returned_on_request_and_change_nothing():
     assert observed.grid == (2, 3)
 
 
+@torch.no_grad()
+def test_bfloat16_is_close_and_matches_in_float32():
+    """Retrieval ranks by the matching head: eight bits of mantissa would make ties of different scores."""
+    images = [torch.randn(3, 128, 96, generator=torch.Generator().manual_seed(3))]
+    net = model(heads={"itm": 2})
+    full = net(batch(images)).logits["itm"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = net(batch(images)).logits["itm"]
+    assert half.dtype == torch.float32 and (half.bfloat16().float() != half).all()
+    assert not torch.equal(half, full)
+    torch.testing.assert_close(half, full, atol=0.03, rtol=0.03)
+
+
 def test_parameters_by_optimizer_are_all_and_apart():
     net = model()
     groups = net.parameter_groups()

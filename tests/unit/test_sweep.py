@@ -1,7 +1,9 @@
 """Sweeps: which cells there are, what each runs with, and the table of what is done."""
 
 import json
+import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +41,18 @@ def sweep(tmp_path):
 def finish(cell, **results):
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / "results.json").write_text(json.dumps(results))
+
+
+class Ended:
+    """A process that has ended well."""
+
+    returncode = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 def folder_of(command):
@@ -96,18 +110,18 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
     def pretend(command, **_):
         commands.append(command)
         finish(SimpleNamespace(folder=folder_of(command)), done=1)
-        return SimpleNamespace(returncode=0)
+        return Ended()
 
-    monkeypatch.setattr(cells.subprocess, "run", pretend)
+    monkeypatch.setattr(cells.subprocess, "Popen", pretend)
     pretrain, first = plan.cells(sweep)[:2]
     quiet = Console(quiet=True)
-    assert not cells.run(first, quiet, 1) and not commands  # its checkpoint is not there yet
-    assert cells.run(pretrain, quiet, 1) and cells.run(pretrain, quiet, 1)
+    assert not cells.run(first, quiet, 1, set()) and not commands  # its checkpoint is not there yet
+    assert cells.run(pretrain, quiet, 1, set()) and cells.run(pretrain, quiet, 1, set())
     assert len(commands) == 1 and commands[0][1:3] == ["-m", "pixelbert_plugin"]
     assert commands[0][-1] == "checkpoint.resume=true"
     other = plan.Cell(pretrain.row, pretrain.stage, 7, pretrain.folder, (*pretrain.arguments, "training.seed=8"), None)
     with pytest.raises(UserError, match="holds a run of other options"):
-        cells.run(other, quiet, 1)
+        cells.run(other, quiet, 1, set())
 
 
 def test_two_jobs_run_side_by_side_and_after_what_they_need(sweep, monkeypatch):
@@ -123,15 +137,36 @@ def test_two_jobs_run_side_by_side_and_after_what_they_need(sweep, monkeypatch):
             (folder / "checkpoints/best").mkdir(parents=True)
         events.append(("ends", folder))
         finish(SimpleNamespace(folder=folder), done=1)
-        return SimpleNamespace(returncode=0)
+        return Ended()
 
-    monkeypatch.setattr(cells.subprocess, "run", pretend)
+    monkeypatch.setattr(cells.subprocess, "Popen", pretend)
     found, told = plan.cells(sweep)[:6], []
     assert cells.run_all(found, 2, Console(quiet=True), lambda: told.append(1)) == 0
     assert len(told) == 6
     for cell in found:
         if cell.needs is not None:
             assert events.index(("ends", cell.needs.parent.parent)) < events.index(("begins", cell.folder))
+
+
+def test_an_interruption_ends_the_cells_that_run(sweep, monkeypatch):
+    popen, started = cells.subprocess.Popen, []
+
+    def sleep(command, **options):
+        is_short = "seed_1" in str(folder_of(command))
+        if is_short:
+            finish(SimpleNamespace(folder=folder_of(command)), done=1)
+        started.append(popen(["sleep", "0" if is_short else "600"], **options))
+        return started[-1]
+
+    def interrupt():
+        while len(started) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells.subprocess, "Popen", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        cells.run_all(plan.cells(sweep)[6:], 2, Console(quiet=True), interrupt)
+    assert sorted(process.wait() for process in started) == [-signal.SIGTERM, 0]
 
 
 def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
