@@ -7,7 +7,7 @@ from pixelbert_plugin.schema import require
 
 @dataclass(kw_only=True)
 class WorldConfig:
-    """How large the world is. The defaults take a minute or two on two cores and about 140 MB."""
+    """How large the world is. The defaults take a minute or two on two cores and about 300 MB."""
 
     out: str = ""  # folder to write; afterwards it serves as env.data_dir
     seed: int = 1  # the world is a function of it and of the sizes below

@@ -21,7 +21,7 @@ SEEN = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 SPLIT_TENTHS = {"train": range(0, 6), "val": range(6, 8), "test": range(8, 10)}  # of all scenes
 COUNTS = {1: 10, 2: 40, 3: 36, 4: 14}  # figures in a scene: weight
 IMAGE_SIZES = ((96, 72), (90, 80), (112, 72), (72, 96), (72, 112))  # width, height
-DIAMETERS = {"small": (14, 18), "large": (24, 30)}  # pixels
+DIAMETERS = {"small": (18, 21), "large": (26, 30)}  # pixels
 MAX_JITTER = 5  # pixels a centre lies off its cell's
 MARGIN = 15  # pixels two centres differ by where a relation holds; within a row or column they differ by at most 10
 
