@@ -140,6 +140,15 @@ def build_task(
     return task, processors
 
 
+def answer_splits(config: RunConfig) -> list[str]:
+    """The splits that a training counts its answers in, besides those of run_type."""
+    if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
+        return []
+    answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
+    counted = config.processors.answers.params["splits"] if answers.needs_fit else []
+    return [split for split in counted if split not in config.splits()]
+
+
 def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:
     torch.manual_seed(config.training.seed)
     model = registry.build(

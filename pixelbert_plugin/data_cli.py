@@ -52,30 +52,26 @@ def make(options: list[str]) -> int:
 def check(options: list[str]) -> int:
     """Print what the splits of `run_type` need and what is there of it. 2 where something is missing or differs."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import plugins, registry
-    from pixelbert_plugin.build import build_builders
+    from pixelbert_plugin.build import answer_splits, build_builders
     from pixelbert_plugin.data.check import check
 
     config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
     plugins.load(config.env.user_dir, config.plugins)
     configuration.complete(config)
     image = registry.build_component("processor", config.processors.image, "processors.image.params")
-    rows = check(build_builders(config), config.splits(), image)
-    table = Table("data set", "split", title=f"{config.env.data_dir}, run_type={config.run_type}")
+    rows = check(build_builders(config), [*config.splits(), *answer_splits(config)], image)
+    table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))
     for name in ("what", "status", "found"):
         table.add_column(name, overflow="fold")  # a path is worth nothing cut short
     for row in rows:
         color = "green" if row.status == "ok" else "red"
-        table.add_row(
-            row.dataset,
-            row.split,
-            row.what.removeprefix(f"{config.env.data_dir}/"),
-            f"[{color}]{row.status}[/{color}]",
-            row.detail,
-        )
+        what = row.what.removeprefix(f"{config.env.data_dir}/")
+        table.add_row(row.dataset, escape(row.split), escape(what), f"[{color}]{row.status}[/{color}]", escape(row.detail))
     Console().print(table)
     wrong = sum(row.status != "ok" for row in rows)
     print(f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks passed")

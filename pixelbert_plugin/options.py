@@ -59,7 +59,7 @@ class Training:
 @dataclass(kw_only=True)
 class Evaluation:
     batch_size: int | None = None  # pairs per forward. None: training.micro_batch_size or training.batch_size
-    predict: bool = True  # write predictions/<split>_<dataset>.json, in the data set's official result format
+    predict: bool = True  # write predictions/<own split>_<dataset>.json, in the data set's official result format
 
     def check(self) -> None:
         require(self, "batch_size", low=1)

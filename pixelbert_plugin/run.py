@@ -71,10 +71,12 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             model.load_state_dict(checkpoint.read_model(best))
     else:
         load_reported(model, checkpoint.read_model(start), f"{start_key}={start}")
+    folder.add_results(results)
     for split in config.splits():
         if split != "train":
-            results |= report(parts, split)
-    folder.add_results(results)
+            figures = report(parts, split)
+            folder.add_results(figures)  # at once: a failure on the next split must not lose them
+            results |= figures
     say_where_all_lies(folder, console)
     return results
 
@@ -115,10 +117,10 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
             )
         parts.checkpoints.link_best(state)
         loader.bad_images.update(state.skipped_images)
-        parts.console.print(f"resuming from {start}, after update {state.update}", highlight=False, soft_wrap=True)
+        parts.console.out(f"resuming from {start}, after update {state.update}", highlight=False)
     else:
         if config.checkpoint.resume:
-            parts.console.print(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False, soft_wrap=True)
+            parts.console.out(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False)
         if start is not None:
             heads = [f"heads.{name}." for name in task.heads()]
             load_reported(model, checkpoint.read_model(start), f"{start_key}={start}", heads, expected_unused=["heads."])
@@ -179,13 +181,19 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
 
 def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> Evaluation:
     """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
-    loader, name = parts.loaders[key], key.replace("/", "_")
+    loader, name = parts.loaders[key], own_name(parts, key).replace("/", "_")
     blocks = parts.folder.path / "scores" / name if is_final else None
-    limit = parts.task.max_val_images if split == "val" else None
+    limit = parts.task.max_val_images if split == "val" and not is_final else None
     matrix = score_all_pairs(parts.model, parts.task, loader, batch_size, parts.precision, blocks, limit)
     if is_final and parts.config.evaluation.predict:
         save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name}.safetensors")
     return evaluate_matrix(parts.task, loader, matrix)
+
+
+def own_name(parts: Parts, key: str) -> str:
+    """ "test-dev/vqa2" for "test/vqa2" where `use` chose so: the results and files of two test sets must not mix."""
+    split, dataset = key.split("/")
+    return f"{parts.builders[dataset].source_split(split)}/{dataset}"
 
 
 def fit_baseline(parts: Parts) -> None:
@@ -201,11 +209,12 @@ def report(parts: Parts, split: str) -> dict[str, float]:
     """Evaluate a split, write its predictions, print its table. Returns metrics by "split/dataset/metric"."""
     results: dict[str, float] = {}
     for key, evaluation in evaluate_split(parts, split, is_final=True).items():
-        results |= {f"{key}/{metric}": value for metric, value in evaluation.metrics.items()}
+        name = own_name(parts, key)
+        results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
         if parts.config.evaluation.predict and hasattr(parts.task, "predictions"):
             suffix, text = parts.task.predictions(evaluation.predicted)
-            parts.folder.write(f"predictions/{key.replace('/', '_')}{suffix}", text)
-        tell_cut_and_skipped(parts, parts.loaders[key], key)
+            parts.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
+        tell_cut_and_skipped(parts, parts.loaders[key], name)
     for table in results_table(results):
         parts.console.print(table)
     return results
@@ -232,7 +241,7 @@ def say_where_all_lies(folder: RunFolder, console: Console) -> None:
         ("TensorBoard events", "tensorboard"),
     ):
         if (folder.path / name).exists():
-            console.print(f"{what:<19} {folder.path / name}", highlight=False, soft_wrap=True)
+            console.out(f"{what:<19} {folder.path / name}", highlight=False)
     if (folder.path / "tensorboard").exists():
         command = f"tensorboard --logdir {folder.path / 'tensorboard'}"
-        console.print(f"{'watch it with':<19} {command}", highlight=False, soft_wrap=True)
+        console.out(f"{'watch it with':<19} {command}", highlight=False)

@@ -59,7 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
         failed = cells.run_all(chosen, sweep.jobs, console, lambda: table.write(sweep))
     report, picture = table.write(sweep)
     print(Path(report).read_text(encoding="utf-8"))
-    console.print(f"{report}  {picture}", highlight=False, soft_wrap=True)
+    console.out(f"{report}  {picture}", highlight=False)
     return 1 if failed else 0
 
 

@@ -21,7 +21,7 @@ from pixelbert_plugin.data.columns import Arrays
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the columns; raise it when a builder reads the same files differently
+FORMAT = 2  # of the columns; raise it when a builder reads the same files differently
 MANIFEST = "manifest.json"
 
 

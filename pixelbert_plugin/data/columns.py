@@ -39,6 +39,9 @@ class TextWriter:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    def item(self, row: int) -> str:
+        return self._bytes[self._offsets[row] : self._offsets[row + 1]].decode()
+
     def append(self, text: str) -> None:
         self._bytes += text.encode(errors="replace")  # half a surrogate pair ("\ud83d" in JSON) is no text
         self._offsets.append(len(self._bytes))

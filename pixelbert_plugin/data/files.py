@@ -12,6 +12,7 @@ from pixelbert_plugin.errors import UserError
 
 PIECE = 1 << 20  # characters read at a time
 MARGIN = 32  # a value that ends this near to the end of what is read may go on (1 and 1.5)
+LFS = "version https://git-lfs"  # what Git LFS leaves in a file's place begins so
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -22,6 +23,9 @@ def require_files(files: list[tuple[str, Path]], remedy: str) -> None:
         (key, path), *others = missing
         nor = f", nor {', '.join(str(other) for _, other in others)}" if others else ""
         raise UserError(f"{key}={str(path)!r}: no such file{nor}; {remedy}")
+    for key, path in files:
+        if os.path.isdir(path):
+            raise UserError(f"{key}={str(path)!r}: is a folder; name the file; {remedy}")
 
 
 def read_json(path: Path, key: str, remedy: str = "") -> Any:
@@ -34,6 +38,7 @@ def read_json_array(path: Path, key: str, remedy: str = "") -> Iterator[Any]:
     """The elements of a file that is one JSON array, one after the other: the memory is that of the largest element."""
     with _opened(path, key, remedy) as file:
         text = JsonText(file)
+        _expect(text, "[", path)
         yield from text.elements()
         text.end()
 
@@ -41,11 +46,17 @@ def read_json_array(path: Path, key: str, remedy: str = "") -> Iterator[Any]:
 def read_json_arrays(path: Path, key: str, remedy: str, *names: str) -> Iterator[tuple[str, Any]]:
     """(name, element) for the elements of the arrays `names` of a file that is one JSON object, as they come in it.
 
-    Raises UserError where one of the arrays is missing; other members are passed over.
+    Other members are passed over. A file that is the only array asked for, by itself, serves too (VQA-CP's are so).
+    Raises UserError where one of the arrays is missing.
     """
     found = set()
     with _opened(path, key, remedy) as file:
         text = JsonText(file)
+        if text.peek() == "[" and len(names) == 1:
+            yield from ((names[0], element) for element in text.elements())
+            text.end()
+            return
+        _expect(text, "{", path)
         for name in text.members():
             if name not in names:
                 text.value()
@@ -83,6 +94,17 @@ def field(record: Any, name: str, path: Path, index: int, kind: type | tuple[typ
     return value
 
 
+def _expect(text: "JsonText", opening: str, path: Path) -> None:
+    """Raises UserError where the file is no text of the kind that opens so, though to download it again would not help."""
+    kinds, found = {"[": "a list", "{": "an object"}, text.peek()
+    if not found:
+        raise UserError(f"{path}: is empty; download it again")
+    if found in kinds and found != opening:
+        raise UserError(f"{path}: holds {kinds[found]}, not {kinds[opening]}; is this the official file?")
+    if text.is_lfs_pointer():
+        raise UserError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'")
+
+
 class BrokenJson(ValueError):
     """Text that is no JSON, and where; named as json.JSONDecodeError names it, which needs the whole text."""
 
@@ -108,6 +130,12 @@ class JsonText:
             if self._is_all:
                 return ""
             self._more()
+
+    def is_lfs_pointer(self) -> bool:
+        """Whether what stands next is what Git LFS leaves in a file's place."""
+        while len(self._text) - self._at < len(LFS) and not self._is_all:
+            self._more()
+        return self._text.startswith(LFS, self._at)
 
     def value(self) -> Any:
         """The value that stands next, whole."""

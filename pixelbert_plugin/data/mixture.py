@@ -10,6 +10,7 @@ so that nobody walks through all samples (data/pairs.py has them):
 import hashlib
 import logging
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,15 +48,20 @@ class Mixture(Sequence):
         held = [name for name, builder in builders.items() if _ask(name, builder, split, builder.has_split)]
         parts = {name: _ask(name, builders[name], split, builders[name].samples) for name in held}
         if not parts:
-            raise UserError(f"datasets: the {split} split of {', '.join(builders)} is empty: no data set has one")
+            names = ", ".join(builders)
+            raise UserError(f"datasets: the {split} split of {names} is empty: no data set has one; change run_type")
         for name, samples in parts.items():
             if not isinstance(samples, Sequence) or (len(samples) and not isinstance(samples[0], Sample)):
                 raise UserError(f"the builder {name!r}: samples({split!r}) must return a list (a Sequence) of Sample")
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
-            distinct = _num_distinct_ids(samples)
-            if distinct < len(samples):
-                raise UserError(f"datasets: the {split} split of {name} has {len(samples)} samples but {distinct} distinct ids")
+            repeated = _repeated_id(samples)
+            if repeated is not None:
+                files = ", ".join(str(path) for _, path in _ask(name, builders[name], split, builders[name].files))
+                raise UserError(
+                    f"datasets: the {split} split of {name} has several samples of id {repeated!r}"
+                    f"{f' (files: {files})' if files else ''}; results are kept by id: give every sample its own"
+                )
         return cls(split, parts, {name: builder.config.on_bad_image for name, builder in builders.items()})
 
     def __len__(self) -> int:
@@ -128,12 +134,15 @@ def _ask(name: str, builder: Builder, split: str, method: Callable[[str], Any]) 
         ) from error
 
 
-def _num_distinct_ids(samples: Sequence[Sample]) -> int:
+def _repeated_id(samples: Sequence[Sample]) -> int | str | None:
+    """An id that stands more than once, if there is one."""
     ids_M = getattr(samples, "ids_M", None)
     if ids_M is None:
-        return len({sample.sample_id for sample in samples})
+        counts = Counter(sample.sample_id for sample in samples)
+        return next((sample_id for sample_id, count in counts.items() if count > 1), None)
     sorted_M = np.sort(ids_M)
-    return 1 + np.count_nonzero(sorted_M[1:] != sorted_M[:-1])
+    repeated = sorted_M[1:][sorted_M[1:] == sorted_M[:-1]]
+    return repeated[0].item() if len(repeated) else None
 
 
 def _image_numbers(samples: Sequence[Sample]) -> np.ndarray:

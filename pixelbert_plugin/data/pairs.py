@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelbert_plugin.data.columns import Arrays, CodeBook, IdWriter, TextWriter, as_array, column
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
 
 
@@ -74,11 +75,14 @@ class Labels:
 
 
 class PairsWriter:
-    """Collects samples and their images, which are numbered in the order of their first use."""
+    """Collects samples and their images, which are numbered in the order of their first use.
 
-    def __init__(self, group_names: tuple[str, ...] = ()):
-        self.group_names = group_names
-        self._sample_ids, self._image_ids = IdWriter("sample ids"), IdWriter("image ids")
+    `source` (a config key, or a file) is what errors name.
+    """
+
+    def __init__(self, source: object, group_names: tuple[str, ...] = ()):
+        self.source, self.group_names = source, group_names
+        self._sample_ids, self._image_ids = IdWriter(f"{source}: sample ids"), IdWriter(f"{source}: image ids")
         self._texts, self._files = TextWriter(), TextWriter()
         self._rows = array("i")  # M · N
         self._row_of: dict[int | str, int] = {}
@@ -90,11 +94,16 @@ class PairsWriter:
         return len(self._texts)
 
     def image(self, image_id: int | str, file: str) -> int:
-        """The row of an image; `file` is relative to the data folder."""
+        """The row of an image; `file` is relative to the data folder. Raises UserError where the id is another file's too."""
         row = self._row_of.setdefault(image_id, len(self._row_of))
         if row == len(self._files):
             self._image_ids.append(image_id)
             self._files.append(file)
+        elif self._files.item(row) != file:
+            raise UserError(
+                f"{self.source}: image {image_id!r} is {self._files.item(row)} and also {file}; texts of the one would be put "
+                "to the other: give every image an id of its own"
+            )
         return row
 
     def add(self, sample_id: int | str, images: tuple[int, ...], text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -72,7 +73,7 @@ class Events:
             shown = f"loss {record['loss']:.3f}  lr {rates}  {record['samples_per_second']:.0f} samples/s"
             self._progress.update(self._task, completed=update, shown=shown)
         else:
-            self.console.print(f"update {update}  {_describe(record)}", highlight=False, soft_wrap=True)
+            self.console.out(f"update {update}  {_describe(record)}", highlight=False)
 
     def evaluation(self, split: str, metrics: dict[str, float], update: int) -> None:
         """An evaluation while training: a line in evaluations.jsonl, scalars in TensorBoard, a line on the console."""
@@ -85,11 +86,8 @@ class Events:
                 self._writer.add_scalar(f"{split}/" + name.replace("yes/no", "yes-no"), value, update)
             self._writer.flush()
         shown = {name: value for name, value in metrics.items() if "[" not in name}
-        self.console.print(
-            f"{split} after update {update}: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()),
-            highlight=False,
-            soft_wrap=True,
-        )
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        self.console.out(f"{split} after update {update}: {figures}", highlight=False)
 
     def pictures(self, split: str, results: list[Result], update: int) -> None:
         """Eight images with text, true and predicted answer."""
@@ -131,7 +129,7 @@ def _quiet_writer_thread(error: threading.ExceptHookArgs) -> None:
 
 
 def results_table(results: dict[str, float]) -> Iterator[Table]:
-    """One table per split and data set: metrics as columns, all samples and each kind as rows."""
+    """One table per split and data set: metrics as columns and kinds of samples as rows, or metrics as rows without kinds."""
     tables: dict[str, dict[str, dict[str, float]]] = {}
     for key, value in results.items():
         if key.count("/") < 2:
@@ -140,10 +138,15 @@ def results_table(results: dict[str, float]) -> Iterator[Table]:
         name, _, kind = metric.partition("[")
         tables.setdefault(f"{split}/{dataset}", {}).setdefault(kind.rstrip("]") or "all", {})[name] = value
     for title, rows in tables.items():
-        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        table = Table("kind", *columns, title=title)
-        for kind, row in rows.items():
-            table.add_row(kind, *(_shown(name, row[name]) if name in row else "" for name in columns))
+        if list(rows) == ["all"]:
+            table = Table("metric", "value", title=escape(title))
+            for name, value in rows["all"].items():
+                table.add_row(escape(name), _shown(name, value))
+        else:
+            columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+            table = Table("kind", *map(escape, columns), title=escape(title))
+            for kind, row in rows.items():
+                table.add_row(escape(kind), *(_shown(name, row[name]) if name in row else "" for name in columns))
         yield table
 
 

@@ -57,14 +57,14 @@ def run(cell: Cell, console: Console, num_threads: int, processes: set[subproces
     if results(cell) is not None:
         return True
     if cell.needs is not None and not cell.needs.exists():
-        console.print(f"{cell.folder}: waits for {cell.needs}", highlight=False, soft_wrap=True)
+        console.out(f"{cell.folder}: waits for {cell.needs}", highlight=False)
         return False
     with writing(cell.folder, "save_dir"):
         cell.folder.mkdir(parents=True, exist_ok=True)
         with replacing(record) as aside:
             aside.write_text(json.dumps(list(cell.arguments), indent=1), encoding="utf-8")
         log = cell.folder / "cell.log"
-        console.print(f"running {cell.row}, {cell.stage}, seed {cell.seed}; {log}", highlight=False, soft_wrap=True)
+        console.out(f"running {cell.row}, {cell.stage}, seed {cell.seed}; {log}", highlight=False)
         with log.open("a", encoding="utf-8") as output:
             environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
             command.append("checkpoint.resume=true")
@@ -73,7 +73,7 @@ def run(cell: Cell, console: Console, num_threads: int, processes: set[subproces
             processes.remove(process)
     if process.returncode or results(cell) is None:
         last = _last_line(log)
-        console.print(f"  failed with exit status {process.returncode}: {last}", highlight=False, soft_wrap=True)
+        console.out(f"  failed with exit status {process.returncode}: {last}", highlight=False)
         return False
     return True
 

@@ -1,5 +1,6 @@
 """Image-text retrieval (paper, section 4.2). B samples, each its image with R / B = 1 + n captions, the true one first."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
 from pixelbert_plugin.schema import require
 from pixelbert_plugin.types import Batch, ModelOutput
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -70,12 +73,15 @@ class RetrievalTask:
 
     def matrix_metrics(self, scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
         """Recalls and ranks over all pairs, and over folds as `1000_images_…` where `fold_images` asks for them."""
+        if not np.isfinite(scores_IT).all():
+            raise NonFiniteLossError("retrieval: a score is not finite; train with lower learning rates, or evaluate in fp32")
         figures = retrieval_metrics(scores_IT, image_of_text_T)
-        size = self.config.fold_images
-        if size is not None and len(scores_IT) > size:
-            try:
+        size, images = self.config.fold_images, len(scores_IT)
+        if size is not None and images > size:
+            if images % size:
+                key = f"task_config.retrieval.fold_images={size}"
+                logger.warning("%s: %d images do not divide into such folds; metrics by folds are left out", key, images)
+            else:
                 folds = fold_metrics(scores_IT, image_of_text_T, size)
-            except ValueError as error:
-                raise UserError(f"task_config.retrieval.fold_images={size}: {error}; choose a divisor or null") from error
-            figures |= {f"{size}_images_{name}": value for name, value in folds.items()}
+                figures |= {f"{size}_images_{name}": value for name, value in folds.items()}
         return figures

@@ -83,16 +83,20 @@ def test_vqa_names_the_heads_that_differ_and_writes_complete_submissions(world, 
     assert "left as initialised, as expected: heads.answers.layers.0.weight" in caplog.text
     assert "in the file but not in the model, as expected: heads.i" in caplog.text.replace("heads.mlm", "heads.i")
     found = results(tmp_path / "vqa")
-    assert {"test/vqa2/accuracy", "test/vqa2/question_prior", "test/vqa2/accuracy[answer_type=number]"} <= set(found)
+    assert {"accuracy", "question_prior", "accuracy[answer_type=number]"} <= {
+        key.split("/", 2)[2] for key in found if "minitest/vqa2" in key
+    }
     for own in ("test-dev", "test"):
         options = ["run_type=test", f"dataset_config.vqa2.use.test={own}", "evaluation.predict=true"]
         paths = [f"env.data_dir={world}", f"env.save_dir={tmp_path / 'vqa'}"]
         assert cli.main([f"config={CONFIGS}/vqa2.yaml", *SHORT, *paths, *options]) == 0
-        rows = json.loads((tmp_path / "vqa/predictions/test_vqa2.json").read_text())
+        rows = json.loads((tmp_path / f"vqa/predictions/{own}_vqa2.json").read_text())
         name = {"test-dev": "test-dev2015", "test": "test2015"}[own]
         questions = json.loads((world / f"vqa2/v2_OpenEnded_mscoco_{name}_questions.json").read_text())["questions"]
         assert sorted(row["question_id"] for row in rows) == sorted(q["question_id"] for q in questions)
         assert all(set(row) == {"question_id", "answer"} and isinstance(row["answer"], str) for row in rows)
+    names = {path.name for path in (tmp_path / "vqa/predictions").iterdir()}
+    assert names == {f"{own}_vqa2.json" for own in ("minival", "minitest", "test-dev", "test")}  # none wrote over another
 
 
 def test_an_unreadable_test_image_still_gets_an_answer(world, pretrained, tmp_path):
@@ -115,12 +119,12 @@ def test_an_unreadable_test_image_still_gets_an_answer(world, pretrained, tmp_pa
 def test_nlvr2_writes_the_csv_of_the_official_evaluation(world, pretrained, tmp_path):
     assert run(world, pretrained, tmp_path / "nlvr2", "nlvr2") == 0
     found = results(tmp_path / "nlvr2")
-    rows = [line.split(",") for line in (tmp_path / "nlvr2/predictions/test_nlvr2.csv").read_text().splitlines()]
+    rows = [line.split(",") for line in (tmp_path / "nlvr2/predictions/test1_nlvr2.csv").read_text().splitlines()]
     predicted = dict(rows)
     examples = [json.loads(line) for line in (world / "nlvr2/data/test1.json").read_text().splitlines()]
     assert set(predicted) == {example["identifier"] for example in examples} and len(rows) == len(examples)
     right = sum(predicted[example["identifier"]] == example["label"] for example in examples)
-    assert found["test/nlvr2/accuracy"] == pytest.approx(right / len(examples))
+    assert found["test1/nlvr2/accuracy"] == pytest.approx(right / len(examples))
 
 
 @pytest.mark.parametrize("name", ["flickr30k", "coco"])
@@ -142,6 +146,24 @@ def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrai
         names = list(after.keys())
         assert all(np.array_equal(before.get_tensor(n), after.get_tensor(n)) for n in names if n.startswith("image_encoder."))
         assert not np.array_equal(before.get_tensor("projection.weight"), after.get_tensor("projection.weight"))
+
+
+def test_check_asks_for_the_splits_that_answers_are_counted_in(world, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    command = ["check", f"config={CONFIGS}/vqa2.yaml", f"env.data_dir={world}", "env.cache_dir=null", "run_type=train"]
+    assert data_cli.main([*command, "processors.answers.params.splits=[train,test-dev]"]) == 0
+    assert "test-dev2015_questions.json" in capsys.readouterr().out
+    assert data_cli.main([*command, "processors.answers.params.splits=[train]"]) == 0
+    assert "test-dev2015_questions.json" not in capsys.readouterr().out
+
+
+def test_check_shows_brackets_as_they_are(world, capsys, monkeypatch):
+    """They are markup to rich."""
+    monkeypatch.setenv("COLUMNS", "500")
+    splits = "[{captions: coco/annotations/captions_val2014.json, images: 'im[/old]'}]"
+    command = ["check", f"config={CONFIGS}/coco_retrieval.yaml", f"env.data_dir={world}", "env.cache_dir=null", "run_type=val"]
+    assert data_cli.main([*command, f"dataset_config.coco.splits.val={splits}"]) == 2
+    assert "im[/old]/COCO_val2014" in capsys.readouterr().out
 
 
 def test_check_finds_a_whole_world_whole_and_names_what_is_gone(world, capsys, monkeypatch):

@@ -52,14 +52,14 @@ def test_splits_are_karpathys(root):
     source = official("coco", root)
     train = source.samples("train")
     assert [(sample.sample_id, sample.image_ids, sample.text) for sample in train] == [
-        (25002, (25,), "two cats"),  # the official file's order, which is not the images'
-        (9001, (9,), "a brown dog "),
+        (9001, (9,), "a brown dog "),  # images in Karpathy's order, an image's captions in the official file's
         (9000, (9,), "a dog"),
-        (133004, (133,), "a bed"),
+        (25002, (25,), "two cats"),
         (73002, (73,), "a bike"),
+        (133004, (133,), "a bed"),
     ]
-    assert train[0].images == (root / "coco/train2014/COCO_train2014_000000000025.jpg",)
-    assert train[4].images == (root / "coco/val2014/COCO_val2014_000000000073.jpg",)
+    assert train[0].images == (root / "coco/train2014/COCO_train2014_000000000009.jpg",)
+    assert train[3].images == (root / "coco/val2014/COCO_val2014_000000000073.jpg",)
     assert train[0].answers == () and train[0].answer is None and train[0].groups == {}
     assert [sample.text for sample in source.samples("val")] == ["red bus", "a bus"]
     assert [sample.text for sample in source.samples("test")] == ["a man"]
@@ -88,10 +88,9 @@ CAPTIONS = "coco/annotations/captions_val2014.json"
         (lambda c: c["annotations"][1].update(image_id=5), "annotation 74003 is about image 5, which is not among its images"),
         (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 133004 stands twice"),
         (lambda c: c["images"].append(c["images"][0]), "image 42 stands twice"),
-        (lambda c: c["annotations"][3].update(caption=" \n"), "annotation 42001 has an empty caption"),
-        (lambda c: c["annotations"][3].update(caption=None), "entry 3: 'caption' is None, of another type"),
-        (lambda c: c["annotations"][3].pop("id"), "entry 3 has no 'id'"),
-        (lambda c: c["images"][1].pop("file_name"), "entry 1 has no 'file_name'"),
+        (lambda c: c["annotations"][3].update(caption=None), "annotation 3: 'caption' is None, of another type"),
+        (lambda c: c["annotations"][3].pop("id"), "annotation 3 has no 'id'"),
+        (lambda c: c["images"][1].pop("file_name"), "image 1 has no 'file_name'"),
         (lambda c: c.pop("images"), "captions_val2014.json: has no 'images'; is this the official file"),
         (lambda c: c["annotations"].pop(2), r"dataset_coco.json: image 73 has no caption in .*captions_val2014.json \(1 such"),
         (lambda c: c["annotations"][0].update(id="x"), "captions_val2014.json: id 74003 after ids of another type"),
@@ -101,6 +100,37 @@ def test_damaged_captions_are_named(root, change, message):
     damage(root / CAPTIONS, change)
     with pytest.raises(UserError, match=message):
         official("coco", root).samples("train")
+
+
+def test_captions_without_a_word_are_left_out_and_counted(root, caplog):
+    before = [sample.sample_id for sample in official("coco", root).samples("train")]
+    damage(root / CAPTIONS, lambda c: next(a for a in c["annotations"] if a["id"] == 73002).update(caption=" \n"))
+    after = [sample.sample_id for sample in official("coco", root).samples("train")]
+    assert after == [number for number in before if number != 73002]
+    assert "captions_val2014.json: 1 captions without a word were left out" in caplog.text
+
+
+def test_images_come_in_the_order_of_karpathys_file(root):
+    """Which 1,000 of the 5,000 test images make a fold depends on it."""
+    damage(root / "coco/dataset_coco.json", lambda c: c["images"].reverse())
+    reverse = list(dict.fromkeys(sample.image_ids[0] for sample in official("coco", root).samples("train")))
+    damage(root / "coco/dataset_coco.json", lambda c: c["images"].reverse())
+    forward = list(dict.fromkeys(sample.image_ids[0] for sample in official("coco", root).samples("train")))
+    assert forward[:2] == reverse[:2][::-1] and set(forward[:2]) == {9, 25}  # of train2014; then val2014's
+    assert forward[2:] == reverse[2:][::-1]
+
+
+def test_an_image_in_two_of_karpathys_splits_is_refused(root):
+    damage(root / "coco/dataset_coco.json", lambda c: c["images"].append({**c["images"][0], "split": "test"}))
+    with pytest.raises(UserError, match=r"dataset_coco.json: image \d+ is in train and also in test"):
+        official("coco", root).samples("train")
+
+
+def test_a_pattern_of_file_names_needs_them(root):
+    damage(root / CAPTIONS, lambda c: c["images"][1].pop("file_name"))
+    splits = {"train": [{"captions": CAPTIONS, "images": "pictures/{file_name}"}]}
+    with pytest.raises(UserError, match="image 1 has no 'file_name'"):
+        official("coco", root, karpathy=None, splits=splits).samples("train")
 
 
 def test_missing_files_are_named_at_once(tmp_path):

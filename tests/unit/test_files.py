@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelbert_plugin.data import files
-from pixelbert_plugin.data.files import read_json_array, read_json_arrays, read_json_lines
+from pixelbert_plugin.data.files import read_json_array, read_json_arrays, read_json_lines, require_files
 from pixelbert_plugin.errors import UserError
 
 VALUES = st.recursive(
@@ -87,9 +87,18 @@ def test_missing_arrays_and_other_types_are_named(tmp_path):
         list(read_json_arrays(path, "key", "", "images", "annotations"))
     with pytest.raises(UserError, match="has no 'questions'; is this the official file"):
         list(read_json_arrays(path, "key", "", "questions"))
-    path.write_text("[1]")
-    with pytest.raises(UserError, match=r"line 1, column 1: broken JSON \(Expecting '\{'\)"):
-        list(read_json_arrays(path, "key", "", "images"))
+    for text, expected in (
+        ("[1]", "holds a list, not an object; is this the official file"),
+        (" ", "is empty; download it again"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS.*git lfs pull"),
+        ("<html>", r"line 1, column 1: broken JSON \(Expecting '\{'\)"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=expected):
+            list(read_json_arrays(path, "key", "", "images", "annotations"))
+    path.write_text("{}")
+    with pytest.raises(UserError, match="holds an object, not a list"):
+        list(read_json_array(path, "key"))
     with pytest.raises(UserError, match=r"key=.*nothing.json.: no such file; look there"):
         list(read_json_array(tmp_path / "nothing.json", "key", "look there"))
     path.write_bytes(b'["\xff\xfe"]')
@@ -98,6 +107,19 @@ def test_missing_arrays_and_other_types_are_named(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"cannot be parsed|broken JSON"):
         list(read_json_array(path, "key"))
+
+
+def test_a_bare_list_serves_where_one_array_is_asked_for(tmp_path):
+    (tmp_path / "a.json").write_text('[{"question_id": 1}, 2]')
+    assert list(read_json_arrays(tmp_path / "a.json", "key", "", "questions")) == [
+        ("questions", {"question_id": 1}),
+        ("questions", 2),
+    ]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"^the.key='.*': is a folder; name the file; look there$"):
+        require_files([("the.key", tmp_path)], "look there")
 
 
 def test_a_mark_of_byte_order_is_no_content(tmp_path):

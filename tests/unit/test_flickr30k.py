@@ -67,12 +67,13 @@ def test_a_file_of_another_data_set_loads(tmp_path):
     ("change", "message"),
     [
         (lambda images: images[2]["sentences"][0].update(sentid=1), "sentence 1 stands twice"),
-        (lambda images: images[2]["sentences"][0].update(raw="  "), r"sentence 10 \(entry 2\) is empty"),
         (lambda images: images[2]["sentences"][0].pop("raw"), "entry 2 has no 'raw'"),
         (lambda images: images[2].pop("filename"), "entry 2 has no 'filename'"),
         (lambda images: images[0].update(split=3), "entry 0: 'split' is 3, of another type"),
         (lambda images: images[0].pop("sentences"), "entry 0 has no 'sentences'"),
-        (lambda images: images[2].update(imgid="x"), "entry 2: 'imgid' is 'x', of another type"),
+        (lambda images: images[2].update(imgid=[2]), r"entry 2: 'imgid' is \[2\], of another type"),
+        (lambda images: images[2].update(imgid="x"), r"image ids: id 'x' after ids of another type"),
+        (lambda images: images[2].update(imgid=images[0]["imgid"]), r"image \d+ is .* and also .*; texts of the one would"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, change, message):
@@ -81,6 +82,17 @@ def test_damaged_files_are_named(tmp_path, change, message):
     write(tmp_path, images)
     with pytest.raises(UserError, match=message):
         official("flickr30k", tmp_path).samples("train")
+
+
+def test_sentences_without_a_word_are_left_out_and_counted(tmp_path, caplog):
+    write(tmp_path, IMAGES)
+    before = [sample.sample_id for sample in official("flickr30k", tmp_path).samples("train")]
+    images = json.loads(json.dumps(IMAGES))
+    images[2]["sentences"][0].update(raw="  ")
+    write(tmp_path, images)
+    after = [sample.sample_id for sample in official("flickr30k", tmp_path).samples("train")]
+    assert after == [number for number in before if number != 10]
+    assert "dataset_flickr30k.json: 1 captions without a word were left out" in caplog.text
 
 
 def test_unknown_splits_are_refused(tmp_path):

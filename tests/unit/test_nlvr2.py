@@ -96,3 +96,14 @@ def test_train_without_its_directory_is_named(tmp_path):
     write(tmp_path, "train.json", [statement("train-1-0-0")])
     with pytest.raises(UserError, match="line 1 has no 'directory'"):
         official("nlvr2", tmp_path).samples("train")
+
+
+@pytest.mark.parametrize("missing", ["stem", "side"])
+def test_a_pattern_that_cannot_tell_images_apart_is_refused(tmp_path, missing):
+    write(tmp_path, "dev.json", DEV)
+    images = "nlvr2/{stem}-{side}.png".replace(f"{{{missing}}}", "x")
+    source = official("nlvr2", tmp_path, splits={"dev": [{"statements": "nlvr2/data/dev.json", "images": images}]})
+    with pytest.raises(
+        UserError, match=rf"^dataset_config.nlvr2.splits.dev\[0\].images: .*without {{{missing}}} two images would"
+    ):
+        source.samples("dev")

@@ -48,6 +48,13 @@ def test_half_a_surrogate_pair_is_no_text():
     assert list(column(writer.arrays("x"), "x")) == ["a ? b"]
 
 
+def test_an_id_of_two_images_is_refused_before_a_text_is_put_to_the_wrong_one():
+    writer = PairsWriter("dataset_config.x.splits.train")
+    assert [writer.image(7, "a/7.jpg"), writer.image(8, "a/8.jpg"), writer.image(7, "a/7.jpg")] == [0, 1, 0]
+    with pytest.raises(UserError, match=r"^dataset_config.x.splits.train: image 7 is a/7.jpg and also b/7.jpg; "):
+        writer.image(7, "b/7.jpg")
+
+
 def test_ids_are_all_numbers_or_all_texts():
     numbers, texts = IdWriter("a.json"), IdWriter("b.json")
     for value in (5, -(2**63), 7):
@@ -76,7 +83,7 @@ SAMPLES = st.lists(
 
 def make_pairs(rows, root=Path("data"), two_images=True, are_labelled=True) -> tuple[Pairs, list[Sample]]:
     """The columns, and the same samples as a plain list."""
-    writer, plain = PairsWriter(("first", "second")), []
+    writer, plain = PairsWriter("here", ("first", "second")), []
     for number, (left, right, text, answers, answer, groups) in enumerate(rows):
         images = (left, right) if two_images else (left,)
         writer.add(1000 - number, tuple(writer.image(image, f"images/{image}.jpg") for image in images), text)
@@ -119,7 +126,7 @@ def read(folder, source, calls, options=("train", 1)):
 
 
 def writer_arrays():
-    writer = PairsWriter(("first", "second"))
+    writer = PairsWriter("here", ("first", "second"))
     for number, (left, right, text, answers, answer, groups) in enumerate(ROWS):
         writer.add(number, tuple(writer.image(image, f"{image}.jpg") for image in (left, right)), text)
         writer.label(tuple(answers), answer, groups or ())
@@ -219,7 +226,7 @@ def test_two_processes_may_write_at_once(tmp_path, source, monkeypatch):
 
 def test_samples_take_no_python_objects():
     """100,000 samples: a dozen arrays; a list of Sample would be 300,000 objects and more."""
-    writer = PairsWriter()
+    writer = PairsWriter("here")
     for number in range(100_000):
         writer.add(number, (writer.image(number // 5, f"{number // 5}.jpg"),), f"text {number}")
     arrays = writer.arrays()

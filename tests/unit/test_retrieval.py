@@ -12,7 +12,7 @@ from test_pixelbert import model
 from pixelbert_plugin import registry
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.engine.scoring import evaluate_matrix, save_matrix, score_all_pairs
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import NonFiniteLossError, UserError
 
 FP32 = Fp32(torch.device("cpu"))
 
@@ -168,10 +168,17 @@ def test_an_unreadable_image_ends_the_scoring_by_name(own_vqa2_root):
         score_all_pairs(net, task(), loader, 8, FP32)
 
 
-def test_folds_that_do_not_divide_name_the_key():
+def test_folds_that_do_not_divide_are_left_out_and_said(caplog):
     scores = np.zeros((3, 3), dtype=np.float32)
-    with pytest.raises(UserError, match=r"task_config\.retrieval\.fold_images=2: 3 images do not divide into folds of 2"):
-        task(fold_images=2).matrix_metrics(scores, np.arange(3))
+    figures = task(fold_images=2).matrix_metrics(scores, np.arange(3))
+    assert "image_to_text_r@1" in figures and not any(name.startswith("2_images") for name in figures)
+    assert "task_config.retrieval.fold_images=2: 3 images do not divide into such folds" in caplog.text
     assert "2_images_image_to_text_r@1" in task(fold_images=2).matrix_metrics(
         scores[[0, 0, 1, 1]][:, [0, 0, 1, 1]], np.arange(4)
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_score_that_is_not_finite_ends_with_its_own_status(value):
+    with pytest.raises(NonFiniteLossError, match="a score is not finite"):
+        task().matrix_metrics(np.full((2, 2), value, dtype=np.float32), np.arange(2))

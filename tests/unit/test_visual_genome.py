@@ -112,6 +112,47 @@ def test_each_exclusion_can_be_left_off(tmp_path, coco, flickr, kept):
     assert len(source.files("train")) == 2 + coco + flickr
 
 
+def test_ids_exclude_whatever_their_form(tmp_path):
+    """Karpathy's file without cocoid names the file; a table's numbers come as 42.0."""
+    write(tmp_path)
+    before = ids(official("visual_genome", tmp_path).samples("train"))
+
+    def by_name(content):
+        for image in content["images"]:
+            image["filename"] = f"COCO_val2014_{image.pop('cocoid'):012d}.jpg"
+
+    damage(tmp_path / "coco/dataset_coco.json", by_name)
+    damage(
+        tmp_path / "visual_genome/image_data.json",
+        lambda c: [row.update(coco_id=row["coco_id"] and float(row["coco_id"])) for row in c],
+    )
+    damage(
+        tmp_path / "visual_genome/image_data.json",
+        lambda c: [row.update(flickr_id=row["flickr_id"] and float(row["flickr_id"])) for row in c],
+    )
+    assert ids(official("visual_genome", tmp_path).samples("train")) == before
+
+
+def test_an_exclusion_that_holds_nothing_out_is_refused(tmp_path):
+    write(tmp_path)
+    damage(tmp_path / "coco/dataset_coco.json", lambda c: [image.update(split="train") for image in c["images"]])
+    with pytest.raises(
+        UserError, match=r"visual_genome.exclude_coco: 'coco/dataset_coco.json': has no image .*none would be left out"
+    ):
+        official("visual_genome", tmp_path).samples("train")
+
+
+def test_the_first_release_has_other_names(tmp_path):
+    write(tmp_path)
+    before = list(official("visual_genome", tmp_path).samples("train"))
+    damage(tmp_path / "visual_genome/image_data.json", lambda c: [row.update(id=row.pop("image_id")) for row in c])
+    damage(
+        tmp_path / "visual_genome/region_descriptions.json",
+        lambda c: [region.update(id=region.pop("region_id")) for row in c for region in row["regions"]],
+    )
+    assert list(official("visual_genome", tmp_path).samples("train")) == before
+
+
 def test_empty_phrases_are_dropped_and_counted(tmp_path, caplog):
     write(tmp_path, {1: ["a", " ", ""], 3: [], 6: ["b"]})
     with caplog.at_level(logging.INFO):
@@ -165,7 +206,14 @@ def test_the_cache_serves_both_splits_and_the_log(tmp_path, caplog):
             "entry 1 is about image 99, which is not in visual_genome/image_data",
         ),
         ("region_descriptions", lambda c: c[0]["regions"][1].pop("phrase"), "entry 0 has no 'phrase'"),
-        ("region_descriptions", lambda c: c[0]["regions"][1].update(region_id="x"), "entry 0: 'region_id' is 'x', of another"),
+        ("region_descriptions", lambda c: c[0]["regions"][1].update(region_id=1.5), "entry 0: 'region_id' is 1.5, of another"),
+        (
+            "region_descriptions",
+            lambda c: c[0]["regions"][1].update(region_id="x"),
+            "descriptions.json: sample ids: id 'x' after",
+        ),
+        ("region_descriptions", lambda c: c.insert(0, None), "entry 0 has no 'image_id'"),
+        ("image_data", lambda c: c[3].update(url="4.jpg"), "entry 3: 'url' is '4.jpg', which names no folder and file"),
         ("region_descriptions", lambda c: c[2].pop("regions"), "entry 2 has no 'regions'"),
         ("image_data", lambda c: c.append(c[0]), "image 1 stands twice"),
         ("image_data", lambda c: c[3].pop("url"), "entry 3 has no 'url'"),
@@ -192,5 +240,7 @@ def test_a_file_cut_off_names_its_line(tmp_path):
 def test_repeated_region_ids_are_refused(tmp_path):
     write(tmp_path)
     damage(tmp_path / "visual_genome/region_descriptions.json", lambda c: c[0]["regions"][1].update(region_id=300))
-    with pytest.raises(UserError, match="the train split of visual_genome has 6 samples but 5 distinct ids"):
+    with pytest.raises(
+        UserError, match=r"the train split of visual_genome has several samples of id \d+ \(files: .*region_descriptions.json"
+    ):
         Mixture.build({"visual_genome": official("visual_genome", tmp_path)}, "train")

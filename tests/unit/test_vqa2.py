@@ -59,12 +59,16 @@ def test_a_split_without_annotations_has_no_answers(own_vqa2_root):
         (QUESTIONS, lambda c: c.pop("questions"), r"has no 'questions'; is this the official file\?"),
         (ANNOTATIONS, lambda c: c["annotations"][1].pop("question_id"), r"entry 1 has no 'question_id'"),
         (ANNOTATIONS, lambda c: c["annotations"][1].update(answers=None), r"entry 1: 'answers' is None, of another type"),
-        (ANNOTATIONS, lambda c: c["annotations"][1]["answers"][3].update(answer=2), r"entry 1: 'answer' is 2, of another type"),
+        (
+            ANNOTATIONS,
+            lambda c: c["annotations"][1]["answers"][3].update(answer=[2]),
+            r"entry 1: 'answer' is \[2\], of another type",
+        ),
         (QUESTIONS, lambda c: c["questions"].append(c["questions"][0]), r"question 100000 stands twice"),
         (ANNOTATIONS, lambda c: c["annotations"].append(c["annotations"][0]), r"question 100000 stands twice"),
         (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, not a list; is this the official file"),
         (QUESTIONS, lambda c: c["questions"][2].update(question=None), r"entry 2: 'question' is None"),
-        (QUESTIONS, lambda c: c["questions"][2].update(image_id="x"), r"entry 2: 'image_id' is 'x'"),
+        (QUESTIONS, lambda c: c["questions"][2].update(image_id=[7]), r"entry 2: 'image_id' is \[7\]"),
     ],
 )
 def test_damaged_files_are_named_with_the_question(own_vqa2_root, file, change, message):
@@ -98,7 +102,7 @@ def test_empty_split_and_repeated_ids_are_refused(own_vqa2_root):
     with pytest.raises(UserError, match="the train split of vqa2 is empty"):
         Mixture.build({"vqa2": source}, "train")
     source.config.splits["val"] *= 2
-    with pytest.raises(UserError, match="30 samples but 15 distinct ids"):
+    with pytest.raises(UserError, match=r"several samples of id \d+ \(files: .*questions.json.*\); results are kept by id"):
         Mixture.build({"vqa2": source}, "val")
 
 
@@ -124,6 +128,26 @@ def test_trainval_and_minival_share_train_and_val_out(own_vqa2_root):
     source.config.use = {"train": "trainval", "val": "minival"}
     assert list(source.samples("train")) == trainval and list(source.samples("val")) == minival
     assert [path.name for _, path in source.files("val")][-1] == "dataset_coco.json"
+
+
+def test_ids_may_be_texts_and_answers_numbers(own_vqa2_root):
+    """As in other data sets of VQA's format (TextVQA's image ids are hashes)."""
+    before = list(builder(own_vqa2_root).samples("train"))
+
+    def as_texts(content):
+        for row in content.get("questions", content.get("annotations")):
+            row.update(image_id=f"{row['image_id']}", question_id=f"q{row['question_id']}")
+            for answer in row.get("answers", []):
+                answer["answer"] = 1 if answer["answer"] == "1" else answer["answer"]
+
+    for file in (QUESTIONS, ANNOTATIONS):
+        damage(own_vqa2_root / file, as_texts)
+    source = builder(own_vqa2_root)
+    source.config.splits["train"][0].images = "coco/train2014/{image_id}.jpg"
+    after = source.samples("train")
+    assert [s.sample_id for s in after] == [f"q{s.sample_id}" for s in before]
+    assert [(s.text, s.answers, s.answer) for s in after] == [(s.text, s.answers, s.answer) for s in before]
+    assert after[0].images[0].name == f"{before[0].image_ids[0]}.jpg"
 
 
 def test_use_and_karpathy_splits_are_checked(own_vqa2_root):

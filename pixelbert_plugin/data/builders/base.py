@@ -1,5 +1,6 @@
 """What every builder offers: `samples(split)`. A data set is one decorated subclass (see docs/extending.md)."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from pixelbert_plugin.data.files import require_files
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
 from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -111,6 +114,12 @@ class SplitsBuilder(Builder):
 
     def count(self, split: str, samples: Pairs) -> dict[str, int]:
         return {"samples": len(samples), "images": len(samples.image_files)}
+
+
+def tell_empty(path: Path, number: int) -> None:
+    """Say how many captions without a word were left out."""
+    if number:
+        logger.warning("%s: %d captions without a word were left out", path, number)
 
 
 def image_path(pattern: str, key: str, **values: Any) -> str:

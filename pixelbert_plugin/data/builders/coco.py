@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path, tell_empty
 from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
 from pixelbert_plugin.data.columns import IdWriter, TextWriter, column
 from pixelbert_plugin.data.files import field as entry
@@ -44,7 +44,7 @@ class CocoBuilder(SplitsBuilder):
     def read(self, own: str) -> PairsWriter:
         sources = self.config.splits[own]
         splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
-        writer = PairsWriter()
+        writer = PairsWriter(f"{self.key}.splits.{own}")
         for index, source in enumerate(sources):
             self._read(source, f"{self.key}.splits.{own}[{index}]", splits, writer)
         chosen = {name for source in sources for name in source.karpathy_splits}
@@ -63,38 +63,46 @@ class CocoBuilder(SplitsBuilder):
         ids, image_ids, texts = IdWriter(path), IdWriter(path), TextWriter()
         for name, record in read_json_arrays(path, f"{key}.captions", self.remedy, "images", "annotations"):
             if name == "images":
-                image_id = entry(record, "id", path, len(images), (int, str))
+                image_id = entry(record, "id", path, len(images), (int, str), "image")
                 if image_id in images:
-                    raise UserError(f"{path}: image {image_id} stands twice; download the file again")
+                    raise UserError(f"{path}: image {image_id!r} stands twice; download the file again")
                 images[image_id] = _image(source, record, key, path, len(images))
             else:
-                ids.append(entry(record, "id", path, len(texts), (int, str)))
-                image_ids.append(entry(record, "image_id", path, len(texts), (int, str)))
-                texts.append(entry(record, "caption", path, len(texts), str))
+                where = (path, len(texts))
+                ids.append(entry(record, "id", *where, (int, str), "annotation"))
+                image_ids.append(entry(record, "image_id", *where, (int, str), "annotation"))
+                texts.append(entry(record, "caption", *where, str, "annotation"))
         columns = {**ids.arrays("ids"), **image_ids.arrays("image_ids"), **texts.arrays("texts")}
         ids, image_ids, texts = (column(columns, name) for name in ("ids", "image_ids", "texts"))
-        seen = set()
+        seen, empty, places = set(), 0, splits.places() if source.karpathy_splits else {}
+        rows: list[tuple[int, int]] = []  # the image's place in Karpathy's file, and the row
         for row in range(len(texts)):
-            caption_id, image_id, text = ids.item(row), image_ids.item(row), texts.item(row)
+            caption_id, image_id = ids.item(row), image_ids.item(row)
             if image_id not in images:
                 raise UserError(
-                    f"{path}: annotation {caption_id} is about image {image_id}, which is not among its images; "
+                    f"{path}: annotation {caption_id!r} is about image {image_id!r}, which is not among its images; "
                     "download the file again"
                 )
             if caption_id in seen:
-                raise UserError(f"{path}: annotation {caption_id} stands twice; download the file again")
+                raise UserError(f"{path}: annotation {caption_id!r} stands twice; download the file again")
             seen.add(caption_id)
-            if not text.strip():
-                raise UserError(f"{path}: annotation {caption_id} has an empty caption; download the file again, or delete it")
-            file_name, file = images[image_id]
+            file_name, _ = images[image_id]
             if not source.karpathy_splits or splits.of(image_id, file_name) in source.karpathy_splits:
-                writer.add(caption_id, (writer.image(image_id, file),), text)
+                rows.append((places.get(image_id, places.get(file_name, 0)), row))
+        for _, row in sorted(rows):
+            image_id, text = image_ids.item(row), texts.item(row)
+            if text.strip():
+                writer.add(ids.item(row), (writer.image(image_id, images[image_id][1]),), text)
+            else:
+                empty += 1
+        tell_empty(path, empty)
 
 
 def _image(source: CaptionSource, record: dict[str, Any], key: str, path: Path, index: int) -> tuple[str, str]:
     """The image's file name and its path below data_dir."""
     if "{" in source.images:
-        file_name = record.get("file_name", "")
+        needs_name = "{file_name" in source.images
+        file_name = entry(record, "file_name", path, index, str, "image") if needs_name else record.get("file_name", "")
         return file_name, image_path(source.images, f"{key}.images", image_id=record["id"], file_name=file_name)
-    file_name = entry(record, "file_name", path, index, str)
+    file_name = entry(record, "file_name", path, index, str, "image")
     return file_name, f"{source.images}/{file_name}" if source.images else file_name

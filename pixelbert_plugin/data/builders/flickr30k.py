@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, tell_empty
 from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_images
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.pairs import PairsWriter
@@ -38,29 +38,30 @@ class Flickr30kBuilder(SplitsBuilder):
 
     def read(self, own: str) -> PairsWriter:
         key, path = self.source_files(own)[0]
-        writer, wanted, found = PairsWriter(), self.config.splits[own], set(SPLITS)
-        seen, number = set(), 0  # sentences so far, of every split
+        writer, wanted, found = PairsWriter(path), self.config.splits[own], set(SPLITS)
+        seen, number, empty = set(), 0, 0  # sentences so far, of every split
         for index, record in read_images(path, key, self.remedy):
             found.add(record["split"])
-            image_id = index if record.get("imgid") is None else entry(record, "imgid", path, index, int)
+            image_id = index if record.get("imgid") is None else entry(record, "imgid", path, index, (int, str))
             file = f"{self.config.images}/{image_file(record)}" if self.config.images else image_file(record)
             for sentence in entry(record, "sentences", path, index, list):
                 has_id = isinstance(sentence, dict) and sentence.get("sentid") is not None
-                sentence_id = entry(sentence, "sentid", path, index, int) if has_id else number
+                sentence_id = entry(sentence, "sentid", path, index, (int, str)) if has_id else number
                 number += 1
-                if record["split"] in wanted:
-                    self._check(sentence_id, sentence, seen, path, index)
-                    writer.add(sentence_id, (writer.image(image_id, file),), sentence["raw"])
+                if record["split"] not in wanted:
+                    continue
+                text = entry(sentence, "raw", path, index, str)
+                if sentence_id in seen:
+                    raise UserError(f"{path}: sentence {sentence_id!r} stands twice; download the file again")
+                seen.add(sentence_id)
+                if text.strip():
+                    writer.add(sentence_id, (writer.image(image_id, file),), text)
+                else:
+                    empty += 1
         for name in wanted:
             if name not in found:
                 raise ConfigError(
                     f"{self.key}.splits.{own}", f"{name!r}: {path} has no such split{nearest(name, sorted(found))}"
                 )
+        tell_empty(path, empty)
         return writer
-
-    def _check(self, sentence_id: int, sentence: Any, seen: set[int], path: Path, index: int) -> None:
-        if not entry(sentence, "raw", path, index, str).strip():
-            raise UserError(f"{path}: sentence {sentence_id} (entry {index}) is empty; delete it or download the file again")
-        if sentence_id in seen:
-            raise UserError(f"{path}: sentence {sentence_id} stands twice; download the file again")
-        seen.add(sentence_id)

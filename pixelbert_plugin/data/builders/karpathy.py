@@ -7,6 +7,7 @@ from typing import Any
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_arrays
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import ConfigError, nearest
 
 SPLITS = ("train", "restval", "val", "test")  # of the published files; restval: what COCO's val2014 has besides val and test
@@ -45,14 +46,20 @@ class ImageSplits:
         self._asked: set[int | str] = set()
         for index, record in read_images(path, key, remedy):
             has_id = record.get("cocoid") is not None
-            image = entry(record, "cocoid", path, index, int) if has_id else record["filename"]
-            self._split_of[image] = record["split"]
+            image = entry(record, "cocoid", path, index, (int, str)) if has_id else record["filename"]
+            split = self._split_of.setdefault(image, record["split"])
+            if split != record["split"]:
+                raise UserError(f"{path}: image {image!r} is in {split} and also in {record['split']}; download the file again")
 
     def of(self, image_id: int | str, file_name: str = "") -> str | None:
         """None where the file does not have the image."""
         image = image_id if image_id in self._split_of else file_name
         self._asked.add(image)
         return self._split_of.get(image)
+
+    def places(self) -> dict[int | str, int]:
+        """Each image's place in the file: papers cut COCO's test into folds in this order."""
+        return {image: place for place, image in enumerate(self._split_of)}
 
     def images(self, splits: list[str]) -> list[int | str]:
         """The images of `splits`."""

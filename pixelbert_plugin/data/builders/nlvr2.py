@@ -10,6 +10,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_lines
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError
 
 LABELS = {"true": "True", "false": "False"}  # the official files have "True" and "False"; NLVR's first edition "true"
 
@@ -37,9 +38,11 @@ class Nlvr2Builder(SplitsBuilder):
     file_fields = ("statements",)
 
     def read(self, own: str) -> PairsWriter:
-        writer, seen = PairsWriter(), set()
+        writer, seen = PairsWriter(f"{self.key}.splits.{own}"), set()
         for source, (key, path) in zip(self.config.splits[own], self.source_files(own), strict=True):
             images_key = key.removesuffix("statements") + "images"
+            if missing := [name for name in ("{stem}", "{side}") if name not in source.images]:
+                raise ConfigError(images_key, f"{source.images!r}: without {missing[0]} two images would be one file; add it")
             for line, record in read_json_lines(path, key, self.remedy):
                 identifier = self._identifier(record, path, line, seen)
                 place = {"stem": identifier.rpartition("-")[0]}  # without the sentence's number

@@ -4,6 +4,7 @@ Half of its images are also COCO's, some are Flickr30K's: those in their val and
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,10 +88,10 @@ class VisualGenomeBuilder(Builder):
         counts = dict.fromkeys(COUNTS, 0)
         files = self._image_files(counts)
         val_images = self._val_images([image for image, file in files.items() if file])
-        writers = {split: PairsWriter() for split in self.own_splits()}
         path = self.data_dir / self.config.regions
+        writers = {split: PairsWriter(path) for split in self.own_splits()}
         for index, record in enumerate(read_json_array(path, f"{self.key}.regions", self.remedy)):
-            image_id = entry(record, "id" if "id" in record else "image_id", path, index, int)
+            image_id = _id(record, ("id", "image_id"), path, index)
             regions = entry(record, "regions", path, index, list)
             if image_id not in files:
                 raise UserError(
@@ -105,45 +106,67 @@ class VisualGenomeBuilder(Builder):
         arrays = {f"{split}.{name}": array for split, writer in writers.items() for name, array in writer.arrays().items()}
         return {**arrays, "counts": np.array([counts[name] for name in COUNTS])}
 
-    def _image_files(self, counts: dict[str, int]) -> dict[int, str]:
+    def _image_files(self, counts: dict[str, int]) -> dict[int | str, str]:
         """Each image's path below data_dir, "" for one that is left out and counted."""
         path = self.data_dir / self.config.image_data
-        coco = {str(image) for image in self._held_out("exclude_coco")}
-        flickr = {PurePosixPath(str(name)).stem for name in self._held_out("exclude_flickr30k")}
-        files: dict[int, str] = {}
+        coco, flickr = (self._held_out(name) for name in ("exclude_coco", "exclude_flickr30k"))
+        files: dict[int | str, str] = {}
         for index, record in enumerate(read_json_array(path, f"{self.key}.image_data", self.remedy)):
-            image_id = entry(record, "image_id", path, index, int)
+            image_id = _id(record, ("image_id", "id"), path, index)
             if image_id in files:
                 raise UserError(f"{path}: image {image_id} stands twice; download the file again")
             folder_and_name = entry(record, "url", path, index, str).split("/")[-2:]  # VG_100K_2/1.jpg
-            is_coco, is_flickr = str(record.get("coco_id")) in coco, str(record.get("flickr_id")) in flickr
+            if len(folder_and_name) < 2:
+                raise UserError(f"{path}: entry {index}: 'url' is {record['url']!r}, which names no folder and file")
+            is_coco, is_flickr = _number(record.get("coco_id")) in coco, _number(record.get("flickr_id")) in flickr
             counts["listed_images"] += 1
             counts["coco_images"] += is_coco
             counts["flickr30k_images"] += is_flickr and not is_coco
             files[image_id] = "" if is_coco or is_flickr else str(PurePosixPath(self.config.images, *folder_and_name))
         return files
 
-    def _held_out(self, name: str) -> list[int | str]:
-        """The val and test images of the Karpathy file that the option `name` gives."""
+    def _held_out(self, name: str) -> set[int]:
+        """The numbers of the val and test images of the Karpathy file that the option `name` gives."""
         file = getattr(self.config, name)
         if file is None:
-            return []
-        return ImageSplits(self.data_dir / file, f"{self.key}.{name}", self.remedy).images(HELD_OUT)
+            return set()
+        images = ImageSplits(self.data_dir / file, f"{self.key}.{name}", self.remedy).images(HELD_OUT)
+        numbers = {number for number in map(_number, images) if number is not None}
+        if not numbers:
+            raise ConfigError(
+                f"{self.key}.{name}",
+                f"{file!r}: has no image with a number in {' or '.join(HELD_OUT)}, so none would be left out; set null",
+            )
+        return numbers
 
-    def _val_images(self, images: list[int]) -> set[int]:
+    def _val_images(self, images: list[int | str]) -> set[int | str]:
         count = self.config.num_val_images
         if count and count >= len(images):
             raise ConfigError(f"{self.key}.num_val_images", f"{count}: there are {len(images)} images; give fewer")
         return {images[(2 * number + 1) * len(images) // (2 * count)] for number in range(count)}
 
 
-def _add_regions(writer: PairsWriter, image_id: int, file: str, regions: list[Any], path: Path, index: int) -> int:
+def _id(record: Any, names: tuple[str, str], path: Path, index: int) -> int | str:
+    """The first of two names for an id: the releases of Visual Genome differ in them."""
+    name = names[0] if isinstance(record, dict) and names[0] in record else names[1]
+    return entry(record, name, path, index, (int, str))
+
+
+def _number(image: int | float | str | None) -> int | None:
+    """The number that an id, or an image's file name, ends with: COCO_val2014_000000000042.jpg, 42.0 and 42 are one image."""
+    if isinstance(image, float):
+        return int(image) if image.is_integer() else None
+    digits = re.search(r"(\d+)$", PurePosixPath(str(image)).stem)
+    return int(digits[1]) if digits else None
+
+
+def _add_regions(writer: PairsWriter, image_id: int | str, file: str, regions: list[Any], path: Path, index: int) -> int:
     """Add an image's regions; the number of those whose phrase is empty, which are left out."""
     row, empty = writer.image(image_id, file), 0
     for region in regions:
         phrase = entry(region, "phrase", path, index, str)
         if phrase.strip():
-            writer.add(entry(region, "region_id", path, index, int), (row,), phrase)
+            writer.add(_id(region, ("region_id", "id"), path, index), (row,), phrase)
         else:
             empty += 1
     return empty

@@ -45,7 +45,7 @@ class Vqa2Builder(SplitsBuilder):
     def read(self, own: str) -> PairsWriter:
         sources = self.config.splits[own]
         splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
-        writer = PairsWriter(GROUPS)
+        writer = PairsWriter(f"{self.key}.splits.{own}", GROUPS)
         for index, source in enumerate(sources):
             self._read(source, f"{self.key}.splits.{own}[{index}]", splits, writer)
         return writer
@@ -57,12 +57,12 @@ class Vqa2Builder(SplitsBuilder):
         annotations = None
         if source.annotations is not None:
             annotations = self._annotations(self.data_dir / source.annotations, f"{key}.annotations")
-        seen: set[int] = set()
+        seen: set[int | str] = set()
         for index, (_, record) in enumerate(read_json_arrays(path, f"{key}.questions", self.remedy, "questions")):
-            question_id, image_id = (entry(record, name, path, index, int) for name in ("question_id", "image_id"))
+            question_id, image_id = (entry(record, name, path, index, (int, str)) for name in ("question_id", "image_id"))
             text = entry(record, "question", path, index, str)
             if question_id in seen:
-                raise UserError(f"{path}: question {question_id} stands twice; download the file again")
+                raise UserError(f"{path}: question {question_id!r} stands twice; download the file again")
             seen.add(question_id)
             annotation = None
             if annotations is not None:
@@ -77,7 +77,7 @@ class Vqa2Builder(SplitsBuilder):
                 "the two files are not of one release: download both again"
             )
 
-    def _is_wanted(self, image_id: int, source: Source, splits: ImageSplits | None, path: Path) -> bool:
+    def _is_wanted(self, image_id: int | str, source: Source, splits: ImageSplits | None, path: Path) -> bool:
         if not source.karpathy_splits:
             return True
         split = splits.of(image_id)
@@ -85,7 +85,9 @@ class Vqa2Builder(SplitsBuilder):
             raise UserError(f"{path}: image {image_id} is not in {splits.path}; karpathy_splits need COCO's whole file")
         return split in source.karpathy_splits
 
-    def _annotation(self, annotations: dict[int, tuple], question_id: int, image_id: int, path: Path, source: Source) -> tuple:
+    def _annotation(
+        self, annotations: dict[int | str, tuple], question_id: int | str, image_id: int | str, path: Path, source: Source
+    ) -> tuple:
         """The question's label, taken out of `annotations`."""
         if question_id not in annotations:
             raise UserError(
@@ -100,16 +102,17 @@ class Vqa2Builder(SplitsBuilder):
             )
         return label
 
-    def _annotations(self, path: Path, key: str) -> dict[int, tuple]:
+    def _annotations(self, path: Path, key: str) -> dict[int | str, tuple]:
         """(image id, answers, main answer, (answer type, question type)) by question id."""
         result = {}
         shared: dict[str, str] = {}  # the same few thousand answers recur: each is kept once
         for index, (_, item) in enumerate(read_json_arrays(path, key, self.remedy, "annotations")):
-            given = (entry(answer, "answer", path, index, str) for answer in entry(item, "answers", path, index, list))
-            answers = tuple([shared.setdefault(answer, answer) for answer in given])
-            question_id, image_id = (entry(item, name, path, index, int) for name in ("question_id", "image_id"))
+            given = entry(item, "answers", path, index, list)
+            texts = (str(entry(answer, "answer", path, index, (str, int, float))) for answer in given)
+            answers = tuple([shared.setdefault(text, text) for text in texts])
+            question_id, image_id = (entry(item, name, path, index, (int, str)) for name in ("question_id", "image_id"))
             if question_id in result:
-                raise UserError(f"{path}: question {question_id} stands twice; download the file again")
+                raise UserError(f"{path}: question {question_id!r} stands twice; download the file again")
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
