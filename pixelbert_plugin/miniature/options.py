@@ -7,7 +7,7 @@ from pixelbert_plugin.schema import require
 
 @dataclass(kw_only=True)
 class WorldConfig:
-    """How large the world is. The defaults take a minute or two on two cores and about 300 MB."""
+    """How large the world is. The defaults take two or three minutes on two cores and about 300 MB."""
 
     out: str = ""  # folder to write; afterwards it serves as env.data_dir
     seed: int = 1  # the world is a function of it and of the sizes below
@@ -31,6 +31,7 @@ class WorldConfig:
     nlvr2_test1_sets: int = 100  # sets of test1
     nlvr2_test2_sets: int = 50  # sets of test2, half of them about held-out combinations
     statements_per_set: int = 6  # most statements of NLVR2 about the four image pairs of a set
+    backbone_updates: int = 250  # updates that teach ResNet-18 single figures, for resnet18.safetensors. 0: no such file
     held_out_share: float = 0.25  # share of the images of COCO's Karpathy val and test with a held-out combination, 0…1
 
     def check(self) -> None:
@@ -38,6 +39,7 @@ class WorldConfig:
             raise ValueError("out: names no folder; give out=PATH")
         require(self, "seed", low=0, high=2**63 - 1)
         require(self, "processes", "questions_per_image", "statements_per_set", low=1)
+        require(self, "backbone_updates", low=0)
         require(self, "annotator_disagreement", low=0, high=0.3)
         require(self, "held_out_share", low=0, high=1)
         require(self, *(name for name in vars(self) if name.endswith(("_images", "_sets"))), low=1)

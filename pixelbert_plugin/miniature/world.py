@@ -23,6 +23,7 @@ from pixelbert_plugin.miniature.vqa2 import plan_vqa2
 
 SUMMARY = "miniature.json"  # written last: a folder without it holds no whole world
 MANIFEST = "miniature_files.txt"  # written first: the files that this command writes, and may delete
+BACKBONE = "resnet18.safetensors"  # what ImageNet's weights are to the real data
 SCENES = "miniature_scenes.jsonl"  # the truth: the figures of every image file
 
 
@@ -37,6 +38,10 @@ def write_world(config: WorldConfig) -> dict[str, Any]:
         _refuse_other_files(out, config.overwrite)
         plan = make_plan(config)
         _write(out, plan, config)
+        if config.backbone_updates:
+            from pixelbert_plugin.miniature.backbone import write_backbone  # torch is not needed for the rest
+
+            plan.baselines["backbone"] = {"accuracy": round(100 * write_backbone(out / BACKBONE, config), 1)}
         sizes = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "processes")}
         summary = {"options": sizes, "counts": plan.counts, "baselines": plan.baselines}
         _write_whole(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
@@ -48,7 +53,7 @@ def write_world(config: WorldConfig) -> dict[str, Any]:
 
 def _write(out: Path, plan: Plan, config: WorldConfig) -> None:
     """All but the summary. The list of files comes first, so that what a kill leaves behind can be told and deleted."""
-    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES]
+    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES, *([BACKBONE] if config.backbone_updates else [])]
     made = _made_files(out)
     clash = next((path for path in paths if path not in made and (out / path).exists()), None)
     if clash is not None:

@@ -27,6 +27,7 @@ SIZES = {
     "nlvr2_dev_sets": 3,
     "nlvr2_test1_sets": 3,
     "nlvr2_test2_sets": 2,
+    "backbone_updates": 1,
 }
 SHORT = [
     "training.max_updates=2",

@@ -43,6 +43,7 @@ SMALL = dict(
     nlvr2_dev_sets=10,
     nlvr2_test1_sets=10,
     nlvr2_test2_sets=10,
+    backbone_updates=0,
 )
 MIDDLE = {name: 15 * number for name, number in SMALL.items()}  # planned, not drawn
 
