@@ -3,8 +3,10 @@
 Position = samples consumed since the start of training, over all epochs; nothing else is needed to go on from there.
 """
 
+import ctypes
 import logging
 import math
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,7 @@ from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Batch
 
 logger = logging.getLogger(__name__)
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Loader:
             prefetch_factor=4 if self.num_workers else None,
             # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
             multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
+            worker_init_fn=_end_with_parent,
         )
         for batch in loader:
             if isinstance(batch, Failure):
@@ -114,6 +118,12 @@ class Loader:
                     logger.warning("skipped: %s", reason)
                 self.bad_images[reason] += 1
             yield self.image.to_device(batch, self.device)
+
+
+def _end_with_parent(_worker: int) -> None:
+    """A worker outlives a kill -9 of the run where it waits to hand over a batch: let Linux end it with its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def padding_shares(batch: Batch) -> dict[str, float]:

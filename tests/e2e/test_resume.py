@@ -40,7 +40,10 @@ def lines(path: Path) -> int:
 
 
 def kill_when(config: Path, condition) -> bool:
-    """Start the run in a process group of its own and SIGKILL all of it at the moment; False if it ended before."""
+    """Start the run in a process group of its own and SIGKILL it at the moment; False if it ended before.
+
+    Its data-loader workers end with it.
+    """
     process = subprocess.Popen(command(config), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     try:
         while not condition():
@@ -50,9 +53,22 @@ def kill_when(config: Path, condition) -> bool:
             time.sleep(0.002)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         process.wait()
         process.stderr.close()
+    for _ in range(200):
+        if not group_lives(process.pid):
+            return True
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError("a worker outlived the run")
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
     return True
 
 
