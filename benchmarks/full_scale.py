@@ -1,12 +1,12 @@
-"""What the paper's experiments cost at full size: FLOPs counted, this device's throughput measured, GPU-hours reckoned.
+"""What the paper's experiments cost at full size: FLOPs counted, throughput measured on a GPU, GPU-hours reckoned.
 
     python benchmarks/full_scale.py [--tflops 200] > benchmarks/full_scale.txt
 
 Each experiment's own model runs forward and backward on random pixels, of a 4:3 photograph resized as the configuration
 says, and random words, one image (NLVR2: two) with as many texts as the configuration puts to it at once. torch counts the
-floating-point operations (a multiply-add is two); the same step is timed. GPU-hours are the operations of the whole schedule
-at --tflops, the rate a GPU is assumed to keep up, not its peak; on a CUDA device the measured rate serves instead. Data
-loading, evaluation and optimizers are left out.
+floating-point operations (a multiply-add is two). GPU-hours are the operations of the whole schedule at the rate that was
+measured on a CUDA device; without one at --tflops, which a GPU is assumed to keep up. Data loading, evaluation and
+optimizers are left out.
 """
 
 import argparse
@@ -23,6 +23,7 @@ CONFIGS = Path(__file__).parents[1] / "projects" / "pixelbert" / "configs"
 PHOTOGRAPH, TOKENS, VOCABULARY = (480, 640), 16, 30522  # height and width in pixels: most of COCO's
 COCO_PAIRS, VG_PAIRS, VQA_PAIRS, NLVR2_PAIRS, FLICKR_PAIRS = 566_747, 5_400_000, 443_757, 86_373, 145_000
 COCO_RETRIEVAL_PAIRS = COCO_PAIRS
+NUM_TIMED = 10  # steps
 # config, heads, images and texts of a step, texts of a step that are samples, samples per epoch
 STEPS = (
     ("pretrain", {"mlm": VOCABULARY, "itm": 2}, 1, 16, 8, COCO_PAIRS + VG_PAIRS),  # 8 true texts and 8 false ones
@@ -50,8 +51,8 @@ def random_batch(size: tuple[int, int], images: int, texts: int, mlm: bool) -> B
     return batch
 
 
-def measure(name: str, heads: dict[str, int], images: int, texts: int, device: torch.device) -> tuple[float, float]:
-    """Operations and seconds of a step, forward and backward."""
+def measure(name: str, heads: dict[str, int], images: int, texts: int, device: torch.device) -> tuple[float, float | None]:
+    """Operations of a step, forward and backward, and its seconds on a CUDA device."""
     random = [f"model_config.pixelbert.{part}_encoder.params.weights=null" for part in ("image", "text")]
     made = config.complete(config.load(str(CONFIGS / f"{name}.yaml"), random))
     options = made.model_config["pixelbert"]
@@ -69,15 +70,18 @@ def measure(name: str, heads: dict[str, int], images: int, texts: int, device: t
         with torch.autocast(device.type, dtype=dtype, enabled=device.type == "cuda"):
             logits = model(batch).logits
         sum(value.float().sum() for value in logits.values()).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     with FlopCounterMode(display=False) as counter:
         step()
+    if device.type != "cuda":
+        return counter.get_total_flops(), None
     step()
+    torch.cuda.synchronize()
     start = time.monotonic()
-    step()
-    return counter.get_total_flops(), time.monotonic() - start
+    for _ in range(NUM_TIMED):
+        step()
+    torch.cuda.synchronize()
+    return counter.get_total_flops(), (time.monotonic() - start) / NUM_TIMED
 
 
 def main() -> None:
@@ -87,21 +91,23 @@ def main() -> None:
     arguments = parser.parse_args()
     plugins.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {where}; photographs of 4:3, {TOKENS} tokens")
-    print(f"GPU-hours at {arguments.tflops:g} TFLOP/s\n" if device.type == "cpu" else "GPU-hours at the measured rate\n")
-    titles = ("configuration", "GFLOP per sample", "samples/s here", "TFLOP/s here", "epochs", "GPU-hours")
+    is_gpu = device.type == "cuda"
+    rate = (
+        f"as measured on {torch.cuda.get_device_name()}" if is_gpu else f"at {arguments.tflops:g} TFLOP/s, assumed: no GPU here"
+    )
+    print(f"torch {torch.__version__}; photographs of 4:3, {TOKENS} tokens; GPU-hours {rate}\n")
+    titles = ("configuration", "GFLOP per sample", "samples/s", "TFLOP/s", "epochs", "GPU-hours")
     print("  ".join([f"{titles[0]:<24}", *(f"{title:>16}" for title in titles[1:])]))
     for ending in arguments.backbones:
         for name, heads, images, texts, samples, epoch in STEPS:
             made = config.load(str(CONFIGS / f"{name}{ending}.yaml"))
             flops, seconds = measure(f"{name}{ending}", heads, images, texts, device)
             total = flops / samples * epoch * made.training.max_epochs
-            rate = flops / seconds if device.type == "cuda" else arguments.tflops * 1e12
+            rate = flops / seconds if seconds else arguments.tflops * 1e12
             figures = (
                 f"{flops / samples / 1e9:.0f}",
-                f"{samples / seconds:.2f}",
-                f"{flops / seconds / 1e12:.3f}",
+                f"{rate / (flops / samples):.1f}",
+                f"{rate / 1e12:.0f}",
                 f"{made.training.max_epochs:g}",
                 f"{total / rate / 3600:.0f}",
             )
