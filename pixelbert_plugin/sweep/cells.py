@@ -15,12 +15,13 @@ from pixelbert_plugin.sweep.plan import Cell
 
 
 def results(cell: Cell) -> dict[str, float] | None:
-    """results.json of a cell that ran to its end, else None."""
+    """results.json of a cell that ran to its end, else None: a run adds to the file split by split."""
     path = cell.folder / "results.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except ValueError:
         return None
+    return None if found is None or (cell.metric is not None and cell.metric not in found) else found
 
 
 def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], object]) -> int:

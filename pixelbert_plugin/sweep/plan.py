@@ -62,6 +62,7 @@ class Cell:
     folder: Path
     arguments: tuple[str, ...]  # of pixelbert-run
     needs: Path | None  # the checkpoint it starts from
+    metric: str | None = None  # that its results have once it has run to its end
 
     @property
     def checkpoint(self) -> Path:
@@ -107,7 +108,7 @@ def cell(config: SweepConfig, row_name: str, stage_name: str, seed: int) -> Cell
         known = seeds(config, stage.after)
         needs = cell(config, row_name, stage.after, seed if seed in known else known[0]).checkpoint
         arguments.append(f"checkpoint.pretrained={needs}")
-    return Cell(row_name, stage_name, seed, folder, tuple(arguments), needs)
+    return Cell(row_name, stage_name, seed, folder, tuple(arguments), needs, stage.metric)
 
 
 def seeds(config: SweepConfig, stage: str) -> list[int]:

@@ -31,6 +31,9 @@ SWEEP = {
 }
 
 
+DONE = {"test/vqa2/accuracy": 0.5}
+
+
 @pytest.fixture
 def sweep(tmp_path):
     (tmp_path / "run.yaml").write_text("datasets: [vqa2]\n")
@@ -109,7 +112,7 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
 
     def pretend(command, **_):
         commands.append(command)
-        finish(SimpleNamespace(folder=folder_of(command)), done=1)
+        finish(SimpleNamespace(folder=folder_of(command)), **DONE)
         return Ended()
 
     monkeypatch.setattr(cells.subprocess, "Popen", pretend)
@@ -124,6 +127,16 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
         cells.run(other, quiet, 1, set())
 
 
+def test_results_of_a_run_that_was_killed_before_its_test_are_not_the_end(sweep):
+    pretrain, first = plan.cells(sweep)[:2]
+    for cell in (pretrain, first):
+        finish(cell, training_seconds=5, **{"val/vqa2/accuracy": 0.5})
+    assert cells.results(pretrain) is not None  # no column asks for a metric of it
+    assert cells.results(first) is None and table.values(sweep, "full", "vqa2") == []
+    finish(first, **DONE)
+    assert table.values(sweep, "full", "vqa2") == [0.5]
+
+
 def test_two_jobs_run_side_by_side_and_after_what_they_need(sweep, monkeypatch):
     """Both pre-trainings begin before either ends; a fine-tuning begins when its own pre-training has ended."""
     both_began, events = threading.Barrier(2, timeout=20), []
@@ -136,7 +149,7 @@ def test_two_jobs_run_side_by_side_and_after_what_they_need(sweep, monkeypatch):
             both_began.wait()
             (folder / "checkpoints/best").mkdir(parents=True)
         events.append(("ends", folder))
-        finish(SimpleNamespace(folder=folder), done=1)
+        finish(SimpleNamespace(folder=folder), **DONE)
         return Ended()
 
     monkeypatch.setattr(cells.subprocess, "Popen", pretend)
@@ -154,7 +167,7 @@ def test_an_interruption_ends_the_cells_that_run(sweep, monkeypatch):
     def sleep(command, **options):
         is_short = "seed_1" in str(folder_of(command))
         if is_short:
-            finish(SimpleNamespace(folder=folder_of(command)), done=1)
+            finish(SimpleNamespace(folder=folder_of(command)), **DONE)
         started.append(popen(["sleep", "0" if is_short else "600"], **options))
         return started[-1]
 
