@@ -9,9 +9,12 @@ examples:
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
   pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
+  pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
+  torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
 
-exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 130 interrupted"""
+exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 4 another process of the run was lost,
+75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--describe", metavar="NAME", help="the options of a component (or of a section: training, env, …)")
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
+    )
+    parser.add_argument(
+        "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
     parser.add_argument("--version", action="version", version=__version__)

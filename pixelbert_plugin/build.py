@@ -16,6 +16,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.engine.checkpoint import Checkpoints
+from pixelbert_plugin.engine.dist import Processes, local_device_index
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
@@ -31,7 +32,10 @@ def choose_device(config: RunConfig) -> torch.device:
     name = config.training.device
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device", "'cuda', but torch sees no CUDA device; use auto or cpu")
-    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    is_cuda = name != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda", local_device_index(torch.cuda.device_count())) if is_cuda else torch.device("cpu")
+    if is_cuda:
+        torch.cuda.set_device(device)
     # the same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging only, and slow
@@ -40,9 +44,13 @@ def choose_device(config: RunConfig) -> torch.device:
 
 def check_plan(config: RunConfig) -> None:
     """Refuse contradictions between options before any work."""
-    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise UserError(f"WORLD_SIZE={processes}: this version trains in one process; run without torchrun")
     training, paths = config.training, config.checkpoint
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if training.batch_size < processes:
+        raise ConfigError(
+            "training.batch_size",
+            f"{training.batch_size} pairs per update are fewer than the {processes} processes that share them",
+        )
     for name in training.dataset_weights:
         if name not in config.datasets:
             raise ConfigError(f"training.dataset_weights.{name}", f"is not among datasets={','.join(config.datasets)}")
@@ -64,21 +72,29 @@ def check_plan(config: RunConfig) -> None:
 def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path | None, str]:
     """The checkpoint that the run starts from, or evaluates, and the config key that named it."""
     paths = config.checkpoint
+    if "train" not in config.splits():
+        return finished_checkpoint(config, checkpoints)
     if paths.resume_file is not None:
         return Path(paths.resume_file), "checkpoint.resume_file"
-    if "train" not in config.splits():
-        if paths.pretrained is not None:
-            return Path(paths.pretrained), "checkpoint.pretrained"
-        start = checkpoints.best() or checkpoints.newest()
-        if start is None:
-            raise UserError(
-                f"env.save_dir={config.env.save_dir!r}: holds no checkpoint to evaluate; train first, or name one with "
-                "checkpoint.resume_file=FOLDER"
-            )
-        return start, "env.save_dir"
     if paths.resume and (newest := checkpoints.newest()) is not None:
         return newest, "checkpoint.resume"
     return (Path(paths.pretrained), "checkpoint.pretrained") if paths.pretrained else (None, "")
+
+
+def finished_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path, str]:
+    """The checkpoint to evaluate or export, and the config key that named it."""
+    paths = config.checkpoint
+    if paths.resume_file is not None:
+        return Path(paths.resume_file), "checkpoint.resume_file"
+    if paths.pretrained is not None:
+        return Path(paths.pretrained), "checkpoint.pretrained"
+    start = checkpoints.best() or checkpoints.newest()
+    if start is None:
+        raise UserError(
+            f"env.save_dir={config.env.save_dir!r}: holds no checkpoint to evaluate; train first, or name one with "
+            "checkpoint.resume_file=FOLDER"
+        )
+    return start, "env.save_dir"
 
 
 def build_builders(config: RunConfig) -> dict[str, Builder]:
@@ -183,7 +199,14 @@ def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.opt
     }
 
 
-def build_loader(config: RunConfig, mixture: Mixture, task: Task, processors: dict[str, Any], device: torch.device) -> Loader:
+def build_loader(
+    config: RunConfig,
+    mixture: Mixture,
+    task: Task,
+    processors: dict[str, Any],
+    device: torch.device,
+    processes: Processes,
+) -> Loader:
     training, images_M = config.training, mixture.image_numbers()
     negatives = Negatives(mixture, images_M) if task.num_negatives else None
     reader = BatchReader(mixture, processors["text"], processors["image"], task.prepare, training.seed, negatives)
@@ -197,6 +220,8 @@ def build_loader(config: RunConfig, mixture: Mixture, task: Task, processors: di
         cache_dir(config),
         task.num_negatives,
         {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
+        processes.rank,
+        processes.world_size,
     )
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+from pathlib import Path
 
 from pixelbert_plugin.arguments import parser
 from pixelbert_plugin.command import exit_status, split_config
@@ -9,6 +11,7 @@ from pixelbert_plugin.command import exit_status, split_config
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch: DDP warns of what parallel.py asks it for
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
     return exit_status(lambda: _main(arguments), arguments.debug, "checkpoint.resume=true goes on from the last checkpoint")
@@ -36,11 +39,14 @@ def _main(arguments: argparse.Namespace) -> int:
     else:
         from rich.console import Console
 
-        from pixelbert_plugin.run import run
+        from pixelbert_plugin.run import export, run
         from pixelbert_plugin.schema import ConfigError
 
         try:
-            run(config, Console())
+            if arguments.export:
+                print(export(config, Path(arguments.export)))
+            else:
+                run(config, Console())
         except ConfigError as error:
             raise configuration.with_source(error, config.sources) from error
     return 0

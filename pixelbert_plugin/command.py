@@ -1,5 +1,6 @@
 """What the commands share: an error is one line on stderr and an exit status."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,8 +18,17 @@ def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
     except RunError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        if not is_told_elsewhere(error):
+            rank = os.environ.get("RANK", "0")
+            print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
         return error.exit_status
+
+
+def is_told_elsewhere(error: RunError) -> bool:
+    """Whether another of torchrun's processes prints it. Before they are connected, all of a machine make the same one."""
+    distributed = sys.modules.get("torch.distributed")
+    is_connected = distributed is not None and distributed.is_initialized()
+    return error.is_told or (not is_connected and os.environ.get("LOCAL_RANK", "0") != "0")
 
 
 def split_config(options: list[str], remedy: str, is_optional: bool = False) -> tuple[str | None, list[str]]:

@@ -10,6 +10,7 @@ class RunError(Exception):
     """A run that ends with one line on stderr and `exit_status`; `--debug` shows the traceback."""
 
     exit_status = 1
+    is_told = False  # whether another process of the run prints it
 
 
 class UserError(RunError):
@@ -22,6 +23,18 @@ class NonFiniteLossError(RunError):
     """The loss became NaN or infinite; the message names the update and the samples of the batch."""
 
     exit_status = 3
+
+
+class LostProcessError(RunError):
+    """Another process of the run ended or fell silent."""
+
+    exit_status = 4
+
+
+class Stopped(RunError):
+    """SIGTERM ended the run: what it had trained is saved."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class EarlyStop:
 @dataclass(kw_only=True)
 class Training:
     batch_size: int = 64  # pairs (one text with one image) per update, over all processes
-    micro_batch_size: int | None = None  # pairs per forward; gradients accumulate up to batch_size. None: batch_size
+    micro_batch_size: int | None = None  # pairs per forward and process; gradients accumulate. None: its share of batch_size
     texts_per_image: int | None = 1  # samples of one image kept together, so that its CNN runs once. None: all of them
     dataset_weights: dict[str, float] = field(default_factory=dict)  # share of a data set seen per epoch, by name. None: 1
     max_updates: int | None = None  # updates; the earlier of max_updates and max_epochs ends the run
@@ -38,9 +38,11 @@ class Training:
     log_interval: int = 20  # updates between lines in log.jsonl and TensorBoard
     precision: str = "auto"  # a registered precision; auto: bf16 on a GPU that has it, else fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # over torchrun's processes: each has the whole model, or a shard of every block
+    timeout_seconds: float = 1800  # how long a process waits for another before it ends the run (torch's default for gloo)
     seed: int = 1  # seeds weights, order, augmentation, pixel sampling and dropout
-    num_workers: int = 2  # processes that read and decode; 0: in the training process
-    num_threads: int | None = None  # CPU threads of the training process. None: torch's choice
+    num_workers: int = 2  # data-loader workers of each process, which read and decode; 0: in the process itself
+    num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
     early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
@@ -48,7 +50,7 @@ class Training:
     def check(self) -> None:
         require(self, "batch_size", "micro_batch_size", "texts_per_image", "max_updates", low=1)
         require(self, "evaluation_interval", "checkpoint_interval", "log_interval", low=1)
-        require(self, "max_epochs", "max_grad_norm", above=0)
+        require(self, "max_epochs", "max_grad_norm", "timeout_seconds", above=0)
         if not all(0 < weight < math.inf for weight in self.dataset_weights.values()):
             raise ValueError("dataset_weights: must be above 0 and finite")
         require(self, "seed", low=0, high=2**63 - 1)
@@ -69,7 +71,7 @@ class Evaluation:
 class Checkpoint:
     resume: bool = False  # go on from the newest good checkpoint of env.save_dir
     resume_file: str | None = None  # a checkpoint folder to evaluate, or to go on from, instead
-    pretrained: str | None = None  # a checkpoint folder whose weights (not optimizers or position) start the run
+    pretrained: str | None = None  # a checkpoint folder or exported file whose weights (and no more) start the run
     max_to_keep: int = 2  # newest checkpoints kept beside the best one
 
     def check(self) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,7 +33,8 @@ def damage(path: Path, change) -> None:
 def draw_image(path: Path, color: str, seed: int, size: tuple[int, int] = (64, 48)) -> None:
     """A coloured disc somewhere on a noisy ground; `size` is width, height."""
     draw = random.Random(seed)
-    image = Image.effect_noise(size, 40).convert("RGB")
+    noise = np.random.default_rng(seed).normal(128, 40, (size[1], size[0]))
+    image = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).convert("RGB")
     x, y = draw.randint(0, size[0] - 24), draw.randint(0, size[1] - 24)
     ImageDraw.Draw(image).ellipse((x, y, x + 22, y + 22), fill=COLORS[color])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,15 @@
 """Batches on the device: torch's DataLoader over micro-batches, position by position.
 
-Position = samples consumed since the start of training, over all epochs; nothing else is needed to go on from there.
+Position = samples consumed by all processes since the start of training, over all epochs; nothing else is needed to go on
+from there, on any number of processes: an update's samples are the same, each process takes a share of them.
 """
 
-import ctypes
 import logging
 import math
 import signal
 import sys
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,12 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.linux import end_with_parent
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Batch
 
 logger = logging.getLogger(__name__)
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+MAX_WORKER_DEATHS = 3  # in a row, without a batch in between
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Loader:
     cache_dir: Path | None = None  # where the sizes of images are kept
     num_negatives: int = 0  # texts of other images beside each sample's own
     weights: dict[str, float] = field(default_factory=dict)  # by data set; 1 where none is given
+    rank: int = 0  # of this process
+    world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
     truncated_texts: int = 0  # so far
     bad_images: Counter = field(default_factory=Counter)  # how often each was skipped so far
 
@@ -58,27 +62,32 @@ class Loader:
         return sum(epoch_size(size, weight) for size, weight in self._parts.values())
 
     def updates(
-        self, position: int, batch_size: int, micro_batch_size: int, texts_per_image: int | None
-    ) -> Iterator[list[Batch]]:
-        """Endless: for each update its micro-batches, from `position` on. The last update of an epoch may be short."""
+        self, position: int, batch_size: int, micro_batch_size: int | None, texts_per_image: int | None
+    ) -> Iterator[tuple[list[Batch], int]]:
+        """Endless: for each update from `position` on, this process's micro-batches and the samples of all processes.
+
+        `batch_size` is of all processes, `micro_batch_size` of one (None: its whole share). The last update of an epoch may
+        be short. Every process gets as many micro-batches; where one's share is too small for that, a micro-batch is filled
+        up with a sample that weighs nothing.
+        """
         seed = self.reader.seed
 
-        def micro_batches() -> Iterator[MicroBatch]:
+        def updates() -> Iterator[list[MicroBatch]]:
             epoch, start = divmod(position, len(self))
             while True:
                 order = self.order(seed, epoch, batch_size, texts_per_image)
                 for at in range(start, len(order), batch_size):
-                    ids = order[at : at + batch_size]
-                    for first in range(0, len(ids), micro_batch_size):
-                        yield MicroBatch(epoch, ids[first : first + micro_batch_size], True, self.num_negatives)
+                    shares = share(order[at : at + batch_size], self.rank, self.world_size, micro_batch_size)
+                    yield [MicroBatch(epoch, ids, True, self.num_negatives, is_filler) for ids, is_filler in shares]
                 epoch, start = epoch + 1, 0
 
-        batches = self._read(micro_batches())
+        batches = self._read(micro_batch for update in updates() for micro_batch in update)
         left = len(self) - position % len(self)
         while True:
-            pairs = min(batch_size, left)
-            yield [next(batches) for _ in range(math.ceil(pairs / micro_batch_size))]
-            left = left - pairs or len(self)
+            samples = min(batch_size, left)
+            largest = math.ceil(samples / self.world_size)
+            yield [next(batches) for _ in range(math.ceil(largest / (micro_batch_size or largest)))], samples
+            left = left - samples or len(self)
 
     def order(self, seed: int, epoch: int, batch_size: int, texts_per_image: int | None) -> np.ndarray:
         """The samples of an epoch in order; see `weighted_epoch` for how repeated ones are numbered."""
@@ -88,9 +97,10 @@ class Loader:
         return ids[train_order(self.images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
 
     def evaluate(self, batch_size: int) -> Iterator[Batch]:
-        """Every sample once, without augmentation."""
+        """Every sample once, without augmentation. Whole batches are dealt to the processes, so that no result depends on
+        how many there are."""
         order = evaluation_order(self.images_M, self.sizes_M2)
-        starts = range(0, len(order), batch_size)
+        starts = range(0, len(order), batch_size)[self.rank :: self.world_size]
         yield from self._read(MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
 
     def read(self, groups: Iterable[np.ndarray]) -> Iterator[Batch]:
@@ -98,6 +108,33 @@ class Loader:
         yield from self._read(MicroBatch(0, indices, train=False) for indices in groups)
 
     def _read(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
+        """The batch of each micro-batch, in order. Where a worker dies, new ones go on from the first batch that is missing."""
+        asked: deque[MicroBatch] = deque()  # and not yet given
+
+        def remaining(again: list[MicroBatch]) -> Iterator[MicroBatch]:
+            yield from again  # these stand in `asked` already
+            for micro_batch in source:
+                asked.append(micro_batch)
+                yield micro_batch
+
+        source, deaths = iter(micro_batches), 0
+        while True:
+            try:
+                for batch in self._batches(remaining(list(asked))):
+                    asked.popleft()
+                    deaths = 0
+                    yield self._received(batch)
+                return
+            except WorkerDeath as error:
+                deaths += 1
+                if deaths > MAX_WORKER_DEATHS:
+                    raise UserError(
+                        f"training.num_workers={self.num_workers}: workers die again and again ({error.__cause__}); "
+                        "where memory is short, lower it (0 reads in the training process)"
+                    ) from error
+                logger.warning("a data-loader worker died (%s): new ones go on where it was", error.__cause__)
+
+    def _batches(self, micro_batches: Iterator[MicroBatch]) -> Iterator[Batch | Failure]:
         loader = DataLoader(
             self.reader,
             sampler=micro_batches,
@@ -107,23 +144,54 @@ class Loader:
             prefetch_factor=4 if self.num_workers else None,
             # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
             multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_prepare_worker,
         )
-        for batch in loader:
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            self.truncated_texts += batch.num_truncated
-            for reason in batch.bad_images:
-                if reason not in self.bad_images:
-                    logger.warning("skipped: %s", reason)
-                self.bad_images[reason] += 1
-            yield self.image.to_device(batch, self.device)
+        former = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        if former is not None and threading.current_thread() is threading.main_thread():
+            # torch's handler raises wherever the program is, in the midst of an update too; without it `next` finds out
+            signal.signal(signal.SIGCHLD, former)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" in str(error):
+                    raise WorkerDeath from error
+                raise
+            yield batch
+
+    def _received(self, batch: Batch | Failure) -> Batch:
+        if isinstance(batch, Failure):
+            raise UserError(batch.message)
+        self.truncated_texts += batch.num_truncated
+        for reason in batch.bad_images:
+            if reason not in self.bad_images:
+                logger.warning("skipped: %s", reason)
+            self.bad_images[reason] += 1
+        return self.image.to_device(batch, self.device)
 
 
-def _end_with_parent(_worker: int) -> None:
-    """A worker outlives a kill -9 of the run where it waits to hand over a batch: let Linux end it with its parent."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+class WorkerDeath(Exception):
+    """A data-loader worker was killed; its cause says what torch knows of it."""
+
+
+def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | None) -> list[tuple[np.ndarray, bool]]:
+    """This process's part of an update's samples as micro-batches, and of each whether it only fills up.
+
+    Neighbours stay together, since they share images. All processes get as many micro-batches.
+    """
+    largest = math.ceil(len(ids) / world_size)
+    micro = micro_batch_size or largest
+    own = ids[len(ids) * rank // world_size : len(ids) * (rank + 1) // world_size]
+    pieces = [own[at : at + micro] for at in range(0, largest, micro)]
+    return [(piece, False) if len(piece) else (ids[:1], True) for piece in pieces]
+
+
+def _prepare_worker(_worker: int) -> None:
+    """A worker outlives a kill -9 of the run where it waits to hand over a batch: let it end with its parent."""
+    end_with_parent()
 
 
 def padding_shares(batch: Batch) -> dict[str, float]:

@@ -26,6 +26,7 @@ class MicroBatch:
     indices: np.ndarray  # B, into the mixture; plus M for each time that the sample stood in this epoch before
     train: bool  # whether to augment
     num_negatives: int = 0  # texts of other images beside each sample's own
+    is_filler: bool = False  # its samples weigh nothing: another process computes them
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ class BatchReader(Dataset):
             keys,
             _with_stand_ins(images.pixels),
             images.seeds,
-            weights=[0.0 if any(key in images.bad for key in row) else 1.0 for row in keys],
+            weights=[0.0 if micro_batch.is_filler or any(key in images.bad for key in row) else 1.0 for row in keys],
             pad_token_id=self.text.pad_token_id,
             num_truncated=sum(cut for _, cut in encoded),
         )
-        batch.bad_images = list(images.bad.values())
+        batch.bad_images = [] if micro_batch.is_filler else list(images.bad.values())
         self.prepare(batch, seeds)
         return batch
 

@@ -73,6 +73,10 @@ class BertTextEncoder(nn.Module):
         """V D, shared with the masked-language head."""
         return self.bert.embeddings.word_embeddings.weight
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's layers."""
+        return list(self.bert.encoder.layer)
+
     def embed(self, input_ids_BL: Tensor) -> Tensor:
         """Word + position embedding, layer norm, dropout. Token type 0 throughout: the paper omits s_w."""
         longest = self.bert.config.max_position_embeddings

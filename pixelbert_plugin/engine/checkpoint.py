@@ -1,10 +1,11 @@
-"""Checkpoints: folders of safetensors and JSON, written aside, synced, then renamed. Nothing in one is ever executed.
+"""Checkpoints: folders written aside by all processes, synced, then renamed. Nothing in one is ever executed.
 
-    checkpoints/update_000120/  model.safetensors  optimizer.safetensors  state.json  config.yaml  digests.json
+    checkpoints/update_000120/  __0_0.distcp … .metadata   weights and optimizers, by torch.distributed.checkpoint
+                                state.json  config.yaml  digests.json
     checkpoints/best → update_000120
 
-`digests.json` is written last and holds the SHA-256 of every other file: a torn or altered checkpoint is recognised and
-passed over for the one before it.
+`digests.json` is written last and holds the SHA-256 of every other file: a torn or altered checkpoint is recognised before
+anything in it is read, and passed over for the one before it.
 """
 
 import hashlib
@@ -17,22 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pixelbert_plugin.engine import tensor_store
+from pixelbert_plugin.engine.dist import ALONE, Processes
+from pixelbert_plugin.engine.optim import parameter_state
+from pixelbert_plugin.engine.parallel import share_buffers
+from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import UserError, writing
 
 logger = logging.getLogger(__name__)
 
-MODEL, OPTIMIZER, STATE, CONFIG, DIGESTS = (
-    "model.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "config.yaml",
-    "digests.json",
-)
+STATE, CONFIG, DIGESTS = "state.json", "config.yaml", "digests.json"
 PREFIX = "update_"
+MODEL, OPTIMIZER = "model/", "optimizer/"  # prefixes of the tensors' names
 
 
 @dataclass
@@ -40,7 +39,7 @@ class TrainState:
     """Where training stands. Order, augmentation and dropout are functions of the seed and of this."""
 
     update: int = 0  # updates done
-    samples: int = 0  # samples consumed
+    samples: int = 0  # samples consumed, by all processes
     seconds: float = 0.0  # training time, evaluations left out
     best: float | None = None  # the criterion's best value
     best_update: int | None = None  # the update it was reached at
@@ -48,43 +47,65 @@ class TrainState:
     metrics: dict[str, float] = field(default_factory=dict)  # of the latest evaluation
     skipped_images: dict[str, int] = field(default_factory=dict)  # why each was skipped, and how often
 
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> "TrainState":
+        """From a checkpoint's state.json. Raises KeyError, TypeError or ValueError where it is not one."""
+        state = cls(**content["state"])
+        for name in ("update", "samples", "evaluations_since_best"):
+            if type(getattr(state, name)) is not int:
+                raise ValueError(f"state.{name} is {getattr(state, name)!r}, not a whole number")
+        if not isinstance(state.seconds, int | float) or not isinstance(state.skipped_images, dict):
+            raise ValueError("state.seconds or state.skipped_images is of another type")
+        return state
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says beside weights and position."""
+
+    config_yaml: str
+    processors: dict[str, dict[str, Any]]  # vocabulary, sizes, answers: what a new image or text needs
+    versions: dict[str, str]
+
 
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, max_to_keep: int):
-        self.folder = folder
-        self.max_to_keep = max_to_keep
+    def __init__(self, folder: Path, max_to_keep: int, processes: Processes = ALONE):
+        self.folder, self.max_to_keep, self.processes = folder, max_to_keep, processes
 
     def save(
-        self,
-        model: nn.Module,
-        optimizers: dict[str, torch.optim.Optimizer],
-        state: TrainState,
-        config_yaml: str,
-        processors: dict[str, dict[str, Any]],
-        versions: dict[str, str],
+        self, model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], precision: Fp32, state: TrainState, about: About
     ) -> Path:
         """Write the checkpoint of `state.update`, link `best` to it where it is the best, prune old ones.
 
-        Raises UserError where it cannot be written; the checkpoints before it stay.
+        Called in every process; each writes its part. Raises UserError where it cannot be written; those before it stay.
         """
         target = self.folder / f"{PREFIX}{state.update:06d}"
-        aside = self.folder / f".{target.name}.{os.getpid()}"
+        aside = self.folder / f".{target.name}.partial"
+        share_buffers(model, self.processes)
+        tensors = saved_weights(model, precision) | saved_optimizers(model, optimizers, precision)
+        content = {
+            "state": asdict(state),
+            "optimizers": rules(optimizers),
+            "precision": {"used": precision.description, "state": precision.state_dict()},
+            "processors": about.processors,
+            "versions": about.versions,
+        }
+        self.processes.on_main(lambda: _start(aside, target))
+        try:
+            with writing(target):
+                tensor_store.write(tensors, aside)
+        except UserError as error:  # in every process
+            self.processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
+            error.is_told = not self.processes.is_main
+            raise
+        self.processes.on_main(lambda: self._finish(aside, target, state, content, about.config_yaml))
+        return target
+
+    def _finish(self, aside: Path, target: Path, state: TrainState, content: dict[str, Any], config_yaml: str) -> None:
         with writing(target):
             try:
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
-                _save_tensors(model.state_dict(), aside / MODEL)
-                tensors, numbers = optimizer_state(model, optimizers)
-                _save_tensors(tensors, aside / OPTIMIZER)
-                content = {
-                    "state": asdict(state),
-                    "optimizers": _kinds(optimizers),
-                    "optimizer": numbers,
-                    "processors": processors,
-                    "versions": versions,
-                }
                 (aside / STATE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
                 (aside / CONFIG).write_text(config_yaml, encoding="utf-8")
                 digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
@@ -100,7 +121,6 @@ class Checkpoints:
                 raise
             self.link_best(state)
             self._prune(target)
-        return target
 
     def best(self) -> Path | None:
         """The best checkpoint, if it is whole."""
@@ -150,97 +170,48 @@ class Checkpoints:
 
 
 def problem(path: Path) -> str | None:
-    """Why a checkpoint folder cannot be trusted; None where it is whole."""
+    """Why a checkpoint folder cannot be trusted; None where it is whole. Nothing in it but the digests is interpreted."""
     try:
         digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
-        missing = {MODEL, OPTIMIZER, STATE, CONFIG} - set(digests)
+        missing = {tensor_store.INDEX, STATE, CONFIG} - set(digests)
         if missing:
             return f"{DIGESTS} does not list {', '.join(sorted(missing))}"
-        altered = [name for name, digest in digests.items() if _digest(path / name) != digest]
-    except (OSError, ValueError, AttributeError) as error:
+        unlisted = {file.name for file in path.glob(tensor_store.PATTERN)} - set(digests)
+        if unlisted:
+            return f"{DIGESTS} does not list {min(unlisted)}"
+        altered = [name for name, digest in digests.items() if _digest(path / Path(name).name) != digest]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return f"{altered[0]} is not as it was written (SHA-256 differs)" if altered else None
 
 
-def read_content(path: Path, key: str) -> dict[str, Any]:
-    """state.json of a checkpoint that is verified first. Raises UserError naming what is wrong."""
-    if not path.is_dir():
-        raise UserError(f"{key}={str(path)!r}: no such checkpoint folder")
-    reason = problem(path)
-    if reason is not None:
-        raise UserError(f"{key}={str(path)!r}: not a whole checkpoint: {reason}")
-    return json.loads((path / STATE).read_text(encoding="utf-8"))
+def saved_weights(model: nn.Module, precision: Fp32) -> dict[str, Tensor]:
+    """The model's state in float32: master weights where a precision keeps them, so that any other can go on from it."""
+    masters = precision.optimized(model)
+    values = {name: masters.get(name, value).detach() for name, value in model.state_dict().items()}
+    return {f"{MODEL}{name}": value.float() if value.is_floating_point() else value for name, value in values.items()}
 
 
-def read_model(path: Path) -> dict[str, Tensor]:
-    return load_file(path / MODEL)
+def saved_optimizers(model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], precision: Fp32) -> dict[str, Tensor]:
+    """Each optimizer's state as optimizer/<group>/<parameter>/<kind>."""
+    tensors = {}
+    held = {id(p): group for group, optimizer in optimizers.items() for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in precision.optimized(model).items():
+        group = held.get(id(parameter))
+        for kind, value in parameter_state(optimizers[group], parameter).items() if group else ():
+            tensors[f"{OPTIMIZER}{group}/{name}/{kind}"] = torch.as_tensor(value)
+    return tensors
 
 
-def load_training(path: Path, content: dict[str, Any], model: nn.Module, optimizers: dict[str, Any], key: str) -> TrainState:
-    """Model, optimizers and position of a verified checkpoint."""
-    try:
-        model.load_state_dict(read_model(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{key}={str(path)!r}: its weights are of another model than this config's ({reason}); resume with the "
-            "config it was made with, or take its weights with checkpoint.pretrained"
-        ) from error
-    kinds = _kinds(optimizers)
-    tensors = load_file(path / OPTIMIZER)
-    unknown = {where.split("/")[1] for where in tensors} - {name for name, _ in model.named_parameters()}
-    if kinds != content.get("optimizers", kinds) or unknown:
-        what = f"parameters such as {min(unknown)}" if unknown else f"optimizers {content['optimizers']}, not {kinds}"
-        raise UserError(
-            f"{key}={str(path)!r}: was saved with {what}; resume with the config it was made with, or take its weights with "
-            "checkpoint.pretrained"
-        )
-    load_optimizer_state(model, optimizers, tensors, content["optimizer"])
-    return TrainState(**content["state"])
+def rules(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, str]:
+    """By group, the rule of its optimizer: another implementation of the same rule can go on from its state."""
+    return {name: getattr(optimizer, "rule", type(optimizer).__name__) for name, optimizer in optimizers.items()}
 
 
-def _kinds(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, str]:
-    return {name: type(optimizer).__name__ for name, optimizer in optimizers.items()}
-
-
-def optimizer_state(
-    model: nn.Module, optimizers: dict[str, torch.optim.Optimizer]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Each optimizer's state by parameter name: tensors and plain numbers apart."""
-    tensors, numbers = {}, {}
-    for name, parameter in model.named_parameters():
-        for group, optimizer in optimizers.items():
-            for key, value in optimizer.state.get(parameter, {}).items():
-                where = f"{group}/{name}/{key}"
-                if isinstance(value, Tensor):
-                    tensors[where] = value
-                elif value is not None:
-                    numbers[where] = value
-    return tensors, numbers
-
-
-def load_optimizer_state(
-    model: nn.Module,
-    optimizers: dict[str, torch.optim.Optimizer],
-    tensors: dict[str, Tensor],
-    numbers: dict[str, float],
-) -> None:
-    parameters = dict(model.named_parameters())
-    for where, value in {**tensors, **numbers}.items():
-        group, name, key = where.split("/")
-        parameter = parameters[name]
-        if isinstance(value, Tensor) and value.ndim:  # step counts stay on the CPU, as torch keeps them
-            value = value.to(parameter.device)
-        optimizers[group].state[parameter][key] = value
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    # contiguous copies, since channels_last weights are strided; format "pt" is what transformers and others expect
-    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        save_file(content, path, {"format": "pt"})
-    except SafetensorError as error:  # of a full disk, it says no more than its message
-        raise OSError(str(error)) from error
+def _start(aside: Path, target: Path) -> None:
+    with writing(target):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
 
 
 def _digest(path: Path) -> str:

@@ -1,12 +1,15 @@
-"""Evaluation keyed by sample id: every sample of the split counts once, whatever the batches were."""
+"""Evaluation keyed by sample id: every sample of the split counts once, whatever the batches and the processes were."""
 
 import logging
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import nn
 
 from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.engine.dist import ALONE, Processes
+from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.tasks.base import Result, Task
@@ -16,36 +19,70 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Evaluation:
-    """An evaluation of one split of one data set."""
+    """An evaluation of one split of one data set. Only the main process has the results."""
 
     metrics: dict[str, float]
-    results: list[Result]  # in the split's order; skipped images' samples are left out
+    results: list[Result] = field(default_factory=list)  # in the split's order; skipped images' samples are left out
     predicted: list[Result] = field(default_factory=list)  # with them: a submission wants an answer to every question
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, task: Task, loader: Loader, batch_size: int, precision: Fp32) -> Evaluation:
-    """Run the model over every sample; skipped images' samples are left out, and counted in the metrics.
+@dataclass(frozen=True)
+class Row:
+    """A result on its way to the main process, which has the sample itself."""
 
-    Raises RuntimeError if the number of results is not the split's: then a figure would be wrong.
+    sample_id: int | str
+    prediction: str
+    truth: str | None
+    scores: dict[str, float]
+    is_skipped: bool
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, task: Task, loader: Loader, batch_size: int, precision: Fp32, processes: Processes = ALONE
+) -> Evaluation:
+    """Run the model over every sample, each process over its share of the batches; called in every process.
+
+    Skipped images' samples are left out, and counted in the metrics. Raises RuntimeError if the number of results is not
+    the split's: then a figure would be wrong.
     """
     was_training = model.training
     model.eval()
-    by_id: dict[int | str, Result] = {}
-    skipped: dict[int | str, Result] = {}
-    for batch in loader.evaluate(batch_size):
-        with precision.autocast():
-            output = model(batch)
-        for result, weight in zip(task.predict(output, batch), batch.weights.tolist(), strict=True):
-            (by_id if weight else skipped)[result.sample.sample_id] = result
+    share_buffers(model, processes)
+    rows: list[Row] = []
+    with whole(model):
+        for batch in loader.evaluate(batch_size):
+            with precision.autocast():
+                output = model(batch)
+            for result, weight in zip(task.predict(output, batch), batch.weights.tolist(), strict=True):
+                sample_id = result.sample.sample_id
+                rows.append(Row(sample_id, result.prediction, result.truth, result.scores, not weight))
     model.train(was_training)
-    if len(by_id) + len(skipped) != len(loader.mixture):
-        raise RuntimeError(f"{len(loader.mixture)} samples in the split, but {len(by_id)} predicted and {len(skipped)} skipped")
-    if not by_id:
+    gathered = processes.gather(rows)
+    evaluation: list[Evaluation] = []
+
+    def compute() -> dict[str, float]:
+        evaluation.append(_from_rows(task, loader, list(chain.from_iterable(gathered))))
+        return evaluation[0].metrics
+
+    metrics = processes.on_main(compute)
+    return evaluation[0] if evaluation else Evaluation(metrics)
+
+
+def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
+    """Metrics over the split, each sample once, in its order."""
+    by_id = {row.sample_id: row for row in rows}
+    skipped = {sample_id for sample_id, row in by_id.items() if row.is_skipped}
+    if len(rows) != len(loader.mixture) or len(by_id) != len(rows):
+        raise RuntimeError(f"{len(loader.mixture)} samples in the split, but {len(rows)} results of {len(by_id)} samples")
+    if len(skipped) == len(by_id):
         raise UserError(f"the {loader.mixture.split} split: every image was skipped as unreadable; check the images' folder")
-    ids = [sample.sample_id for sample in loader.mixture]
-    results = [by_id[sample_id] for sample_id in ids if sample_id in by_id]
+    predicted = []
+    for sample in loader.mixture:
+        row = by_id[sample.sample_id]
+        predicted.append(Result(sample, row.prediction, row.truth, row.scores))
+    results = [result for result in predicted if result.sample.sample_id not in skipped]
     metrics = task.metrics(results)
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
-    return Evaluation(metrics, results, [by_id.get(sample_id) or skipped[sample_id] for sample_id in ids])
+    return Evaluation(metrics, results, predicted)

@@ -4,7 +4,7 @@ import json
 import logging
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,15 @@ class Events:
         with writing(self._log):
             self._writer.close()
 
-    def config(self, text: str, flat: dict[str, Any]) -> None:
-        """The resolved configuration as text, and its leaves as hparams."""
+    def config(self, text: str, flat: dict[str, Any], used: dict[str, str]) -> None:
+        """The resolved configuration as text, its leaves as hparams, and what was `used` of it: precision, its backend, …"""
         from torch.utils.tensorboard.summary import hparams
 
         self._writer.add_text("config", "```yaml\n" + text + "\n```", 0)
-        plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in flat.items()}
+        self._writer.add_text("used", "  \n".join(f"{name}: {value}" for name, value in used.items()), 0)
+        self.console.out("  ".join(f"{name} {value}" for name, value in used.items()), highlight=False)
+        leaves = flat | {f"used.{name}": value for name, value in used.items()}
+        plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in leaves.items()}
         for summary in hparams(plain, {}):
             self._writer.file_writer.add_summary(summary)
 
@@ -64,7 +67,7 @@ class Events:
                 if isinstance(value, dict):
                     for name, number in value.items():
                         self._writer.add_scalar(f"train/{key}/{name}", number, update)
-                elif key != "update":
+                elif key != "update" and isinstance(value, int | float):
                     self._writer.add_scalar(f"train/{key}", value, update)
             for name, share in padding.items():
                 self._writer.add_scalar(f"padding/{name}", share, update)
@@ -120,6 +123,22 @@ class Events:
     def advance(self, update: int) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=update)
+
+
+class NoEvents:
+    """What processes other than the main one tell: nothing."""
+
+    def bar(self, done: int, total: int) -> "NoEvents":
+        return self
+
+    def __enter__(self) -> "NoEvents":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_arguments: None
 
 
 def _quiet_writer_thread(error: threading.ExceptHookArgs) -> None:

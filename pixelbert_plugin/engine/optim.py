@@ -100,3 +100,12 @@ class StepSchedule:
         decay = self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
         warmup = self.config.warmup_updates
         return decay * (min(1.0, update / warmup) if warmup else 1.0)
+
+
+def parameter_state(optimizer, parameter):
+    return {k: v for k, v in optimizer.state.get(parameter, {}).items() if v is not None}
+
+
+def set_parameter_state(optimizer, parameter, state):
+    for k, v in state.items():
+        optimizer.state[parameter][k] = v

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixelbert_plugin import registry
@@ -22,14 +22,34 @@ class Fp32:
         """Context of the forward pass."""
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
+    skips_overflow = False
+    loss_scale = None
+    skipped_updates = 0
+
+    @property
+    def description(self):
+        return {"precision": type(self).__name__.lower(), "backend": "native"}
+
+    def prepare(self, model, optimizers):
+        pass
+
+    def optimized(self, model):
+        return dict(model.named_parameters())
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+    def backward(self, loss: Tensor, is_last: bool = True) -> None:
         loss.backward()
 
-    def step(
-        self, optimizers: Iterable[torch.optim.Optimizer], parameters: list[nn.Parameter], max_norm: float | None
-    ) -> Tensor:
-        """Clip by the global norm of all gradients, step every optimizer, clear the gradients. Returns the norm (scalar)."""
+    def step(self, optimizers: Iterable[torch.optim.Optimizer], max_norm: float | None) -> Tensor:
+        parameters = [p for o in optimizers for g in o.param_groups for p in g["params"]]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()
         if max_norm is not None:
             clip_grads_with_norm_(parameters, max_norm, norm)
         for optimizer in optimizers:

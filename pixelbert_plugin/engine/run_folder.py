@@ -1,19 +1,28 @@
 """The folder of a run: who may write into it, and the files beside checkpoints and events.
 
 save/<name>/  config.yaml  log.jsonl  evaluations.jsonl  results.json  skipped_images_<split>.json
-              predictions/  scores/  checkpoints/  tensorboard/
+              predictions/  scores/  checkpoints/  tensorboard/  .lock
 """
 
+import errno
+import fcntl
 import json
+import logging
 import os
 import shutil
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin.errors import UserError, replacing, writing
 
+logger = logging.getLogger(__name__)
+
 HOLDS_A_RUN = ("config.yaml", "log.jsonl", "checkpoints", "tensorboard")
 ALL = (*HOLDS_A_RUN, "evaluations.jsonl", "results.json", "predictions", "scores")
+LOCK = ".lock"
+LOCK_SECONDS = 5  # how long a run that is just ending may still hold the folder
 
 
 class RunFolder:
@@ -21,9 +30,65 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._lock: int | None = None  # an open file: closing any other of the same file would release the lock
 
-    def claim(self, may_hold_run: bool) -> None:
-        """Refuse a folder that holds a run (unless it is resumed, overwritten or evaluated) or cannot be written."""
+    def claim(self, may_hold_run: bool, is_training: bool, job_id: str | None = None) -> bool:
+        """Refuse a folder that another run trains in, that holds a run (unless it is resumed, overwritten or evaluated) or
+        that cannot be written. Returns whether the run it holds is of this job of torchrun, `job_id`: then it is resumed.
+        """
+        is_same_job = is_training and job_id is not None and self._read_lock().get("job") == job_id
+        if is_training:
+            self._claim_lock(job_id)
+        if not is_same_job:
+            self._claim_content(may_hold_run)
+        return is_same_job
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other runs train in the folder; a process that ends, however it does, lets them too."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _read_lock(self) -> dict[str, Any]:
+        """Who trains, or trained last, in the folder."""
+        try:
+            content = json.loads((self.path / LOCK).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _claim_lock(self, job_id: str | None) -> None:
+        """Take the folder's lock, which the operating system keeps for the life of this process."""
+        owner = self._read_lock()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks
+                    logger.warning("%s: cannot be locked (%s): let no other run train in it", self.path, error.strerror)
+                    break
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}"
+                    raise UserError(
+                        f"env.save_dir={str(self.path)!r}: {who} trains in it now; wait for it, stop it, or choose another "
+                        "env.save_dir"
+                    ) from error
+                time.sleep(0.1)
+        self._lock = descriptor
+        with writing(self.path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "job": job_id}).encode(), 0)
+
+    def _claim_content(self, may_hold_run: bool) -> None:
         held = [name for name in HOLDS_A_RUN if (self.path / name).exists()]
         if held and not may_hold_run:
             raise UserError(

@@ -1,6 +1,7 @@
 """Every image-text pair of a split scored exactly, in blocks of images that survive a kill. I images, T texts.
 
 Each image goes through the CNN once and each text through the word embeddings once; only the transformer runs per pair.
+The blocks are dealt to the processes of the run.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from torch import Tensor, nn
 from pixelbert_plugin.data.collate import pad_texts
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.order import evaluation_order
+from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.tasks.base import MatchingTask, Result
@@ -45,45 +49,82 @@ def score_all_pairs(
     loader: Loader,
     batch_size: int,
     precision: Fp32,
+    processes: Processes = ALONE,
     folder: Path | None = None,
     max_images: int | None = None,
 ) -> ScoreMatrix:
-    """Score every text of the split with every image, `batch_size` pairs at a time.
+    """Score every text of the split with every image, `batch_size` pairs at a time; called in every process.
 
-    With `folder`, finished blocks of images are kept there and not scored again by a later call for the same weights,
-    split and options. Raises UserError where an image cannot be read: a matrix has no place for a skipped one.
+    The main process gets the whole matrix. With `folder`, finished blocks of images are kept there and not scored again by
+    a later call for the same weights, split and options. Raises UserError where an image cannot be read: a matrix has no
+    place for a skipped one.
     """
     was_training = model.training
     model.eval()
+    share_buffers(model, processes)
     matrix = _empty(loader.images_M, max_images)
-    texts = list(_embedded(model, loader, matrix.samples_T, batch_size, precision))
-    truncated_texts = loader.truncated_texts
-    # images of like size stand together in a block; its rows are put back in the split's order
-    sizes = None if loader.sizes_M2 is None else loader.sizes_M2[matrix.first_sample_I]
-    order_I = evaluation_order(np.arange(len(matrix.first_sample_I)), sizes)
-    blocks = [order_I[start : start + IMAGES_PER_BLOCK] for start in range(0, len(order_I), IMAGES_PER_BLOCK)]
-    store = BlockStore(folder, _fingerprint(model, loader, matrix, precision)) if folder else None
-    missing = [number for number in range(len(blocks)) if store is None or not store.load(number, matrix, blocks[number])]
-    if store is not None and len(missing) < len(blocks):
-        logger.info("%s holds %d of %d blocks of scores already", folder, len(blocks) - len(missing), len(blocks))
-    batches = loader.read([matrix.first_sample_I[blocks[number]] for number in missing])
-    for number, batch in zip(missing, batches, strict=True):
-        if batch.bad_images:
-            raise UserError(f"{batch.bad_images[0]}; retrieval scores every image, so none can be skipped: restore the file")
-        with precision.autocast():
-            images = model.encode_images(batch)
-        for columns_C, words_CLD, mask_CL in texts:
-            scores_IC = _score(model, task, images, words_CLD, mask_CL, batch_size, precision)
-            matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
-        if store is not None:
-            store.save(number, matrix.scores_IT[blocks[number]])
-    loader.truncated_texts = truncated_texts  # without the texts that came along with the images
+    blocks = _blocks(loader, matrix)
+    with whole(model):
+        store, missing = _open_store(model, loader, matrix, blocks, precision, processes, folder)
+        texts = list(_embedded(model, loader, matrix.samples_T, batch_size, precision))
+        truncated_texts = loader.truncated_texts
+        own = missing[processes.rank :: processes.world_size]
+        batches = loader.read([matrix.first_sample_I[blocks[number]] for number in own])
+        for number, batch in zip(own, batches, strict=True):
+            if batch.bad_images:
+                raise UserError(
+                    f"{batch.bad_images[0]}; retrieval scores every image, so none can be skipped: restore the file"
+                )
+            with precision.autocast():
+                images = model.encode_images(batch)
+            for columns_C, words_CLD, mask_CL in texts:
+                scores_IC = _score(model, task, images, words_CLD, mask_CL, batch_size, precision)
+                matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
+            if store is not None:
+                store.save(number, matrix.scores_IT[blocks[number]])
+    # without the texts that came along with the images; every process embeds all texts, one counts
+    loader.truncated_texts = truncated_texts if processes.is_main else 0
     model.train(was_training)
+    scored = processes.gather({number: matrix.scores_IT[blocks[number]] for number in own})
+    for number, scores in ((number, scores) for part in scored or [] for number, scores in part.items()):
+        matrix.scores_IT[blocks[number]] = scores
     return matrix
 
 
+def _blocks(loader: Loader, matrix: "ScoreMatrix") -> list[np.ndarray]:
+    """Rows of the matrix by block. Images of like size stand together; the rows are put back in the split's order."""
+    sizes = None if loader.sizes_M2 is None else loader.sizes_M2[matrix.first_sample_I]
+    order_I = evaluation_order(np.arange(len(matrix.first_sample_I)), sizes)
+    return [order_I[start : start + IMAGES_PER_BLOCK] for start in range(0, len(order_I), IMAGES_PER_BLOCK)]
+
+
+def _open_store(
+    model: nn.Module,
+    loader: Loader,
+    matrix: "ScoreMatrix",
+    blocks: list[np.ndarray],
+    precision: Fp32,
+    processes: Processes,
+    folder: Path | None,
+) -> "tuple[BlockStore | None, list[int]]":
+    """The store of finished blocks, where there is a folder for it, and the numbers of those that it lacks."""
+    if folder is None:
+        return None, list(range(len(blocks)))
+    fingerprint = _fingerprint(model, loader, matrix, precision)
+
+    def lacking() -> list[int]:
+        store = BlockStore(folder, fingerprint)
+        store.keep_only_this()
+        return [number for number in range(len(blocks)) if not store.load(number, matrix, blocks[number])]
+
+    missing = processes.on_main(lacking)
+    if len(missing) < len(blocks):
+        logger.info("%s holds %d of %d blocks of scores already", folder, len(blocks) - len(missing), len(blocks))
+    return BlockStore(folder, fingerprint), missing
+
+
 def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> Evaluation:
-    """Metrics, and for each image the caption that was found for it."""
+    """Metrics, and for each image the caption that was found for it. The matrix must be whole: for the main process."""
     best_I = matrix.scores_IT.argmax(1)
     results = []
     for row, (first, best) in enumerate(zip(matrix.first_sample_I, best_I, strict=True)):
@@ -112,16 +153,19 @@ def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
 
 
 class BlockStore:
-    """Finished blocks of one score matrix, `block_00012.npy` each; those of other weights or options are deleted."""
+    """Finished blocks of one score matrix, `block_00012.npy` each."""
 
     def __init__(self, folder: Path, fingerprint: str):
-        self.folder = folder
-        with writing(folder):
-            mark = folder / "fingerprint"
-            if not mark.exists() or mark.read_text() != fingerprint:
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                mark.write_text(fingerprint)
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def keep_only_this(self) -> None:
+        """Delete blocks of other weights or options."""
+        with writing(self.folder):
+            mark = self.folder / "fingerprint"
+            if not mark.exists() or mark.read_text() != self.fingerprint:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(parents=True)
+                mark.write_text(self.fingerprint)
 
     def load(self, number: int, matrix: ScoreMatrix, rows: np.ndarray) -> bool:
         """Fill in a finished block; False where there is none that is whole."""
@@ -197,7 +241,7 @@ def _score(
 def _fingerprint(model: nn.Module, loader: Loader, matrix: ScoreMatrix, precision: Fp32) -> str:
     """Changes with the weights, the pairs, the processors and the precision: with whatever scores depend on."""
     digest = hashlib.sha256(f"{type(precision).__name__} {loader.image.config} {loader.reader.text.config}".encode())
-    for name, value in model.state_dict().items():
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     for index in matrix.samples_T:

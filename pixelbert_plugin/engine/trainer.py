@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.engine.checkpoint import TrainState
+from pixelbert_plugin.engine.dist import Processes
 from pixelbert_plugin.engine.evaluator import Evaluation
 from pixelbert_plugin.engine.events import Events
+from pixelbert_plugin.engine.parallel import Parallel, on_all
 from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.errors import NonFiniteLossError
+from pixelbert_plugin.engine.stop import StopSignal
+from pixelbert_plugin.errors import NonFiniteLossError, Stopped
 from pixelbert_plugin.options import Training
 from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.seeding import derive
@@ -29,20 +33,23 @@ class Trainer:
     """Everything the loop drives; `run.py` builds it."""
 
     model: nn.Module
+    parallel: Parallel  # forward pass and losses of the model, on one process or several
     task: Task
     loader: Loader
     optimizers: dict[str, torch.optim.Optimizer]
     schedule: Callable[[int, float], float]
     precision: Fp32
+    processes: Processes
+    stop: StopSignal
     events: Events
     options: Training
     state: TrainState
     evaluate: Callable[[], dict[str, Evaluation]]  # on the validation split, by "split/dataset"; empty without one
-    save: Callable[[TrainState], object]
+    save: Callable[[TrainState], object]  # in every process
     criterion: str | None  # the metric that chooses the best checkpoint
 
     def train(self) -> TrainState:
-        """Train to the end, from `state` on. Raises NonFiniteLossError."""
+        """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where SIGTERM ended it, all saved."""
         options, state = self.options, self.state
         total = self.total_updates()
         self._base_rates = {
@@ -53,15 +60,15 @@ class Trainer:
         self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
         logged_samples, logged_seconds = state.samples, state.seconds
-        stopped = self._should_stop()
-        with self.events.bar(state.update, total):
-            while state.update < total and not stopped:
+        is_over = self._is_early_stop()
+        with self.events.bar(state.update, total), self.stop.deferred():
+            while state.update < total and not is_over:
                 began = time.perf_counter()
-                micro_batches = next(updates)
+                micro_batches, samples = next(updates)
                 losses, norm = self.update(micro_batches, state.update + 1, state.samples / len(self.loader))
                 state.update += 1
-                state.samples += sum(map(len, micro_batches))
-                self._note(sum(losses.values()) + norm, micro_batches)
+                state.samples += samples
+                self._note(losses, norm, micro_batches)
                 is_last = state.update == total
                 is_logged = self._is_due(options.log_interval, is_last)
                 is_evaluated = self._is_due(options.evaluation_interval, is_last)
@@ -76,37 +83,47 @@ class Trainer:
                     logged_samples, logged_seconds = state.samples, state.seconds
                 self.events.advance(state.update)
                 is_best = is_evaluated and self._evaluate() and state.best_update == state.update
-                stopped = self._should_stop()
-                if is_saved or is_best or stopped:
-                    self._check_weights()
-                    state.skipped_images = dict(self.loader.bad_images)
-                    self.events.flush()  # a kill must not lose events of updates that a resume will not repeat
-                    self.save(state)
+                is_over = self._is_early_stop()
+                is_stopped = self.processes.any(self.stop.is_set)
+                if is_saved or is_best or is_over or is_stopped:
+                    self._save()
+                if is_stopped:
+                    error = Stopped(
+                        f"stopped by SIGTERM after update {state.update}, which is saved; checkpoint.resume=true goes on"
+                    )
+                    error.is_told = not self.processes.is_main
+                    raise error
         return state
 
     def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
-        """One step of every optimizer. Returns each part of the loss, averaged over the update, and the gradient norm.
+        """One step of every optimizer. Returns this process's share of each part of the loss, averaged over the update (they
+        add up to the loss), and the gradient norm.
 
-        Each part is the mean over all its terms in the update, however they fall into micro-batches.
+        Each part is the mean over all its terms in the update, however they fall into micro-batches and processes.
         """
         factor = self.schedule(update, epoch)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._base_rates[name], strict=True):
                 group["lr"] = rate * factor
-        counts = [self.task.counts(batch) for batch in micro_batches]
-        totals = {part: sum(count[part] for count in counts).clamp(min=1) for part in counts[0]}
+        totals = self._totals(micro_batches)
         losses = {part: torch.zeros((), device=total.device) for part, total in totals.items()}
         for index, batch in enumerate(micro_batches):
-            torch.manual_seed(derive(self.options.seed, "dropout", update, index))
-            with self.precision.autocast():
-                output = self.model(batch)
-            parts = {part: value / totals[part] for part, value in self.task.loss(output, batch).items()}
-            self.precision.backward(sum(parts.values()))
+            is_last = index == len(micro_batches) - 1
+            torch.manual_seed(derive(self.options.seed, "dropout", update, index, self.processes.rank))
+            with self.parallel.accumulating(is_last):
+                parts = {part: value / totals[part] for part, value in self.parallel(batch).items()}
+                # times W: what several processes compute is averaged, see parallel.py
+                self.precision.backward(sum(parts.values()) * self.processes.world_size, is_last)
             for part, value in parts.items():
                 losses[part] += value.detach()
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = self.precision.step(self.optimizers.values(), parameters, self.options.max_grad_norm)
-        return losses, norm
+        return losses, self.precision.step(list(self.optimizers.values()), self.options.max_grad_norm)
+
+    def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+        """By part of the loss, how many terms it has in the update, over all processes."""
+        counts = [self.task.counts(batch) for batch in micro_batches]
+        names = list(counts[0])
+        totals = self.processes.sum(torch.stack([sum(count[part] for count in counts) for part in names]).float())
+        return dict(zip(names, totals.clamp(min=1), strict=True))
 
     def total_updates(self) -> int:
         """The earlier of max_updates and max_epochs, in updates; an epoch's last update may be short."""
@@ -132,33 +149,45 @@ class Trainer:
     def _check_weights(self) -> None:
         """Never save what a NaN has reached: weights after a step, or batch norm's statistics."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not torch.stack([value.isfinite().all() for value in values]).all():
+        if not on_all(values, lambda value: value.isfinite().all(), self.processes):
             raise NonFiniteLossError(
                 f"update {self.state.update}: the weights are not finite after it. Lower the learning rates or set "
                 "training.max_grad_norm; checkpoints hold the state before"
             )
 
-    def _note(self, value: Tensor, micro_batches: list[Batch]) -> None:
-        """Keep a value for `check_finite`: on a GPU, looking at each one at once would wait for it."""
+    def _note(self, losses: dict[str, Tensor], norm: Tensor, micro_batches: list[Batch]) -> None:
+        """Keep what must be finite for `check_finite`: on a GPU, looking at each one at once would wait for it.
+
+        A precision that skips updates whose gradients overflow has dealt with the norm.
+        """
+        value = sum(losses.values()) + (0 if self.precision.skips_overflow else norm)
         ids = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
         self._unchecked.append((self.state.update, value, ids))
         if self.precision.device.type == "cpu":
             self.check_finite()
+
+    def _save(self) -> None:
+        self._check_weights()
+        counts = self.processes.gather(dict(self.loader.bad_images))
+        if counts is not None:
+            self.state.skipped_images = dict(sum(map(Counter, counts), Counter()))
+        self.events.flush()  # a kill must not lose events of updates that a resume will not repeat
+        self.save(self.state)
 
     @property
     def batch_samples(self) -> int:
         """Samples per update: the batch size counts pairs, of which a sample may be several."""
         return self.options.batch_size // self.task.pairs_per_sample
 
-    def _updates(self) -> Iterator[list[Batch]]:
-        options, batch = self.options, self.batch_samples
-        micro = min((options.micro_batch_size or options.batch_size) // self.task.pairs_per_sample, batch)
-        return self.loader.updates(self.state.samples, batch, micro, options.texts_per_image)
+    def _updates(self) -> Iterator[tuple[list[Batch], int]]:
+        options = self.options
+        micro = options.micro_batch_size and max(1, options.micro_batch_size // self.task.pairs_per_sample)
+        return self.loader.updates(self.state.samples, self.batch_samples, micro, options.texts_per_image)
 
     def _is_due(self, interval: int | None, is_last: bool) -> bool:
         return is_last or (interval is not None and self.state.update % interval == 0)
 
-    def _should_stop(self) -> bool:
+    def _is_early_stop(self) -> bool:
         early = self.options.early_stop
         return early.enabled and self.state.evaluations_since_best >= early.patience
 
@@ -187,7 +216,8 @@ class Trainer:
         return True
 
     def _log(self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]) -> None:
-        parts = {part: value.item() for part, value in losses.items()}
+        values = self.processes.sum(torch.stack(list(losses.values()))).tolist()
+        parts = dict(zip(losses, values, strict=True))
         shares = [padding_shares(batch) for batch in micro_batches]
         record = {
             "update": self.state.update,
@@ -196,8 +226,11 @@ class Trainer:
             "loss": sum(parts.values()),
             "losses": parts,
             "lr": {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()},
-            "grad_norm": norm.item(),
+            "grad_norm": norm.item() if norm.isfinite() else None,  # None: it overflowed, and the update was skipped
             "samples_per_second": samples_per_second,
+            "precision": " ".join(self.precision.description.values()),
         }
+        if self.precision.loss_scale is not None:
+            record |= {"loss_scale": self.precision.loss_scale, "skipped_updates": self.precision.skipped_updates}
         padding = {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
         self.events.train(record, padding)

@@ -139,6 +139,11 @@ class PixelBert(nn.Module):
             groups["cnn" if name.startswith("image_encoder.") else "transformer"].append((name, parameter))
         return groups
 
+    def shard_units(self) -> list[nn.Module]:
+        """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""
+        blocks = [getattr(self.image_encoder, "stages", None), getattr(self.text_encoder, "blocks", None)]
+        return [unit for listed in blocks if listed is not None for unit in listed()]
+
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
         if max(grid) > self.config.max_grid_size:
             raise UserError(

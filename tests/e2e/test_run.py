@@ -26,7 +26,7 @@ def finished(tmp_path_factory, vqa2_root) -> Path:
 
 def test_folder_of_a_run(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names == {*"config.yaml log.jsonl evaluations.jsonl results.json predictions checkpoints tensorboard".split()}
+    assert names == {*"config.yaml log.jsonl evaluations.jsonl results.json predictions checkpoints tensorboard .lock".split()}
     resolved = yaml.safe_load((finished / "config.yaml").read_text())
     assert resolved["training"]["batch_size"] == 8 and resolved["optimizer"]["cnn"]["params"]["momentum"] == 0.9
     results = json.loads((finished / "results.json").read_text())
@@ -37,7 +37,7 @@ def test_folder_of_a_run(finished):
 def test_log_has_one_object_per_logged_update(finished):
     records = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records] == [1, 2, 3, 4]
-    keys = {"update", "samples", "epoch", "loss", "losses", "lr", "grad_norm", "samples_per_second"}
+    keys = {"update", "samples", "epoch", "loss", "losses", "lr", "grad_norm", "samples_per_second", "precision"}
     assert all(record.keys() == keys for record in records)
     assert records[-1]["samples"] == 32 and records[-1]["epoch"] == pytest.approx(32 / 36)
     assert records[0]["loss"] == pytest.approx(sum(records[0]["losses"].values()))

@@ -1,6 +1,5 @@
-"""The engine's parts against values worked out here: steps, schedules, checkpoints."""
+"""The engine's parts against values worked out here: steps, schedules, what is refused."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -9,10 +8,13 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import checkpoint, precision
-from pixelbert_plugin.engine.checkpoint import Checkpoints, TrainState, problem
+from pixelbert_plugin.engine import precision
+from pixelbert_plugin.engine.checkpoint import TrainState
+from pixelbert_plugin.engine.dist import ALONE
+from pixelbert_plugin.engine.parallel import Alone, Losses
+from pixelbert_plugin.engine.stop import StopSignal
 from pixelbert_plugin.engine.trainer import Trainer
-from pixelbert_plugin.errors import NonFiniteLossError, UserError
+from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.options import Training
 
 CPU = torch.device("cpu")
@@ -63,13 +65,17 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         "cnn": registry.build("optimizer", "sgd", {"lr": 0.1}, "o", named_parameters=model.parameter_groups()["cnn"]),
         "rest": registry.build("optimizer", "adamw", {"lr": 0.01}, "o", named_parameters=model.parameter_groups()["rest"]),
     }
+    numbers, task = precision.choose("fp32", CPU), SquareTask()
     built = Trainer(
         model=model,
-        task=SquareTask(),
+        parallel=Alone(Losses(model, task, numbers)),
+        task=task,
         loader=[0] * 8,
         optimizers=optimizers,
         schedule=schedule,
-        precision=precision.choose("fp32", CPU),
+        precision=numbers,
+        processes=ALONE,
+        stop=StopSignal(),
         events=None,
         options=Training(max_grad_norm=max_norm, **options),
         state=TrainState(),
@@ -133,7 +139,7 @@ def test_nan_names_update_and_samples():
         NonFiniteLossError, match=r"update 7: the loss or its gradient is not finite; samples of the batch: \[0, 1, 2, 3, 4\]"
     ):
         losses, norm = built.update([rows(0, 2), bad], 7, 0.0)
-        built._note(sum(losses.values()) + norm, [rows(0, 2), bad])
+        built._note(losses, norm, [rows(0, 2), bad])
 
 
 def test_first_bad_update_is_named_when_the_check_comes_late():
@@ -179,123 +185,9 @@ def test_auto_precision_is_fp32_on_a_cpu_and_bf16_autocasts():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-# ---------------------------------------------------------------- checkpoints
-
-
-def save(folder, update, best=False, keep=2, model=None, built=None):
-    built = built or trainer(model or Linear())
-    state = TrainState(update=update, samples=update * 8, best_update=update if best else None, best=0.5)
-    checkpoints = Checkpoints(folder, keep)
-    path = checkpoints.save(built.model, built.optimizers, state, "a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
-    return checkpoints, path
-
-
-def test_checkpoint_restores_weights_optimizers_and_position_bit_for_bit(tmp_path):
-    first = trainer(Linear())
-    for update in range(1, 4):
-        first.update([rows(0, 8)], update, 0.0)
-    _, path = save(tmp_path, 3, built=first)
-    content = checkpoint.read_content(path, "k")
-    assert content["processors"] == {"text": {"v": ["ä"]}}
-    second = trainer(Linear())
-    state = checkpoint.load_training(path, content, second.model, second.optimizers, "k")
-    assert (state.update, state.samples) == (3, 24)
-    for update in range(4, 7):
-        a, _ = first.update([rows(0, 8)], update, 0.0)
-        b, _ = second.update([rows(0, 8)], update, 0.0)
-        assert all(torch.equal(a[part], b[part]) for part in a)
-    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
-
-
-def test_only_the_newest_and_the_best_are_kept(tmp_path):
-    for update in (10, 20, 30, 40):
-        checkpoints, _ = save(tmp_path, update, best=update == 10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "update_000010", "update_000030", "update_000040"]
-    assert checkpoints.best().resolve().name == "update_000010" and checkpoints.newest().name == "update_000040"
-
-
-def test_newest_is_by_number_not_by_name(tmp_path):
-    save(tmp_path, 999_999)
-    checkpoints, _ = save(tmp_path, 1_000_000, keep=1)
-    (tmp_path / "update_notes").mkdir()
-    assert checkpoints.newest().name == "update_1000000" and not (tmp_path / "update_999999").exists()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "digests.json"])
-@pytest.mark.parametrize("how", ["flip", "tear", "delete"])
-def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(tmp_path, caplog, name, how):
-    save(tmp_path, 1)
-    checkpoints, path = save(tmp_path, 2)
-    file = path / name
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    {"flip": lambda: file.write_bytes(content), "tear": lambda: file.write_bytes(content[:5]), "delete": file.unlink}[how]()
-    assert checkpoints.newest().name == "update_000001"
-    assert f"checkpoint {path} is refused" in caplog.text
-    with pytest.raises(UserError, match="not a whole checkpoint"):
-        checkpoint.read_content(path, "checkpoint.resume_file")
-
-
-def test_no_whole_checkpoint_at_all_is_an_error_not_a_silent_start(tmp_path):
-    checkpoints, path = save(tmp_path, 2)
-    (path / "state.json").unlink()
-    with pytest.raises(UserError, match="none of its 1 checkpoints is whole"):
-        checkpoints.newest()
-
-
-def test_a_write_that_fails_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
-    checkpoints, path = save(tmp_path, 1, best=True)
-
-    def full(tensors, target, *_):
-        target.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match=r"update_000002: cannot be written \(No space left on device\)"):
-        save(tmp_path, 2, best=True)
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["best", "update_000001"]
-    assert problem(checkpoints.newest()) is None and checkpoints.best().resolve() == path
-
-
-def test_best_is_linked_again_after_a_kill_before_the_linking(tmp_path):
-    checkpoints, path = save(tmp_path, 1, best=True)
-    (tmp_path / "best").unlink()  # as if killed between saving and linking
-    state = TrainState(update=1, best_update=1)
-    checkpoints.link_best(state)
-    assert checkpoints.best().resolve() == path
-    (tmp_path / "best").unlink()
-    built = trainer(Linear())
-    for update in (2, 3, 4):
-        state = TrainState(update=update, best_update=1)
-        checkpoints.save(built.model, built.optimizers, state, "a: 1", {}, {})
-    assert checkpoints.best().resolve() == path  # linked before pruning, so not pruned
-
-
 def test_weights_that_are_not_finite_are_not_saved():
     built = trainer(Linear())
     built._check_weights()
     built.model.cnn.bias.data[1] = math.inf
     with pytest.raises(NonFiniteLossError, match="the weights are not finite"):
         built._check_weights()
-
-
-def test_a_leftover_of_a_killed_write_is_ignored_and_swept(tmp_path):
-    save(tmp_path, 1)
-    leftover = tmp_path / ".update_000002.12345"
-    leftover.mkdir()
-    (leftover / "model.safetensors").write_bytes(b"half")
-    checkpoints, _ = save(tmp_path, 3)
-    assert not leftover.exists() and checkpoints.newest().name == "update_000003"
-
-
-def test_weights_of_another_model_are_refused(tmp_path):
-    _, path = save(tmp_path, 1)
-    other = nn.Linear(2, 2)
-    with pytest.raises(UserError, match="its weights are of another model"):
-        checkpoint.load_training(path, checkpoint.read_content(path, "k"), other, {}, "k")
-
-
-def test_checkpoint_holds_no_pickle(tmp_path):
-    _, path = save(tmp_path, 1)
-    assert sorted(file.suffix for file in path.iterdir()) == [".json", ".json", ".safetensors", ".safetensors", ".yaml"]
-    assert json.loads((path / "state.json").read_text())["versions"] == {"torch": "x"}

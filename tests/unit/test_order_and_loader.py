@@ -130,7 +130,7 @@ def make_loader(root, workers=0, split="train", seed=1, negatives=0, **image):
 
 def take(loader, position, updates, batch=8, micro=3, texts=2):
     iterator = loader.updates(position, batch, micro, texts)
-    return [next(iterator) for _ in range(updates)]
+    return [next(iterator)[0] for _ in range(updates)]
 
 
 def test_updates_cover_every_epoch_exactly_and_resume_anywhere(vqa2_root):

@@ -121,19 +121,19 @@ def test_blocks_outlive_a_kill_and_belong_to_their_weights(vqa2_root, tmp_path, 
 
     net.encode_images = die_in_the_second_block
     with pytest.raises(Killed):
-        score_all_pairs(net, task(), loader, 8, FP32, folder)
+        score_all_pairs(net, task(), loader, 8, FP32, folder=folder)
     assert len(list(folder.glob("block_*.npy"))) == 1
     del net.encode_images
     torn = folder / "block_00001.npy"
     torn.write_bytes(b"\x93NUMPY torn")
     encoded = []
     net.image_encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
-    resumed = score_all_pairs(net, task(), loader, 8, FP32, folder).scores_IT
+    resumed = score_all_pairs(net, task(), loader, 8, FP32, folder=folder).scores_IT
     assert np.array_equal(resumed, whole) and sum(encoded) == len(whole) - 2
     encoded.clear()
     with torch.no_grad():
         net.projection.bias.add_(1)
-    other = score_all_pairs(net, task(), loader, 8, FP32, folder).scores_IT
+    other = score_all_pairs(net, task(), loader, 8, FP32, folder=folder).scores_IT
     assert sum(encoded) == len(whole) and not np.array_equal(other, whole)
 
 

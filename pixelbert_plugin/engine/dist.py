@@ -1,0 +1,166 @@
+"""The processes of a run, as torchrun starts them, and the few things they tell each other.
+
+Everything works alike in one process without torchrun: then nothing is sent. W processes, ranks 0 … W - 1; rank 0 is `main`:
+it alone writes files, logs and computes metrics.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pixelbert_plugin.errors import LostProcessError, RunError, UserError
+from pixelbert_plugin.linux import end_with_parent
+
+T = TypeVar("T")
+# what torch's messages name where a process is gone: they come as plain RuntimeErrors
+LOST = ("gloo", "nccl", "closed by peer", "connection reset", "broken pipe", "timed out", "timeout", "socket", "tcpstore")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values`, of any shape, summed over the processes in place; on a GPU the host does not wait."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process. Sent from the host: no GPU is waited for."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(int(flag))))
+
+    def gather(self, value: T) -> list[T] | None:
+        """Every process's value, by rank, in the main process; None in the others."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, values)
+        return values
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises (a RunError) in the main process, in every process; only main runs it."""
+        if self.world_size == 1:
+            return function()
+        outcome: list[Any] = [None]
+        if self.is_main:
+            outcome = [_attempt(function)]
+        dist.broadcast_object_list(outcome)
+        return self._unpack(outcome[0], came_from=0)
+
+    def together(self, function: Callable[[], T]) -> T:
+        """`function()` of each process, which talks to no other; where one raises a RunError, all do, and one tells it."""
+        if self.world_size == 1:
+            return function()
+        outcome = _attempt(function)
+        errors: list[Any] = [None] * self.world_size
+        dist.all_gather_object(errors, outcome[1])
+        failed = next((rank for rank, error in enumerate(errors) if error is not None), None)
+        return self._unpack(outcome if failed is None else (None, errors[failed]), came_from=failed)
+
+    def main_first(self, function: Callable[[], T]) -> T:
+        """`function()` in every process, in the main one before the others, so that they find its caches."""
+        if self.world_size == 1:
+            return function()
+        kept: list[T] = []
+        self.on_main(lambda: kept.append(function()))
+        return self.together(lambda: kept[0] if kept else function())
+
+    def _unpack(self, outcome: tuple[Any, RunError | None], came_from: int | None) -> Any:
+        value, error = outcome
+        if error is not None:
+            error.is_told = self.rank != came_from
+            raise error
+        return value
+
+
+ALONE = Processes()
+
+
+def _attempt(function: Callable[[], Any]) -> tuple[Any, RunError | None]:
+    try:
+        return function(), None
+    except RunError as error:
+        return None, error
+
+
+@contextmanager
+def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -> Iterator[Processes]:
+    """The processes that torchrun started, connected while this lasts: by NCCL between GPUs, by gloo between CPUs.
+
+    `needs_group`: connect a single process too (FSDP asks for it). Raises LostProcessError where another process was lost,
+    or did not answer within `timeout_seconds`.
+    """
+    world_size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # torchrun killed: its processes must not train on
+    if world_size == 1 and not needs_group:
+        yield Processes()
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    store = {} if "MASTER_ADDR" in os.environ else {"store": dist.HashStore()}
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_seconds), **store)
+        yield Processes(rank, world_size)
+        if world_size > 1:
+            dist.barrier()  # the last to finish must not find the others gone
+        dist.destroy_process_group()
+    except (RuntimeError, dist.DistError) as error:
+        if world_size > 1 and is_loss(error):
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise LostProcessError(
+                f"another process ended, or did not answer within training.timeout_seconds={timeout_seconds:g} ({reason}); "
+                "its own message says why. checkpoint.resume=true goes on from the last checkpoint"
+            ) from error
+        raise
+    finally:
+        if world_size == 1 and dist.is_initialized():  # of several, a failed one ends without waiting for the others
+            dist.destroy_process_group()
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of torch.distributed means that another process is gone or silent."""
+    if isinstance(error, RunError):
+        return False
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in text for word in LOST)
+
+
+def local_device_index(num_devices: int) -> int:
+    """Which of this machine's GPUs is this process's. Raises UserError where torchrun started more processes than GPUs."""
+    index = int(os.environ.get("LOCAL_RANK", 0))
+    if index >= num_devices:
+        raise UserError(
+            f"LOCAL_RANK={index}: torchrun started more processes here than this machine's {num_devices} GPU(s); "
+            f"use --nproc-per-node={num_devices}, or training.device=cpu"
+        )
+    return index
+
+
+def job_id() -> str | None:
+    """torchrun's name of this job, the same after it restarted its processes; None without torchrun or --rdzv-id."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started this process in place of a failed one (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0

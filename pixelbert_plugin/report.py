@@ -1,0 +1,107 @@
+"""Evaluation of the splits of a run, while training and at its end: metrics, predictions, tables. All processes take part."""
+
+import logging
+from collections import Counter
+
+from pixelbert_plugin.build import build_loader
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
+from pixelbert_plugin.engine.events import results_table
+from pixelbert_plugin.engine.scoring import evaluate_matrix, save_matrix, score_all_pairs
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str, Evaluation]:
+    """Evaluate the model as it is on a split, by "split/dataset"; `is_final` once training is over."""
+    config = parts.config
+    pairs = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
+    batch_size = max(1, pairs // parts.task.pairs_per_sample)
+    mixture = parts.data[split]
+    if not parts.is_task_fit and hasattr(parts.task, "fit") and any(samples[0].answers for samples in mixture.parts.values()):
+        fit_baseline(parts)
+    evaluations = {}
+    for name, samples in mixture.parts.items():
+        key = f"{split}/{name}"
+        if key not in parts.loaders:
+            single = Mixture(split, {name: samples}, mixture.on_bad_image)
+            parts.loaders[key] = build_loader(config, single, parts.task, parts.processors, parts.device, parts.processes)
+        if getattr(parts.task, "scores_all_pairs", False):
+            evaluations[key] = score_split(parts, split, key, batch_size, is_final)
+        else:
+            loader = parts.loaders[key]
+            evaluations[key] = evaluate(parts.model, parts.task, loader, batch_size, parts.precision, parts.processes)
+    return evaluations
+
+
+def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> Evaluation:
+    """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
+    loader, name = parts.loaders[key], own_name(parts, key).replace("/", "_")
+    blocks = parts.folder.path / "scores" / name if is_final else None
+    limit = parts.task.max_val_images if split == "val" and not is_final else None
+    matrix = score_all_pairs(parts.model, parts.task, loader, batch_size, parts.precision, parts.processes, blocks, limit)
+    found: list[Evaluation] = []
+
+    def finish() -> dict[str, float]:
+        if is_final and parts.config.evaluation.predict:
+            save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name}.safetensors")
+        found.append(evaluate_matrix(parts.task, loader, matrix))
+        return found[0].metrics
+
+    metrics = parts.processes.on_main(finish)
+    return found[0] if found else Evaluation(metrics)
+
+
+def own_name(parts: Parts, key: str) -> str:
+    """ "test-dev/vqa2" for "test/vqa2" where `use` chose so: the results and files of two test sets must not mix."""
+    split, dataset = key.split("/")
+    return f"{parts.builders[dataset].source_split(split)}/{dataset}"
+
+
+def fit_baseline(parts: Parts) -> None:
+    """Let the task learn its baseline from the training split; an evaluation alone may lack that split's files."""
+    parts.is_task_fit = True
+    try:
+        parts.task.fit(parts.data.get("train") or Mixture.build(parts.builders, "train"))
+    except UserError as error:
+        logger.warning("the question-only prior is left out: %s", error)
+
+
+def report(parts: Parts, split: str) -> dict[str, float]:
+    """Evaluate a split, write its predictions and metrics, print its table. Returns metrics by "split/dataset/metric"."""
+    results: dict[str, float] = {}
+    for key, evaluation in evaluate_split(parts, split, is_final=True).items():
+        name = own_name(parts, key)
+        results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
+        if parts.config.evaluation.predict and hasattr(parts.task, "predictions"):
+            parts.processes.on_main(lambda name=name, evaluation=evaluation: write_predictions(parts, name, evaluation))
+        tell_cut_and_skipped(parts, parts.loaders[key], name)
+    for table in results_table(results):
+        parts.console.print(table)
+    parts.processes.on_main(
+        lambda: parts.folder.add_results(results)
+    )  # at once: a failure on the next split must not lose them
+    return results
+
+
+def write_predictions(parts: Parts, name: str, evaluation: Evaluation) -> None:
+    suffix, text = parts.task.predictions(evaluation.predicted)
+    parts.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
+
+
+def tell_cut_and_skipped(parts: Parts, loader: Loader, what: str) -> None:
+    """Say how many texts were cut and which images were skipped, by all processes: both change results."""
+    counts = parts.processes.gather((loader.truncated_texts, loader.bad_images))
+    if counts is None:
+        return
+    truncated, bad_images = sum(texts for texts, _ in counts), sum((images for _, images in counts), Counter())
+    if truncated:
+        limit = f"processors.text.params.max_length={parts.processors['text'].config.max_length}"
+        logger.warning("%s: %d texts were cut to %s tokens", what, truncated, limit)
+    if bad_images:
+        name = f"skipped_images_{what.replace('/', '_')}.json"
+        path = parts.folder.write_json(name, dict(bad_images))
+        logger.warning("%s: %d unreadable images were skipped; %s lists them", what, len(bad_images), path)
