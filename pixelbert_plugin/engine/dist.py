@@ -105,7 +105,7 @@ def _attempt(function: Callable[[], Any]) -> tuple[Any, RunError | None]:
 def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -> Iterator[Processes]:
     """The processes that torchrun started, connected while this lasts: by NCCL between GPUs, by gloo between CPUs.
 
-    `needs_group`: connect a single process too (FSDP asks for it). Raises LostProcessError where another process was lost,
+    `needs_group`: connect a single process too (FSDP asks for it). A program that has connected them itself keeps its group. Raises LostProcessError where another process was lost,
     or did not answer within `timeout_seconds`.
     """
     world_size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
@@ -113,6 +113,9 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
         end_with_parent()  # torchrun killed: its processes must not train on
     if world_size == 1 and not needs_group:
         yield Processes()
+        return
+    if dist.is_initialized():
+        yield Processes(rank, world_size)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)

@@ -98,7 +98,8 @@ class PixelBert(nn.Module):
         pixels_IKC, mask_IK = features.pixels, features.mask
         positions_IK = torch.arange(mask_IK.shape[1], device=mask_IK.device).expand_as(mask_IK)
         if self.training and self.config.num_sampled_pixels is not None:
-            positions_IK, mask_IK = sample_pixels(mask_IK, batch.image_seeds, self.config.num_sampled_pixels)
+            kept = self.config.num_sampled_pixels
+            positions_IK, mask_IK = sample_pixels(mask_IK, batch.image_seeds, kept, features.grid)
             pixels_IKC = pixels_IKC.gather(1, positions_IK[..., None].expand(-1, -1, pixels_IKC.shape[-1]))
         pixels_IKD = self.projection(pixels_IKC) + self.pixel_embedding
         if self.config.position_embedding == "2d":

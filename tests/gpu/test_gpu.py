@@ -19,8 +19,8 @@ def losses(folder):
 def test_pixels_are_sampled_alike_on_both_devices():
     mask = torch.rand(8, 50) < 0.7
     seeds = torch.randint(0, 2**62, (8,))
-    index, kept = sample_pixels(mask, seeds, 20)
-    gpu_index, gpu_kept = sample_pixels(mask.cuda(), seeds.cuda(), 20)
+    index, kept = sample_pixels(mask, seeds, 20, (5, 10))
+    gpu_index, gpu_kept = sample_pixels(mask.cuda(), seeds.cuda(), 20, (5, 10))
     assert torch.equal(index, gpu_index.cpu()) and torch.equal(kept, gpu_kept.cpu())
 
 

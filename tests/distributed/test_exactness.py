@@ -1,0 +1,135 @@
+"""1, 2 and 3 processes compute the same: losses, gradients, metrics, predictions; and go on from each other's checkpoints.
+
+With the same global batch, batch statistics frozen and dropout off, as only then is there one right answer. The runs: the
+paper's pre-training on a mixture of two data sets (each image's captions together, MLM and ITM, pixels sampled, gradients
+accumulated, an uneven last batch each epoch), VQA, and retrieval's scores.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from distributed_runs import losses, records, results, run_all
+from safetensors.numpy import load_file
+from test_mini import SIZES
+
+from pixelbert_plugin.miniature.options import WorldConfig
+from pixelbert_plugin.miniature.world import write_world
+
+CONFIGS = "projects/pixelbert/configs/mini"
+UPDATES = 20
+EXACT = [
+    "training.num_workers=0",
+    "training.num_threads=1",
+    "training.log_interval=1",
+    "training.max_epochs=null",
+    f"training.max_updates={UPDATES}",
+    "training.evaluation_interval=20",
+    "training.checkpoint_interval=10",
+    "checkpoint.max_to_keep=9",
+    "scheduler.params.warmup_updates=4",
+    "model_config.pixelbert.image_encoder.params.norm=frozen",
+    "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
+    "model_config.pixelbert.text_encoder.params.dropout=0",
+    "model_config.pixelbert.text_encoder.params.attention_dropout=0",
+    "model_config.pixelbert.pixel_dropout=0",
+    "training.max_grad_norm=1",
+    "env.cache_dir=null",
+]
+# Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too
+COARSE = ["optimizer.cnn.params.eps=1e-3", "optimizer.transformer.params.eps=1e-3"]
+PRETRAIN = [
+    f"config={CONFIGS}/pretrain.yaml",
+    "training.batch_size=30",  # 15 true pairs an update, and 3 in the last one of an epoch
+    "training.micro_batch_size=6",
+    "training.dataset_weights={visual_genome: 0.2}",
+    "evaluation.batch_size=6",
+    *COARSE,
+]
+VQA = [f"config={CONFIGS}/vqa2.yaml", "training.batch_size=10", "training.micro_batch_size=4", *COARSE]
+RETRIEVAL = [f"config={CONFIGS}/flickr30k_retrieval.yaml", "run_type=test", "evaluation.batch_size=64"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("world") / "mini"
+    write_world(WorldConfig(out=str(out), processes=1, **{**SIZES, "flickr_test_images": 41}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory) -> Path:
+    """Folders <name>_<processes> of all runs; those on 2 processes come first, the others go on from their checkpoints."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def command(name: str, processes: int, *options: str) -> list[str]:
+        return [*options, *EXACT, f"env.data_dir={world}", f"env.save_dir={root}/{name}_{processes}"]
+
+    def middle_of(name: str) -> list[str]:
+        return ["checkpoint.resume=true", f"checkpoint.resume_file={root}/{name}/checkpoints/update_000010"]
+
+    for processes in (2, 1, 3):
+        commands = [
+            command("ddp", processes, *PRETRAIN),
+            command("vqa", processes, *VQA),
+            command("bf16", processes, *PRETRAIN, "training.precision=bf16"),
+        ]
+        if processes != 1:
+            commands.append(command("fsdp", processes, *PRETRAIN, "training.parallel=fsdp"))
+        if processes != 2:
+            commands += [command(f"from_{name}", processes, *PRETRAIN, *middle_of(f"{name}_2")) for name in ("ddp", "fsdp")]
+        if processes == 3:
+            commands.append(command("fsdp_from_ddp", 3, *PRETRAIN, *middle_of("ddp_2"), "training.parallel=fsdp"))
+        start = f"checkpoint.pretrained={root}/ddp_2/checkpoints/update_000020"
+        commands.append(command("retrieval", processes, *RETRIEVAL, start))
+        run_all(processes, commands, root)
+    return root
+
+
+@pytest.mark.parametrize("name", ["ddp_2", "ddp_3", "fsdp_2", "fsdp_3"])
+def test_any_number_of_processes_gives_the_same_losses(runs, name):
+    """Within float32's rounding: sums are formed in another order, and twenty updates carry that on."""
+    one, several = records(runs / "ddp_1"), records(runs / name)
+    assert [r["samples"] for r in several] == [r["samples"] for r in one] and len(several) == UPDATES
+    assert any(b["samples"] - a["samples"] < 15 for a, b in zip(one, one[1:], strict=False))  # an epoch ended unevenly
+    for a, b in zip(one, several, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=2e-5)
+        assert b["losses"] == pytest.approx(a["losses"], rel=2e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+    assert one[-1]["loss"] < 0.9 * one[0]["loss"]  # the weights did move
+
+
+@pytest.mark.parametrize("name", ["vqa_2", "vqa_3"])
+def test_binary_losses_of_vqa_too(runs, name):
+    assert losses(runs / name) == pytest.approx(losses(runs / "vqa_1"), rel=2e-5)
+
+
+@pytest.mark.parametrize("name", ["bf16_2", "bf16_3"])
+def test_bf16_agrees_within_its_three_digits(runs, name):
+    assert losses(runs / name) == pytest.approx(losses(runs / "bf16_1"), rel=2e-2)
+    assert losses(runs / name) != pytest.approx(losses(runs / "ddp_1"), rel=1e-5)  # bfloat16 it was
+
+
+@pytest.mark.parametrize("name", ["from_ddp_1", "from_ddp_3", "from_fsdp_1", "from_fsdp_3", "fsdp_from_ddp_3"])
+def test_a_run_saved_on_two_processes_goes_on_on_one_and_three(runs, name):
+    unbroken, resumed = records(runs / "ddp_2")[10:], records(runs / name)
+    assert [r["update"] for r in resumed] == list(range(11, UPDATES + 1))
+    assert [r["samples"] for r in resumed] == [r["samples"] for r in unbroken]
+    for a, b in zip(unbroken, resumed, strict=True):
+        assert b["losses"] == pytest.approx(a["losses"], rel=2e-5)
+
+
+def test_evaluation_is_the_same_to_the_last_bit_and_every_sample_counts_once(runs):
+    """From the same checkpoint; 41 images and 205 captions divide by neither 2 nor 3."""
+    one = results(runs / "retrieval_1")
+    assert one and results(runs / "retrieval_2") == one and results(runs / "retrieval_3") == one
+    matrices = [load_file(runs / f"retrieval_{n}/predictions/test_flickr30k.safetensors")["scores"] for n in (1, 2, 3)]
+    assert matrices[0].shape == (41, 205) and (matrices[0] == matrices[1]).all() and (matrices[0] == matrices[2]).all()
+
+
+def test_exactly_one_prediction_a_sample(runs):
+    rows = {n: (runs / f"ddp_{n}/predictions/val_coco.tsv").read_text().splitlines()[1:] for n in (1, 2, 3)}
+    ids = {n: [line.split("\t")[0] for line in lines] for n, lines in rows.items()}
+    assert len(set(ids[1])) == len(ids[1]) == 40 and ids[2] == ids[1] and ids[3] == ids[1]
+    answers = [json.loads((runs / f"vqa_{n}/predictions/minival_vqa2.json").read_text()) for n in (1, 2, 3)]
+    assert [len(rows) for rows in answers] == [len({row["question_id"] for row in answers[0]})] * 3
