@@ -15,7 +15,15 @@ def environment() -> dict[str, str]:
 
 
 def torchrun(processes: int, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", *options, *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={processes}",
+        "--standalone",
+        *options,
+        *arguments,
+    ]
 
 
 def run_all(processes: int, runs: list[list[str]], tmp_path: Path) -> None:

@@ -16,3 +16,5 @@ if __name__ == "__main__":
         status = main(arguments)
         if status:
             sys.exit(status)
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -18,6 +18,7 @@ from pixelbert_plugin.miniature.world import write_world
 
 CONFIGS = "projects/pixelbert/configs/mini"
 UPDATES = 20
+UNEVEN = {"flickr_test_images": 41, "coco_val_images": 7, "questions_per_image": 5}  # 41 images; 35 questions of minival
 EXACT = [
     "training.num_workers=0",
     "training.num_threads=1",
@@ -36,24 +37,35 @@ EXACT = [
     "training.max_grad_norm=1",
     "env.cache_dir=null",
 ]
-# Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too
-COARSE = ["optimizer.cnn.params.eps=1e-3", "optimizer.transformer.params.eps=1e-3"]
+# Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too; and at high
+# rates training itself carries every rounding on
+STEADY = [
+    *(f"optimizer.{group}.params.eps=1e-3" for group in ("cnn", "transformer")),
+    "optimizer.cnn.params.lr=2e-5",
+    "optimizer.transformer.params.lr=2e-4",
+]
 PRETRAIN = [
     f"config={CONFIGS}/pretrain.yaml",
     "training.batch_size=30",  # 15 true pairs an update, and 3 in the last one of an epoch
     "training.micro_batch_size=6",
     "training.dataset_weights={visual_genome: 0.2}",
-    "evaluation.batch_size=6",
-    *COARSE,
+    "run_type=train",
+    *STEADY,
 ]
-VQA = [f"config={CONFIGS}/vqa2.yaml", "training.batch_size=10", "training.micro_batch_size=4", *COARSE]
+VQA = [
+    f"config={CONFIGS}/vqa2.yaml",
+    "training.batch_size=10",
+    "training.micro_batch_size=4",
+    "evaluation.batch_size=4",
+    *STEADY,
+]
 RETRIEVAL = [f"config={CONFIGS}/flickr30k_retrieval.yaml", "run_type=test", "evaluation.batch_size=64"]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("world") / "mini"
-    write_world(WorldConfig(out=str(out), processes=1, **{**SIZES, "flickr_test_images": 41}))
+    write_world(WorldConfig(out=str(out), processes=1, **{**SIZES, **UNEVEN}))
     return out
 
 
@@ -96,7 +108,7 @@ def test_any_number_of_processes_gives_the_same_losses(runs, name):
         assert b["loss"] == pytest.approx(a["loss"], rel=2e-5)
         assert b["losses"] == pytest.approx(a["losses"], rel=2e-5)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
-    assert one[-1]["loss"] < 0.9 * one[0]["loss"]  # the weights did move
+    assert one[-1]["loss"] < 0.95 * one[0]["loss"]  # the weights did move
 
 
 @pytest.mark.parametrize("name", ["vqa_2", "vqa_3"])
@@ -127,9 +139,9 @@ def test_evaluation_is_the_same_to_the_last_bit_and_every_sample_counts_once(run
     assert matrices[0].shape == (41, 205) and (matrices[0] == matrices[1]).all() and (matrices[0] == matrices[2]).all()
 
 
-def test_exactly_one_prediction_a_sample(runs):
-    rows = {n: (runs / f"ddp_{n}/predictions/val_coco.tsv").read_text().splitlines()[1:] for n in (1, 2, 3)}
-    ids = {n: [line.split("\t")[0] for line in lines] for n, lines in rows.items()}
-    assert len(set(ids[1])) == len(ids[1]) == 40 and ids[2] == ids[1] and ids[3] == ids[1]
-    answers = [json.loads((runs / f"vqa_{n}/predictions/minival_vqa2.json").read_text()) for n in (1, 2, 3)]
-    assert [len(rows) for rows in answers] == [len({row["question_id"] for row in answers[0]})] * 3
+def test_exactly_one_prediction_a_question(runs):
+    rows = [json.loads((runs / f"vqa_{n}/predictions/minival_vqa2.json").read_text()) for n in (1, 2, 3)]
+    ids = [[row["question_id"] for row in part] for part in rows]
+    assert len(ids[0]) == len(set(ids[0])) == 35 and ids[1] == ids[0] and ids[2] == ids[0]
+    evaluations = [(runs / f"vqa_{n}/evaluations.jsonl").read_text().splitlines() for n in (1, 2, 3)]
+    assert [len(lines) for lines in evaluations] == [1, 1, 1]
