@@ -71,6 +71,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             model.load_state_dict(checkpoint.read_model(best))
     else:
         load_reported(model, checkpoint.read_model(start), f"{start_key}={start}")
+        parts.precision.prepare(model, {})
     folder.add_results(results)
     for split in config.splits():
         if split != "train":
@@ -99,7 +100,7 @@ class Parts:
     is_task_fit: bool = False
 
     def __post_init__(self):
-        self.precision = precision.choose(self.config.training.precision, self.device)
+        self.precision = precision.choose(self.config, self.device)
 
 
 def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, Any] | None) -> TrainState:
@@ -126,6 +127,7 @@ def train(parts: Parts, start: Path | None, start_key: str, content: dict[str, A
             load_reported(model, checkpoint.read_model(start), f"{start_key}={start}", heads, expected_unused=["heads."])
         if config.env.overwrite:
             folder.clear()
+    parts.precision.prepare(model, optimizers)
 
     yaml = configuration.to_yaml(config)
     folder.write("config.yaml", yaml)

@@ -61,7 +61,7 @@ class Trainer:
                 losses, norm = self.update(micro_batches, state.update + 1, state.samples / len(self.loader))
                 state.update += 1
                 state.samples += sum(map(len, micro_batches))
-                self._note(sum(losses.values()) + norm, micro_batches)
+                self._note(sum(losses.values()) + (0 if self.precision.skips_overflow else norm), micro_batches)
                 is_last = state.update == total
                 is_logged = self._is_due(options.log_interval, is_last)
                 is_evaluated = self._is_due(options.evaluation_interval, is_last)
@@ -101,11 +101,10 @@ class Trainer:
             with self.precision.autocast():
                 output = self.model(batch)
             parts = {part: value / totals[part] for part, value in self.task.loss(output, batch).items()}
-            self.precision.backward(sum(parts.values()))
+            self.precision.backward(sum(parts.values()), is_last=index == len(micro_batches) - 1)
             for part, value in parts.items():
                 losses[part] += value.detach()
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = self.precision.step(self.optimizers.values(), parameters, self.options.max_grad_norm)
+        norm = self.precision.step(self.optimizers.values(), self.options.max_grad_norm)
         return losses, norm
 
     def total_updates(self) -> int:

@@ -13,7 +13,7 @@ from pixelbert_plugin.engine import checkpoint, precision
 from pixelbert_plugin.engine.checkpoint import Checkpoints, TrainState, problem
 from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import NonFiniteLossError, UserError
-from pixelbert_plugin.options import Training
+from pixelbert_plugin.options import RunConfig, Training
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         loader=[0] * 8,
         optimizers=optimizers,
         schedule=schedule,
-        precision=precision.choose("fp32", CPU),
+        precision=precision.Fp32(CPU),
         events=None,
         options=Training(max_grad_norm=max_norm, **options),
         state=TrainState(),
@@ -174,8 +174,10 @@ def test_biases_and_norms_do_not_decay():
 
 
 def test_auto_precision_is_fp32_on_a_cpu_and_bf16_autocasts():
-    assert type(precision.choose("auto", CPU)).__name__ == "Fp32"
-    with precision.choose("bf16", CPU).autocast():
+    config = RunConfig(datasets=["vqa2"])
+    assert type(precision.choose(config, CPU)) is precision.Fp32
+    config.training.precision = "bf16"
+    with precision.choose(config, CPU).autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
