@@ -37,7 +37,7 @@ class ApexAmp(Fp32):
         self._overrides = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
         self._parameters: list[nn.Parameter] = []
         self._optimizers: list[Optimizer] = []
-        self._is_skipped = False  # whether amp has armed the optimizers to skip their next step
+        self._is_armed = False  # whether amp has found an overflow, and armed every optimizer to skip its next step
         self.skipped_updates = 0
 
     @property
@@ -80,25 +80,27 @@ class ApexAmp(Fp32):
         before = self.loss_scale
         with self._amp.scale_loss(loss, self._optimizers, delay_unscale=not is_last) as scaled:
             scaled.backward()
-        self._is_skipped = self.loss_scale < before
+        self._is_armed = self.loss_scale < before
 
     def step(self, optimizers: Iterable[Optimizer], max_norm: float | None) -> Tensor:
         optimizers = list(optimizers)
-        if self._is_skipped:  # amp unscales no further than the first overflow: these gradients have no norm
-            norm = torch.tensor(math.inf, device=self.device)
-            self.skipped_updates += 1
-        else:
-            held = [parameter for optimizer in optimizers for parameter in self._amp.master_params(optimizer)]
-            norm = global_norm(held, self.device)
-            if max_norm is not None:
-                clip_grads_with_norm_(held, max_norm, norm)
+        held = [parameter for optimizer in optimizers for parameter in self._amp.master_params(optimizer)]
+        # amp unscales no further than the first overflow: then the gradients have no norm
+        norm = torch.tensor(math.inf, device=self.device) if self._is_armed else global_norm(held, self.device)
+        is_skipped = self.skips_overflow and not bool(norm.isfinite())
+        if is_skipped and not self._is_armed:  # gradients that are finite one by one
+            self._set_scaler(self.loss_scale / 2, 0)
+        if not is_skipped and max_norm is not None:
+            clip_grads_with_norm_(held, max_norm, norm)
         for optimizer in optimizers:
-            optimizer.step()  # after an overflow, amp's stand-in that does nothing, in every optimizer
+            if self._is_armed or not is_skipped:
+                optimizer.step()  # where amp is armed, its stand-in that does nothing but make place for the true one
             optimizer.zero_grad()
         for parameter in self._parameters:  # amp's zero_grad leaves zeros, with which an unused weight would decay
             parameter.grad = None
-        if self._is_skipped:
-            self._is_skipped = False
+        self._is_armed = False
+        if is_skipped:
+            self.skipped_updates += 1
             check_scale(self.loss_scale)
         return norm
 
@@ -115,10 +117,11 @@ class ApexAmp(Fp32):
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """After `prepare`, which makes amp's scaler."""
         if self.skips_overflow and state:
-            unskipped = min(int(state["clean_updates"]), WINDOW - 1)
-            scaler = {"loss_scale": min(float(state["loss_scale"]), LARGEST_SCALE), "unskipped": unskipped}
-            self._amp.load_state_dict({"loss_scaler0": scaler})
+            self._set_scaler(min(float(state["loss_scale"]), LARGEST_SCALE), min(int(state["clean_updates"]), WINDOW - 1))
             self.skipped_updates = int(state["skipped_updates"])
+
+    def _set_scaler(self, loss_scale: float, clean_updates: int) -> None:
+        self._amp.load_state_dict({"loss_scaler0": {"loss_scale": loss_scale, "unskipped": clean_updates}})
 
     def _scaler(self) -> dict[str, Any]:
         return self._amp.state_dict()["loss_scaler0"]

@@ -1,6 +1,7 @@
 """float16 weights and their float32 masters: the model computes with the former, the optimizers hold the latter."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,21 @@ def is_norm_kept(module: nn.Module) -> bool:
 
 
 def cast_to_half(model: nn.Module, keeps_norms: bool) -> None:
-    """Every float32 parameter and buffer to float16, in place; but for batch norms where `keeps_norms`."""
+    """Every float32 parameter and buffer to float16, in place, but for batch norms where `keeps_norms`; and what it is given."""
     for module in model.modules():
         if keeps_norms and is_norm_kept(module):
             continue
         for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if value.dtype == torch.float32:
                 value.data = value.data.half()
+    model.register_forward_pre_hook(lambda _module, inputs: tuple(_half(value) for value in inputs))
+
+
+def _half(value: Any) -> Any:
+    """Tensors of floats, and batches by their own `to`, as Apex does; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.half() if value.is_floating_point() else value
+    return value.to(torch.float16) if hasattr(value, "to") else value
 
 
 class MasterWeights:
