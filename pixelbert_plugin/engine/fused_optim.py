@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from pixelbert_plugin import nvidia_apex, registry
 from pixelbert_plugin.engine.optim import AdamWConfig, NamedParameters, SgdConfig, decay_groups
+from pixelbert_plugin.schema import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,13 @@ class LambConfig(AdamWConfig):
 
 @registry.register_optimizer("fused_lamb")
 def fused_lamb(config: LambConfig, named_parameters: NamedParameters) -> Optimizer:
-    """Apex's FusedLAMB, for very large batches; torch has no LAMB, so its kernels must be built."""
+    """Apex's FusedLAMB, for very large batches; torch has no LAMB, so without its kernels this is a ConfigError."""
     groups = decay_groups(named_parameters, config.weight_decay)
     reason = _why_not(groups)
     if reason is not None:
-        raise ValueError(f"fused_lamb has no equivalent in torch, and {reason}; use adamw, or build Apex with its CUDA kernels")
+        raise ConfigError(
+            "optimizer", f"fused_lamb has no equivalent in torch, and {reason}; use adamw, or build Apex with its CUDA kernels"
+        )
     from apex.optimizers import FusedLAMB
 
     # it would clip each optimizer's gradients by their own norm: training.max_grad_norm is the norm of all
