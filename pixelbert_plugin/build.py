@@ -51,6 +51,8 @@ def check_plan(config: RunConfig) -> None:
             "training.batch_size",
             f"{training.batch_size} pairs per update are fewer than the {processes} processes that share them",
         )
+    if training.parallel == "fsdp" and training.precision == "apex":
+        raise ConfigError("training.parallel", "'fsdp' shards float32 weights, which Apex would cast; use ddp, or fp16 or bf16")
     for name in training.dataset_weights:
         if name not in config.datasets:
             raise ConfigError(f"training.dataset_weights.{name}", f"is not among datasets={','.join(config.datasets)}")

@@ -67,16 +67,18 @@ def _read_with(file: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
 def complete(config: RunConfig) -> RunConfig:
     """Check every component's options and fill in their defaults. Plugins must be loaded before."""
     try:
-        for kind, chosen, sections in (
-            ("model", [config.model], config.model_config),
-            ("task", [config.task], config.task_config),
-            ("builder", config.datasets, config.dataset_config),
+        precisions = [name for name in [config.training.precision] if name != "auto"]
+        for kind, chosen, key, section in (
+            ("model", [config.model], "model", "model_config"),
+            ("task", [config.task], "task", "task_config"),
+            ("builder", config.datasets, "datasets", "dataset_config"),
+            ("precision", precisions, "training.precision", "precision_config"),
         ):
-            key = "dataset" if kind == "builder" else kind
+            sections = getattr(config, section)
             for name in chosen:
-                registry.get(kind, name, "datasets" if kind == "builder" else kind)
+                registry.get(kind, name, key)
             for name in [*chosen, *(name for name in sections if name not in chosen)]:
-                options = registry.configure(kind, name, sections.get(name), f"{key}_config.{name}")
+                options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
                 sections[name] = registry.as_dict(options)
         for kind, references, path in (
             ("processor", vars(config.processors), "processors."),
@@ -86,8 +88,6 @@ def complete(config: RunConfig) -> RunConfig:
             for name, reference in references.items():
                 options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
                 reference.params = registry.as_dict(options)
-        if config.training.precision != "auto":
-            registry.get("precision", config.training.precision, "training.precision")
     except ConfigError as error:
         raise with_source(error, config.sources) from error
     return config

@@ -36,7 +36,7 @@ class Training:
     evaluation_interval: int | None = None  # updates between evaluations on val. None: only after the last update
     checkpoint_interval: int = 1000  # updates between checkpoints
     log_interval: int = 20  # updates between lines in log.jsonl and TensorBoard
-    precision: str = "auto"  # a registered precision; auto: bf16 on a GPU that has it, else fp32
+    precision: str = "auto"  # fp32, tf32, bf16, fp16 or apex (docs/precision.md); auto: bf16 on a GPU that has it, else fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     parallel: Literal["ddp", "fsdp"] = "ddp"  # over torchrun's processes: each has the whole model, or a shard of every block
     timeout_seconds: float = 1800  # how long a process waits for another before it ends the run (torch's default for gloo)
@@ -98,6 +98,7 @@ class RunConfig:
     model_config: dict[str, Any] = field(default_factory=dict)  # options by model name
     task_config: dict[str, Any] = field(default_factory=dict)  # options by task name
     dataset_config: dict[str, Any] = field(default_factory=dict)  # options by builder name
+    precision_config: dict[str, Any] = field(default_factory=dict)  # options by precision name
     processors: Processors = field(default_factory=Processors)
     optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
     scheduler: Component = component("scheduler", "step")

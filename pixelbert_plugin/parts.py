@@ -74,7 +74,7 @@ def prepare(
         data = {split: Mixture.build(builders, split) for split in config.splits()}
         task, processors = build_task(config, builders, data, content)
         model = build_model(config, task, processors).to(device)
-        numbers = precision.choose(config.training.precision, device)
+        numbers = precision.choose(config, device)
         return Parts(
             config, console, device, processes, stop, folder, checkpoints, builders, data, task, processors, model, numbers
         )

@@ -17,7 +17,9 @@ BUILT_IN = (
     "pixelbert_plugin.tasks",
     "pixelbert_plugin.metrics",
     "pixelbert_plugin.engine.optim",
+    "pixelbert_plugin.engine.fused_optim",
     "pixelbert_plugin.engine.precision",
+    "pixelbert_plugin.engine.apex",
 )
 
 

@@ -61,8 +61,11 @@ class Batch:
 
         return replace(self, **{item.name: apply(getattr(self, item.name)) for item in fields(self)})
 
-    def to(self, device: torch.device) -> "Batch":
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+    def to(self, target: torch.device | torch.dtype) -> "Batch":
+        """A copy on a device, or with its floating-point tensors as another type (which Apex asks of what a model is given)."""
+        if isinstance(target, torch.dtype):
+            return self.map(lambda tensor: tensor.to(target) if tensor.is_floating_point() else tensor)
+        return self.map(lambda tensor: tensor.to(target, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader, so that the copy to the GPU overlaps with computation."""

@@ -3,15 +3,19 @@
 B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → BLD; `forward`: hidden_BSD, mask_BS → BSD.
 """
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin import registry
+from pixelbert_plugin import nvidia_apex, registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import require
+
+logger = logging.getLogger(__name__)
 
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
@@ -27,6 +31,7 @@ class BertConfig:
     dropout: float = 0.1  # probability, after embeddings and sub-layers (BERT's)
     attention_dropout: float = 0.1  # probability, on attention weights (BERT's)
     initializer_range: float = 0.02  # std of random weights; BERT's suits D = 768, a narrow D learns with about D^-0.5
+    layer_norm: Literal["torch", "apex"] = "torch"  # apex: its FusedLayerNorm where that is built, else torch's, with a warning
 
     def check(self) -> None:
         require(self, *ARCHITECTURE, "max_position_embeddings", low=1)
@@ -65,6 +70,8 @@ class BertTextEncoder(nn.Module):
             self.bert = transformers.BertModel(architecture, add_pooling_layer=False)
         else:
             self.bert = _load(config.weights, chosen, vocab_size, dropout)
+        if config.layer_norm == "apex":
+            _fuse_layer_norms(self.bert)
         self.hidden_size: int = self.bert.config.hidden_size
         self.initializer_range: float = self.bert.config.initializer_range
 
@@ -91,12 +98,14 @@ class BertTextEncoder(nn.Module):
         self, hidden_BSD: Tensor, mask_BS: Tensor, return_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Run the transformer; positions where mask_BS is False are not attended to."""
-        bias_B11S = torch.zeros_like(mask_BS, dtype=hidden_BSD.dtype)[:, None, None]
-        bias_B11S = bias_B11S.masked_fill(~mask_BS[:, None, None], torch.finfo(hidden_BSD.dtype).min)
-        # SDPA never forms the weights; and in bfloat16 a CPU takes four times as long for its gradient as for plain products
-        is_bfloat16 = hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        with self._attending("eager" if return_attentions or is_bfloat16 else "sdpa", return_attentions) as attentions:
-            hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=bias_B11S).last_hidden_state
+        # SDPA never forms the weights; and under autocast a CPU takes four times as long for its gradient as for plain products
+        is_eager = return_attentions or (hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
+        mask_B11S = mask_BS[:, None, None]  # bool suits SDPA in any type; Apex O1 casts the queries, but not a float mask
+        if is_eager:
+            lowest = torch.finfo(hidden_BSD.dtype).min
+            mask_B11S = torch.zeros_like(mask_B11S, dtype=hidden_BSD.dtype).masked_fill(~mask_B11S, lowest)
+        with self._attending("eager" if is_eager else "sdpa", return_attentions) as attentions:
+            hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=mask_B11S).last_hidden_state
         return hidden_BSD, tuple(attentions) if return_attentions else None
 
     @contextmanager
@@ -115,6 +124,22 @@ class BertTextEncoder(nn.Module):
             self.bert.config._attn_implementation = usual
             for hook in hooks:
                 hook.remove()
+
+
+def _fuse_layer_norms(bert: nn.Module) -> None:
+    """Apex's FusedLayerNorm, of the same names and weights, in place of every layer norm; a warning where it is not usable."""
+    reason = nvidia_apex.why_no_kernels("fused_layer_norm_cuda", "cuda" if torch.cuda.is_available() else "cpu")
+    if reason is not None:
+        logger.warning("text_encoder.params.layer_norm=apex: %s; torch's layer norm is used", reason)
+        return
+    from apex.normalization import FusedLayerNorm
+
+    for parent in list(bert.modules()):
+        for name, norm in parent.named_children():
+            if type(norm) is nn.LayerNorm:
+                fused = FusedLayerNorm(norm.normalized_shape, eps=norm.eps)
+                fused.load_state_dict(norm.state_dict())
+                setattr(parent, name, fused)
 
 
 def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) -> nn.Module:

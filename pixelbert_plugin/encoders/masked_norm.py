@@ -85,7 +85,11 @@ class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):
         self.area = area
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.area.clear(super().forward(values))
+        # float32 whatever the statistics' type: float16 holds no variance above 65504, and an eps only in part
+        scale_C = self.weight.float() * (self.running_var.float() + self.eps).rsqrt()
+        shift_C = self.bias.float() - self.running_mean.float() * scale_C
+        scale_C, shift_C = scale_C.to(values.dtype), shift_C.to(values.dtype)
+        return self.area.clear(values * scale_C[:, None, None] + shift_C[:, None, None])
 
 
 class MaskedSyncBatchNorm(nn.SyncBatchNorm):

@@ -105,8 +105,8 @@ def _attempt(function: Callable[[], Any]) -> tuple[Any, RunError | None]:
 def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -> Iterator[Processes]:
     """The processes that torchrun started, connected while this lasts: by NCCL between GPUs, by gloo between CPUs.
 
-    `needs_group`: connect a single process too (FSDP asks for it). A program that has connected them itself keeps its group. Raises LostProcessError where another process was lost,
-    or did not answer within `timeout_seconds`.
+    `needs_group`: connect a single process too (FSDP asks for it). A program that has connected them itself keeps its
+    group. Raises LostProcessError where another process was lost, or did not answer within `timeout_seconds`.
     """
     world_size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -1,10 +1,14 @@
-"""Optimizers and schedulers by name. The paper: SGD for the CNN, AdamW for the transformer, both ÷10 at two epochs."""
+"""Optimizers and schedulers by name. The paper: SGD for the CNN, AdamW for the transformer, both ÷10 at two epochs.
+
+Every optimizer has a `rule` ("sgd", "adamw", "lamb"): the state of one suits any other of the same rule.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.schema import require
@@ -31,6 +35,7 @@ class Sgd(torch.optim.SGD):
     """Stochastic gradient descent with momentum: the paper's for the CNN."""
 
     Config = SgdConfig
+    rule = "sgd"
 
     def __init__(self, config: SgdConfig, named_parameters: NamedParameters):
         groups = decay_groups(named_parameters, config.weight_decay)
@@ -56,6 +61,7 @@ class AdamW(torch.optim.AdamW):
     """Adam with decoupled weight decay: the paper's for the transformer."""
 
     Config = AdamWConfig
+    rule = "adamw"
 
     def __init__(self, config: AdamWConfig, named_parameters: NamedParameters):
         groups = decay_groups(named_parameters, config.weight_decay)
@@ -70,6 +76,40 @@ def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def parameter_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor | float]:
+    """The optimizer's state of a parameter by torch's names, `step` too where Apex counts it per group; {} before a step."""
+    state = {name: value for name, value in optimizer.state.get(parameter, {}).items() if value is not None}
+    group = _group(optimizer, parameter)
+    if state and getattr(optimizer, "counts_steps_by_group", False) and "step" in group:
+        state["step"] = float(group["step"])
+    return state
+
+
+def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: dict[str, Tensor | float]) -> None:
+    """Put a `parameter_state`, of any optimizer of the same rule, where this one looks for it, in its types and devices."""
+    group, own = _group(optimizer, parameter), {}
+    for name, value in state.items():
+        if name != "step":
+            dtype = torch.float32 if getattr(optimizer, "has_float32_state", False) else parameter.dtype
+            own[name] = torch.empty_like(parameter, dtype=dtype, requires_grad=False)  # with the parameter's strides
+            own[name].copy_(value)
+        elif getattr(optimizer, "counts_steps_by_group", False):
+            group["step"] = max(int(value), group.get("step", 0))
+        else:
+            is_on_device = group.get("fused") or group.get("capturable")
+            own["step"] = torch.tensor(float(value), device=parameter.device if is_on_device else "cpu")
+    if own:
+        optimizer.state[parameter] = own
+
+
+def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict:
+    """The group that holds the parameter. Raises KeyError where none does."""
+    for group in optimizer.param_groups:
+        if any(held is parameter for held in group["params"]):
+            return group
+    raise KeyError("the optimizer does not hold this parameter")
 
 
 @dataclass(kw_only=True)
@@ -100,12 +140,3 @@ class StepSchedule:
         decay = self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
         warmup = self.config.warmup_updates
         return decay * (min(1.0, update / warmup) if warmup else 1.0)
-
-
-def parameter_state(optimizer, parameter):
-    return {k: v for k, v in optimizer.state.get(parameter, {}).items() if v is not None}
-
-
-def set_parameter_state(optimizer, parameter, state):
-    for k, v in state.items():
-        optimizer.state[parameter][k] = v

@@ -3,7 +3,6 @@
 A task names the heads it needs and their number of outputs; they live in the model, so that checkpoints hold them.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,9 +43,10 @@ class MatchingHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_outputs)
 
     def forward(self, cls_QD: Tensor) -> Tensor:
-        # float32 under autocast too: retrieval ranks by these, and bfloat16's three digits would tie many pairs
-        with torch.autocast(cls_QD.device.type, enabled=False):
-            return self.classifier(cls_QD.float())
+        # float32 whatever the weights' type: retrieval ranks by these, and the digits of half types would tie many pairs.
+        # Products and a sum, since neither torch's autocast nor Apex, which patches `linear`, casts those down
+        products_Q2D = cls_QD.float()[:, None] * self.classifier.weight.float()
+        return products_Q2D.sum(2) + self.classifier.bias.float()
 
 
 class PairHead(nn.Module):
@@ -73,7 +73,8 @@ class ImageAnswersHead(nn.Module):
         self.classifier = nn.Linear(channels, num_outputs)
 
     def forward(self, pixels_IPC: Tensor, mask_IP: Tensor) -> Tensor:
-        return self.classifier(pixels_IPC.sum(1) / mask_IP.sum(1, keepdim=True))  # pixels are 0 at padding
+        mean_IC = pixels_IPC.float().sum(1) / mask_IP.sum(1, keepdim=True)  # pixels are 0 at padding; a float16 sum overflows
+        return self.classifier(mean_IC.to(pixels_IPC.dtype))
 
 
 HEADS: dict[str, type[nn.Module]] = {

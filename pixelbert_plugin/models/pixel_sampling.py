@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 
-def sample_pixels(
-    mask_IP: Tensor, seeds_I: Tensor, num_sampled_pixels: int, grid: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def sample_pixels(mask_IP: Tensor, seeds_I: Tensor, num_sampled_pixels: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Draw `num_sampled_pixels` distinct valid pixels of each image, uniformly; all of them where there are fewer.
 
     The draw is a function of the image's seed alone, so it is the same on any device, in any batch (whatever its grid was

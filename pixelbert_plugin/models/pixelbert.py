@@ -93,8 +93,11 @@ class PixelBert(nn.Module):
 
     def encode_images(self, batch: Batch) -> ImageMemory:
         """The images' pixels as the transformer takes them: sampled in training where asked for, projected, plus s_v."""
+        images = batch.images
+        if next((parameter.dtype for parameter in self.image_encoder.parameters()), None) == torch.float16:
+            images = images.half()  # pure half training; nobody else casts where only this part of the model is called
         with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
-            features = self.image_encoder(batch.images, batch.image_sizes)
+            features = self.image_encoder(images, batch.image_sizes)
         pixels_IKC, mask_IK = features.pixels, features.mask
         positions_IK = torch.arange(mask_IK.shape[1], device=mask_IK.device).expand_as(mask_IK)
         if self.training and self.config.num_sampled_pixels is not None:

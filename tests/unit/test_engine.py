@@ -15,7 +15,7 @@ from pixelbert_plugin.engine.parallel import Alone, Losses
 from pixelbert_plugin.engine.stop import StopSignal
 from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import NonFiniteLossError
-from pixelbert_plugin.options import Training
+from pixelbert_plugin.options import RunConfig, Training
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         "cnn": registry.build("optimizer", "sgd", {"lr": 0.1}, "o", named_parameters=model.parameter_groups()["cnn"]),
         "rest": registry.build("optimizer", "adamw", {"lr": 0.01}, "o", named_parameters=model.parameter_groups()["rest"]),
     }
-    numbers, task = precision.choose("fp32", CPU), SquareTask()
+    numbers, task = precision.Fp32(CPU), SquareTask()
     built = Trainer(
         model=model,
         parallel=Alone(Losses(model, task, numbers)),
@@ -180,8 +180,10 @@ def test_biases_and_norms_do_not_decay():
 
 
 def test_auto_precision_is_fp32_on_a_cpu_and_bf16_autocasts():
-    assert type(precision.choose("auto", CPU)).__name__ == "Fp32"
-    with precision.choose("bf16", CPU).autocast():
+    config = RunConfig(datasets=["vqa2"])
+    assert type(precision.choose(config, CPU)) is precision.Fp32
+    config.training.precision = "bf16"
+    with precision.choose(config, CPU).autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 

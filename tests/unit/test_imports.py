@@ -12,12 +12,13 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "projects" not in path.
 
 # what each part may import from the package, besides itself; engine.optim and engine.precision hold components,
 # so they are free to be registered, and the rest of the engine knows no component
-BASIC = {"errors", "schema", "registry", "types", "seeding", "weights"}
+BASIC = {"errors", "schema", "registry", "types", "seeding", "weights", "nvidia_apex"}
 ALLOWED = {
     "errors": set(),
     "seeding": set(),
     "schema": {"errors"},
     "types": set(),
+    "nvidia_apex": set(),
     "registry": {"errors", "schema"},
     "weights": {"errors"},
     "options": {"schema"},
