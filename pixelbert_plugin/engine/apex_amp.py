@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from pixelbert_plugin.engine.apex_levels import LARGEST_SCALE, ApexConfig, check_eps, resolve
 from pixelbert_plugin.engine.loss_scale import check_scale
 from pixelbert_plugin.engine.master_weights import full_weights, is_norm_kept
-from pixelbert_plugin.engine.precision import Fp32, global_norm
+from pixelbert_plugin.engine.precision import Fp32, clip_gradients, global_norm
 
 WINDOW = 2000  # updates after which amp doubles its scale, at exactly this count
 
@@ -90,8 +89,8 @@ class ApexAmp(Fp32):
         is_skipped = self.skips_overflow and not bool(norm.isfinite())
         if is_skipped and not self._is_armed:  # gradients that are finite one by one
             self._set_scaler(self.loss_scale / 2, 0)
-        if not is_skipped and max_norm is not None:
-            clip_grads_with_norm_(held, max_norm, norm)
+        if not is_skipped:
+            clip_gradients(held, max_norm, norm)
         for optimizer in optimizers:
             if self._is_armed or not is_skipped:
                 optimizer.step()  # where amp is armed, its stand-in that does nothing but make place for the true one

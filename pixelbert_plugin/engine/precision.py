@@ -65,8 +65,7 @@ class Fp32:
         optimizers = list(optimizers)
         held = held_parameters(optimizers)
         norm = global_norm(held, self.device)
-        if max_norm is not None:
-            clip_grads_with_norm_(held, max_norm, norm)
+        clip_gradients(held, max_norm, norm)
         for optimizer in optimizers:
             optimizer.step()
         clear_gradients(optimizers)
@@ -139,8 +138,7 @@ class Scaled(Fp32):
         norm = global_norm(held, self.device)
         is_skipped = self.skips_overflow and not bool(norm.isfinite())
         if not is_skipped:
-            if max_norm is not None:
-                clip_grads_with_norm_(held, max_norm, norm)
+            clip_gradients(held, max_norm, norm)
             for optimizer in optimizers:
                 optimizer.step()
             self.masters.write_back()
@@ -193,6 +191,14 @@ def global_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
     if sharded:
         norm = torch.hypot(norm.to(device), get_total_norm(sharded).full_tensor())
     return norm.to(device)
+
+
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, norm: Tensor) -> None:
+    """Scale all gradients so that their norm, which is `norm`, becomes at most `max_norm`; None: leave them."""
+    if max_norm is None:
+        return
+    for is_sharded in (False, True):  # torch scales no list of both
+        clip_grads_with_norm_([p for p in parameters if isinstance(p.grad, DTensor) is is_sharded], max_norm, norm)
 
 
 def clear_gradients(optimizers: Iterable[Optimizer]) -> None:
