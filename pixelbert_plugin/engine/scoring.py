@@ -240,7 +240,7 @@ def _score(
 
 def _fingerprint(model: nn.Module, loader: Loader, matrix: ScoreMatrix, precision: Fp32) -> str:
     """Changes with the weights, the pairs, the processors and the precision: with whatever scores depend on."""
-    digest = hashlib.sha256(f"{type(precision).__name__} {loader.image.config} {loader.reader.text.config}".encode())
+    digest = hashlib.sha256(f"{precision.description} {loader.image.config} {loader.reader.text.config}".encode())
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,0 +1,206 @@
+"""What benchmarks/faults.py provokes faults with: a tiny world, runs on it as processes, and a look into their folders."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pixelbert_plugin.miniature.options import WorldConfig
+from pixelbert_plugin.miniature.world import write_world
+
+CONFIG = "projects/pixelbert/configs/mini/vqa2.yaml"
+INTERVAL = 5  # updates between checkpoints
+SIZES = {
+    "coco_train_images": 24,
+    "coco_restval_images": 6,
+    "coco_val_images": 7,
+    "coco_test_images": 8,
+    "coco_test2015_images": 6,
+    "vg_images": 20,
+    "vg_coco_images": 8,
+    "vg_flickr_images": 2,
+    "flickr_train_images": 4,
+    "flickr_val_images": 3,
+    "flickr_test_images": 3,
+    "nlvr2_train_sets": 2,
+    "nlvr2_dev_sets": 1,
+    "nlvr2_test1_sets": 1,
+    "nlvr2_test2_sets": 1,
+    "backbone_updates": 1,
+}
+OPTIONS = [
+    "run_type=train_val",
+    "training.max_epochs=null",
+    "training.batch_size=8",
+    "training.micro_batch_size=2",
+    "training.evaluation_interval=20",
+    f"training.checkpoint_interval={INTERVAL}",
+    "training.log_interval=1",
+    "training.num_workers=1",
+    "training.num_threads=1",
+    "processors.image.params.horizontal_flip=0.5",
+    "processors.image.params.min_crop=0.8",
+    "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
+    "env.cache_dir=null",
+    "checkpoint.resume=true",
+]
+
+
+def make_world(folder: Path) -> Path:
+    """A world of the official files that takes seconds."""
+    if not folder.exists():
+        write_world(WorldConfig(out=str(folder), processes=1, **SIZES))
+    return folder
+
+
+@dataclass
+class Course:
+    """One course of training, interrupted and resumed as often as it takes."""
+
+    data: Path
+    folder: Path
+    processes: int = 2
+    options: list[str] = field(default_factory=list)
+    torchrun: list[str] = field(default_factory=list)
+    name_space: str | None = None  # the network namespace it starts in
+
+    def command(self) -> list[str]:
+        arguments = ["-m", "pixelbert_plugin", f"config={CONFIG}", *OPTIONS, *self.options]
+        arguments += [f"env.data_dir={self.data}", f"env.save_dir={self.folder}"]
+        if self.processes == 1 and not self.torchrun:
+            return [sys.executable, *arguments]
+        rendezvous = self.torchrun or ["--standalone", f"--nproc-per-node={self.processes}"]
+        command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
+        return ["ip", "netns", "exec", self.name_space, *command] if self.name_space else command
+
+    def start(self) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if self.name_space:
+            environment["GLOO_SOCKET_IFNAME"] = "link0"
+        with (self.folder.parent / f"{self.folder.name}.out").open("a") as output:
+            return subprocess.Popen(
+                self.command(), stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+
+    def finish(self) -> int:
+        """Run to the end; the exit status."""
+        return self.start().wait()
+
+    def output(self) -> str:
+        return (self.folder.parent / f"{self.folder.name}.out").read_text(errors="replace")
+
+    def records(self) -> list[dict]:
+        path = self.folder / "log.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # being written
+                break
+        return found
+
+    def update(self) -> int:
+        """The last logged update."""
+        return max((record["update"] for record in self.records()), default=0)
+
+    def losses(self) -> list[tuple]:
+        return [(record["update"], record["samples"], record["loss"], record["grad_norm"]) for record in self.records()]
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("update_*"))
+
+    def saved_update(self) -> int:
+        """The update of the newest checkpoint."""
+        return max((int(path.name.removeprefix("update_")) for path in self.checkpoints()), default=0)
+
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written just now."""
+        return any((self.folder / "checkpoints").glob(".update_*"))
+
+    def copy(self, name: str) -> "Course":
+        """The same course, as far as it got, in another folder."""
+        target = self.folder.with_name(name)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.folder, target, symlinks=True)
+        return Course(self.data, target, self.processes, self.options, self.torchrun)
+
+
+def ranks(process: subprocess.Popen) -> list[int]:
+    """Process numbers of the run's ranks: the run itself, or torchrun's children."""
+    children = children_of(process.pid)
+    found = [
+        pid
+        for pid in children
+        if b"pixelbert_plugin" in command_line(pid) and b"torch.distributed.run" not in command_line(pid)
+    ]
+    return found if b"torch.distributed.run" in command_line(process.pid) else [process.pid]
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> bool:
+    """Whether the condition came true while the process lived."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return False
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def ended(process: subprocess.Popen, seconds: float = 90) -> int | None:
+    """The exit status of the run; None, and all of it killed, where it does not end in time."""
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and group_lives(process.pid):
+        time.sleep(0.02)
+    return status
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for_random_moment(course: Course, process: subprocess.Popen, draw: random.Random) -> bool:
+    """Some time after the run has logged its first new update. False where it ended before."""
+    before = course.update() if course.saved_update() else 0
+    resumed = course.saved_update()
+    has_begun = wait_until(lambda: 0 < course.update() != before or course.update() > resumed, process)
+    return has_begun and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
