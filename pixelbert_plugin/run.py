@@ -46,6 +46,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
         if not processes.is_main:
             console = Console(quiet=True)
             logging.getLogger(__package__).setLevel(logging.ERROR)
+            logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
         parts, start = prepare(config, console, device, processes, stop, folder)
         results: dict[str, Any] = {}
         if "train" in config.splits():
