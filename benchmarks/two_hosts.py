@@ -58,7 +58,6 @@ def two_hosts(faults: "Faults") -> Iterator["Row"]:
             "--rdzv-backend=c10d",
             f"--rdzv-endpoint={ADDRESSES[0]}:29400",
             "--rdzv-id=two_hosts",
-            "--rdzv-conf=join_timeout=60,last_call_timeout=5",
         ]
         options = [f"training.max_updates={UPDATES}", "training.timeout_seconds=10"]
         first, second = (
@@ -67,7 +66,11 @@ def two_hosts(faults: "Faults") -> Iterator["Row"]:
                 faults.folder / "hosts",
                 2,
                 options,
-                [*rendezvous, f"--local-addr={address}"],
+                [
+                    *rendezvous,
+                    f"--local-addr={address}",
+                    f"--rdzv-conf=join_timeout=60,last_call_timeout=5,is_host={int(host == HOSTS[0])}",
+                ],
                 name_space=host,
             )
             for host, address in zip(HOSTS, ADDRESSES, strict=True)
