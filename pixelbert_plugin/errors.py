@@ -12,6 +12,15 @@ class RunError(Exception):
     exit_status = 1
     is_told = False  # whether another process of the run prints it
 
+    def __reduce__(self):
+        return _told, (str(self), self.exit_status)  # on its way to another process, which only needs to end alike
+
+
+def _told(message: str, exit_status: int) -> RunError:
+    error = RunError(message)
+    error.exit_status = exit_status
+    return error
+
 
 class UserError(RunError):
     """The user's input is wrong. The message gives the path or key, the value and the remedy, in one line."""

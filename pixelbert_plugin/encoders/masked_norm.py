@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from pixelbert_plugin.errors import UserError
+
 
 class ValidArea:
     """The images' own areas at every resolution of a ResNet: after each stride of 2, ⌈size / 2⌉ (kernel 2p + 1)."""
@@ -93,13 +95,15 @@ class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):
 
 
 class MaskedSyncBatchNorm(nn.SyncBatchNorm):
-    """Batch norm over all processes (CUDA only). Its statistics count padding as zeros; bucket by size to have little."""
+    """Batch norm over all processes; raises UserError without CUDA. Its statistics count padding as zeros: bucket by size."""
 
     def __init__(self, channels: int, area: ValidArea):
         super().__init__(channels)
         self.area = area
 
     def forward(self, values: Tensor) -> Tensor:
+        if not values.is_cuda:
+            raise UserError("model_config.pixelbert.image_encoder.params.norm='sync': needs CUDA; use trainable or frozen")
         return self.area.clear(super().forward(values))
 
 

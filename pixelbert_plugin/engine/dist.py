@@ -73,7 +73,9 @@ class Processes:
         errors: list[Any] = [None] * self.world_size
         dist.all_gather_object(errors, outcome[1])
         failed = next((rank for rank, error in enumerate(errors) if error is not None), None)
-        return self._unpack(outcome if failed is None else (None, errors[failed]), came_from=failed)
+        if failed is None or failed == self.rank:  # the error itself, rather than its copy
+            return self._unpack(outcome, came_from=self.rank)
+        return self._unpack((None, errors[failed]), came_from=failed)
 
     def main_first(self, function: Callable[[], T]) -> T:
         """`function()` in every process, in the main one before the others, so that they find its caches."""

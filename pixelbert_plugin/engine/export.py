@@ -21,6 +21,8 @@ METADATA = "pixelbert_plugin"
 
 def write(target: Path, weights: dict[str, Tensor], content: dict[str, Any]) -> Path:
     """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError."""
+    if target.suffix != SUFFIX:
+        raise UserError(f"--export {str(target)!r}: must end in {SUFFIX}")
     metadata = {"format": "pt", METADATA: json.dumps(content, ensure_ascii=False)}  # "pt": what transformers and others expect
     with writing(target, "--export"):
         target.parent.mkdir(parents=True, exist_ok=True)

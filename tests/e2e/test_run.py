@@ -140,6 +140,20 @@ def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):
     assert "tensorboard --logdir" in out and "question_prior" in out
 
 
+def test_an_exported_file_evaluates_and_starts_runs(finished, tmp_path, capsys, vqa2_root):
+    file = tmp_path / "elsewhere/tiny.safetensors"
+    assert run(f"config={finished / 'config.yaml'}", "--export", str(file)) == 0
+    assert capsys.readouterr().out.strip() == str(file) and file.stat().st_size > 1e6
+    options = (f"checkpoint.pretrained={file}", f"env.save_dir={tmp_path / 'run'}")
+    assert run(f"config={finished / 'config.yaml'}", "run_type=val", *options) == 0
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "run", finished))
+    assert ours.items() <= theirs.items() and "val/vqa2/accuracy" in ours
+    options = (f"checkpoint.pretrained={file}", f"env.save_dir={tmp_path / 'further'}", "training.max_updates=1")
+    assert run(f"config={finished / 'config.yaml'}", *options) == 0
+    assert run(f"config={finished / 'config.yaml'}", "--export", str(tmp_path / "tiny.pt")) == 2
+    assert "--export" in capsys.readouterr().err
+
+
 def test_evaluation_needs_no_training_files(finished, own_vqa2_root, tmp_path, caplog):
     for path in (own_vqa2_root / "vqa2").glob("*train2014*"):
         path.unlink()

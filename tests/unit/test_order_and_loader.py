@@ -1,5 +1,8 @@
 """Order, reading and batching: pure functions of the position."""
 
+import multiprocessing
+import os
+import signal
 from itertools import pairwise
 
 import numpy as np
@@ -273,3 +276,39 @@ def test_sizes_are_read_once_until_a_folder_changes(vqa2_root, tmp_path, monkeyp
     assert read and changed[0] != first[0] and changed[-1] == first[-1]
     path.unlink()
     assert sizes()[0] == [1, 1] and read  # left to the reader, which knows on_bad_image
+
+
+def test_batches_go_on_where_a_killed_worker_left(vqa2_root, caplog):
+    whole = [batch for update in take(make_loader(vqa2_root, horizontal_flip=0.5), 0, 9) for batch in update]
+    iterator = make_loader(vqa2_root, workers=2, horizontal_flip=0.5).updates(0, 8, 3, 2)
+    found = []
+    for number in range(9):
+        found += next(iterator)[0]
+        if number in (1, 4):
+            workers = multiprocessing.active_children()
+            os.kill(workers[number % len(workers)].pid, signal.SIGKILL)
+    assert caplog.text.count("a data-loader worker died") == 2
+    assert [batch.sample_ids for batch in found] == [batch.sample_ids for batch in whole]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(found, whole, strict=True))
+
+
+def test_several_processes_share_an_update(vqa2_root):
+    one = take(make_loader(vqa2_root), 0, 9)
+    several = []
+    for rank in range(3):
+        loader = make_loader(vqa2_root)
+        loader.rank, loader.world_size = rank, 3
+        iterator = loader.updates(0, 8, 2, 2)
+        several.append([next(iterator) for _ in range(9)])
+    for number, update in enumerate(one):
+        ids = [sample_id for batch in update for sample_id in batch.sample_ids]
+        parts = [part[number] for part in several]
+        weighted = [
+            sample_id
+            for batches, _ in parts
+            for batch in batches
+            for sample_id, weight in zip(batch.sample_ids, batch.weights.tolist(), strict=True)
+            if weight
+        ]
+        assert weighted == ids and {samples for _, samples in parts} == {len(ids)}
+        assert len({len(batches) for batches, _ in parts}) == 1
