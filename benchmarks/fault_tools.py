@@ -145,11 +145,11 @@ def ranks(process: subprocess.Popen) -> list[int]:
 
 
 def children_of(pid: int) -> list[int]:
-    try:
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # a thread that has ended in between
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
 
 
 def command_line(pid: int) -> bytes:

@@ -156,6 +156,8 @@ class Loader:
                 batch = next(batches)
             except StopIteration:
                 return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while its batch was taken over
+                raise WorkerDeath from error
             except RuntimeError as error:
                 if "DataLoader worker" in str(error):
                     raise WorkerDeath from error

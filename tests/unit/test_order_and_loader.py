@@ -278,9 +278,9 @@ def test_sizes_are_read_once_until_a_folder_changes(vqa2_root, tmp_path, monkeyp
     assert sizes()[0] == [1, 1] and read  # left to the reader, which knows on_bad_image
 
 
-def test_batches_go_on_where_a_killed_worker_left(vqa2_root, caplog):
-    whole = [batch for update in take(make_loader(vqa2_root, horizontal_flip=0.5), 0, 9) for batch in update]
-    iterator = make_loader(vqa2_root, workers=2, horizontal_flip=0.5).updates(0, 8, 3, 2)
+def test_batches_go_on_where_a_killed_worker_left(own_vqa2_root, caplog):
+    whole = [batch for update in take(make_loader(own_vqa2_root, horizontal_flip=0.5), 0, 9) for batch in update]
+    iterator = make_loader(own_vqa2_root, workers=2, horizontal_flip=0.5).updates(0, 8, 3, 2)
     found = []
     for number in range(9):
         found += next(iterator)[0]
@@ -292,11 +292,11 @@ def test_batches_go_on_where_a_killed_worker_left(vqa2_root, caplog):
     assert all(torch.equal(a.images, b.images) for a, b in zip(found, whole, strict=True))
 
 
-def test_several_processes_share_an_update(vqa2_root):
-    one = take(make_loader(vqa2_root), 0, 9)
+def test_several_processes_share_an_update(own_vqa2_root):
+    one = take(make_loader(own_vqa2_root), 0, 9)
     several = []
     for rank in range(3):
-        loader = make_loader(vqa2_root)
+        loader = make_loader(own_vqa2_root)
         loader.rank, loader.world_size = rank, 3
         iterator = loader.updates(0, 8, 2, 2)
         several.append([next(iterator) for _ in range(9)])
