@@ -1,5 +1,6 @@
 """What benchmarks/faults.py provokes faults with: a tiny world, runs on it as processes, and a look into their folders."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -86,9 +87,11 @@ class Course:
         if self.name_space:
             environment["GLOO_SOCKET_IFNAME"] = "link0"
         with (self.folder.parent / f"{self.folder.name}.out").open("a") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
+        atexit.register(kill_group, process)
+        return process
 
     def finish(self) -> int:
         """Run to the end; the exit status."""
@@ -174,6 +177,12 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen, secon
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """Nothing goes on behind a program that has failed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def ended(process: subprocess.Popen, seconds: float = 90) -> int | None:
