@@ -72,6 +72,7 @@ class Course:
     options: list[str] = field(default_factory=list)
     torchrun: list[str] = field(default_factory=list)
     name_space: str | None = None  # the network namespace it starts in
+    output_before: int = 0  # characters of output before it was started last
 
     def command(self) -> list[str]:
         arguments = ["-m", "pixelbert_plugin", f"config={CONFIG}", *OPTIONS, *self.options]
@@ -87,6 +88,7 @@ class Course:
         if self.name_space:
             environment["GLOO_SOCKET_IFNAME"] = "link0"
         with (self.folder.parent / f"{self.folder.name}.out").open("a") as output:
+            self.output_before = len(self.output())
             process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
@@ -208,8 +210,6 @@ def group_lives(group: int) -> bool:
 
 
 def wait_for_random_moment(course: Course, process: subprocess.Popen, draw: random.Random) -> bool:
-    """Some time after the run has logged its first new update. False where it ended before."""
-    before = course.update() if course.saved_update() else 0
-    resumed = course.saved_update()
-    has_begun = wait_until(lambda: 0 < course.update() != before or course.update() > resumed, process)
+    """Some time after the run has logged its first update since it was started. False where it ended before."""
+    has_begun = wait_until(lambda: "\nupdate " in course.output()[course.output_before :], process)
     return has_begun and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
