@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fault_tools import Course, ended, kill, make_world, ranks, wait_until
+
+from pixelbert_plugin.engine.checkpoint import problem
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-from fault_tools import Course, ended, kill, make_world, ranks, wait_until  # noqa: E402
-
-from pixelbert_plugin.engine.checkpoint import problem  # noqa: E402
-
 UPDATES = 16
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_config
+from fault_tools import group_lives
 
 OPTIONS = (
     "training.max_updates=14",
@@ -62,14 +63,6 @@ def kill_when(config: Path, condition) -> bool:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     raise AssertionError("a worker outlived the run")
-
-
-def group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
