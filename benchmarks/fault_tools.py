@@ -99,6 +99,10 @@ class Course:
         """Run to the end; the exit status."""
         return self.start().wait()
 
+    def has_begun(self, process: subprocess.Popen) -> bool:
+        """Wait for the first update since the run was started; False where it ended before."""
+        return wait_until(lambda: "\nupdate " in self.output()[self.output_before :], process)
+
     def output(self) -> str:
         return (self.folder.parent / f"{self.folder.name}.out").read_text(errors="replace")
 
@@ -211,5 +215,4 @@ def group_lives(group: int) -> bool:
 
 def wait_for_random_moment(course: Course, process: subprocess.Popen, draw: random.Random) -> bool:
     """Some time after the run has logged its first update since it was started. False where it ended before."""
-    has_begun = wait_until(lambda: "\nupdate " in course.output()[course.output_before :], process)
-    return has_begun and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
+    return course.has_begun(process) and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
