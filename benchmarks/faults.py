@@ -122,7 +122,7 @@ class Faults:
         def inside(course: Course, process: subprocess.Popen) -> bool:
             before = course.saved_update()  # a torn write of the life before may lie there until the next one begins
             found = course.has_begun(process) and wait_until(
-                lambda: course.is_writing() and course.update() >= before + INTERVAL, process
+                lambda: course.is_writing() and course.update() >= before + 2 * INTERVAL, process
             )
             time.sleep(self.draw.uniform(0, 0.03) if found else 0)
             return found

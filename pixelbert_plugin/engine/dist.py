@@ -6,6 +6,8 @@ it alone writes files, logs and computes metrics.
 
 import logging
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,9 +123,13 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    store = {} if "MASTER_ADDR" in os.environ else {"store": dist.HashStore()}
+    timeout = timedelta(seconds=timeout_seconds)
     try:
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_seconds), **store)
+        store = dist.HashStore()
+        if world_size > 1:
+            torchruns, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=timeout))
+            store = fresh_store(torchruns, rank, world_size, timeout)
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout, store=store)
         yield Processes(rank, world_size)
         if world_size > 1:
             dist.barrier()  # the last to finish must not find the others gone
@@ -139,6 +145,42 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
     finally:
         if world_size == 1 and dist.is_initialized():  # of several, a failed one ends without waiting for the others
             dist.destroy_process_group()
+
+
+def fresh_store(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """A part of torchrun's store that no earlier life of these processes has written to.
+
+    torchrun keeps its store when it restarts processes, so a process may find the address of one that is dead. Each says
+    hello with a word of its own; the main process, which counts lives, answers to that word; a third message ends it.
+    """
+    deadline = time.monotonic() + timeout.total_seconds()
+
+    def read(key: str) -> str:
+        return store.get(key).decode() if store.check([key]) else ""
+
+    def wait() -> None:
+        if time.monotonic() > deadline:
+            raise RuntimeError("timed out waiting for the other processes to start")
+        time.sleep(0.02)
+
+    if rank != 0:
+        word = uuid.uuid4().hex
+        store.set(f"hello/{rank}", word)
+        while not (welcome := read(f"welcome/{rank}")).startswith(f"{word}:"):
+            wait()
+        store.set(f"agreed/{rank}", welcome)
+        return dist.PrefixStore(f"life/{welcome.partition(':')[2]}", store)
+    life = store.add("lives", 1)
+    waiting = set(range(1, world_size))
+    while waiting:
+        for other in sorted(waiting):
+            answer = f"{read(f'hello/{other}')}:{life}"
+            if read(f"agreed/{other}") == answer:
+                waiting.discard(other)
+            elif answer != f":{life}":
+                store.set(f"welcome/{other}", answer)
+        wait()
+    return dist.PrefixStore(f"life/{life}", store)
 
 
 def is_loss(error: BaseException) -> bool:

@@ -42,8 +42,13 @@ def test_a_killed_rank_a_stop_and_a_second_run(world, unbroken, tmp_path):
 
     process = run.start()
     assert wait_until(lambda: run.update() > 7, process)
+    pids = ranks(process)
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)  # so that it does not end while the second starts
     second = course(world, run.folder, 1)
     assert second.finish() == 2 and "trains in it now" in run.output()
+    for pid in pids:
+        kill(pid, signal.SIGCONT)
     process.terminate()  # torchrun hands it on
     assert ended(process) not in (0, None)
     assert f"stopped by SIGTERM after update {run.update()}, which is saved" in run.output()
