@@ -118,5 +118,13 @@ def read_all(folder: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def _reason(error: CheckpointException) -> str:
+    """The operating system's word for it, where torch's own error only hides it."""
     cause = next(iter(error.failures.values()))[0]
-    return getattr(cause, "strerror", None) or str(cause).splitlines()[0][:200]
+    link: BaseException | None = cause
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__cause__ or link.__context__
+    if "unexpected pos" in str(cause) or "PytorchStreamWriter" in str(cause):  # what torch makes of a write cut short
+        return "a file could not be written whole: no space left, or too large"
+    return str(cause).splitlines()[0][:200]

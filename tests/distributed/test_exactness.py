@@ -58,6 +58,8 @@ VQA = [
     "training.batch_size=10",
     "training.micro_batch_size=4",
     "evaluation.batch_size=4",
+    "training.max_updates=8",
+    "training.evaluation_interval=8",
     *STEADY,
 ]
 RETRIEVAL = [f"config={CONFIGS}/flickr30k_retrieval.yaml", "run_type=test", "evaluation.batch_size=64"]
@@ -76,7 +78,7 @@ def command(world, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
     def command(name: str, processes: int, *options: str) -> list[str]:
-        return [*options, *EXACT, f"env.data_dir={world}", f"env.save_dir={root}/{name}_{processes}"]
+        return [*EXACT, *options, f"env.data_dir={world}", f"env.save_dir={root}/{name}_{processes}"]
 
     command.root = root
     return command
