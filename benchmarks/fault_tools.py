@@ -52,6 +52,7 @@ OPTIONS = [
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
     "env.cache_dir=null",
     "checkpoint.resume=true",
+    "training.timeout_seconds=300",
 ]
 
 

@@ -56,10 +56,10 @@ class Row:
     def __str__(self) -> str:
         lost = "0" if self.is_identical else "some"
         same = "yes" if self.is_identical else "NO"
-        return f"{self.fault:<46} {self.times:>5} {self.survived:>8} {self.repeated:>8} {lost:>5}  {same:<9} {self.note}"
+        return f"{self.fault:<50} {self.times:>5} {self.survived:>8} {self.repeated:>8} {lost:>5}  {same:<9} {self.note}"
 
 
-HEAD = f"{'fault':<46} {'times':>5} {'survived':>8} {'repeated':>8} {'lost':>5}  identical note"
+HEAD = f"{'fault':<50} {'times':>5} {'survived':>8} {'repeated':>8} {'lost':>5}  identical note"
 
 
 class Faults:
@@ -88,7 +88,9 @@ class Faults:
         updates = int(course.options[0].partition("=")[2])
         status = course.finish()
         same = status == 0 and course.losses() == self.unbroken(updates, course.processes)
-        return Row(fault, times, survived, repeated, same, note if status == 0 else f"exit status {status}; {note}")
+        if status:
+            note = f"exit status {status}: {course.output().strip().splitlines()[-1]}; {note}"
+        return Row(fault, times, survived, repeated, same, note)
 
     def killed_again_and_again(
         self, fault: str, name: str, times: int, moment: Callable[[Course, subprocess.Popen], bool]

@@ -17,7 +17,7 @@ def why_no_amp(device_type: str) -> str | None:
         return reason
     if not all((folder / "amp" / name).is_file() for name in ("__init__.py", "frontend.py")):
         return f"NVIDIA's Apex in {folder} has no amp: {AMP_REMOVED}"
-    return _why_no_cuda("apex.amp", device_type) or _why_no_import("apex.amp", "apex.amp")
+    return _why_no_cuda("apex.amp needs", device_type) or _why_no_import("apex.amp", "apex.amp")
 
 
 def why_no_kernels(extension: str, device_type: str) -> str | None:
@@ -26,7 +26,7 @@ def why_no_kernels(extension: str, device_type: str) -> str | None:
     if folder is None:
         return reason
     what = f"Apex's kernels ({extension})"
-    return _why_no_cuda(what, device_type) or _why_no_import(extension, f"{what} are not built: {extension}")
+    return _why_no_cuda(f"{what} need", device_type) or _why_no_import(extension, f"{what} are not built: {extension}")
 
 
 def _find() -> tuple[Path | None, str | None]:
@@ -46,8 +46,8 @@ def _why_no_cuda(what: str, device_type: str) -> str | None:
     import torch
 
     if not torch.cuda.is_available():
-        return f"{what} needs CUDA, and torch sees no CUDA device"
-    return None if device_type == "cuda" else f"{what} needs CUDA, and the model is on the {device_type}"
+        return f"{what} CUDA, and torch sees no CUDA device"
+    return None if device_type == "cuda" else f"{what} CUDA, and the model is on the {device_type}"
 
 
 def _why_no_import(module: str, what: str) -> str | None:

@@ -6,9 +6,6 @@ from there, on any number of processes: an update's samples are the same, each p
 
 import logging
 import math
-import signal
-import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
+from pixelbert_plugin.data.workers import WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.linux import end_with_parent
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Batch
 
@@ -117,10 +113,10 @@ class Loader:
                 asked.append(micro_batch)
                 yield micro_batch
 
-        source, deaths = iter(micro_batches), 0
+        source, deaths, pins = iter(micro_batches), 0, self.device.type == "cuda"
         while True:
             try:
-                for batch in self._batches(remaining(list(asked))):
+                for batch in read_in_workers(self.reader, remaining(list(asked)), self.num_workers, pins):
                     asked.popleft()
                     deaths = 0
                     yield self._received(batch)
@@ -129,40 +125,10 @@ class Loader:
                 deaths += 1
                 if deaths > MAX_WORKER_DEATHS:
                     raise UserError(
-                        f"training.num_workers={self.num_workers}: workers die again and again ({error.__cause__}); "
+                        f"training.num_workers={self.num_workers}: workers die again and again ({error}); "
                         "where memory is short, lower it (0 reads in the training process)"
                     ) from error
-                logger.warning("a data-loader worker died (%s): new ones go on where it was", error.__cause__)
-
-    def _batches(self, micro_batches: Iterator[MicroBatch]) -> Iterator[Batch | Failure]:
-        loader = DataLoader(
-            self.reader,
-            sampler=micro_batches,
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-            prefetch_factor=4 if self.num_workers else None,
-            # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
-            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
-            worker_init_fn=_prepare_worker,
-        )
-        former = signal.getsignal(signal.SIGCHLD)
-        batches = iter(loader)
-        if former is not None and threading.current_thread() is threading.main_thread():
-            # torch's handler raises wherever the program is, in the midst of an update too; without it `next` finds out
-            signal.signal(signal.SIGCHLD, former)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while its batch was taken over
-                raise WorkerDeath from error
-            except RuntimeError as error:
-                if "DataLoader worker" in str(error):
-                    raise WorkerDeath from error
-                raise
-            yield batch
+                logger.warning("a data-loader worker died (%s): new ones go on where it was", error)
 
     def _received(self, batch: Batch | Failure) -> Batch:
         if isinstance(batch, Failure):
@@ -175,10 +141,6 @@ class Loader:
         return self.image.to_device(batch, self.device)
 
 
-class WorkerDeath(Exception):
-    """A data-loader worker was killed; its cause says what torch knows of it."""
-
-
 def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | None) -> list[tuple[np.ndarray, bool]]:
     """This process's part of an update's samples as micro-batches, and of each whether it only fills up.
 
@@ -189,11 +151,6 @@ def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | N
     own = ids[len(ids) * rank // world_size : len(ids) * (rank + 1) // world_size]
     pieces = [own[at : at + micro] for at in range(0, largest, micro)]
     return [(piece, False) if len(piece) else (ids[:1], True) for piece in pieces]
-
-
-def _prepare_worker(_worker: int) -> None:
-    """A worker outlives a kill -9 of the run where it waits to hand over a batch: let it end with its parent."""
-    end_with_parent()
 
 
 def padding_shares(batch: Batch) -> dict[str, float]:

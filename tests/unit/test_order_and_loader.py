@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from test_vqa2 import builder
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import mixture as mixture_module
+from pixelbert_plugin.data import workers as workers_module
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
@@ -290,6 +292,18 @@ def test_batches_go_on_where_a_killed_worker_left(own_vqa2_root, caplog):
     assert "a data-loader worker died" in caplog.text
     assert [batch.sample_ids for batch in found] == [batch.sample_ids for batch in whole]
     assert all(torch.equal(a.images, b.images) for a, b in zip(found, whole, strict=True))
+
+
+def test_a_worker_that_hangs_inside_fork_is_replaced(own_vqa2_root, caplog, monkeypatch):
+    hanging = []
+    os.register_at_fork(after_in_child=lambda: hanging and time.sleep(1000), after_in_parent=lambda: hanging and hanging.pop())
+    monkeypatch.setattr(workers_module, "START_SECONDS", 2.0)
+    whole = [batch.sample_ids for update in take(make_loader(own_vqa2_root), 0, 5) for batch in update]
+    hanging += [True, True]  # both workers of the first two
+    found = [batch.sample_ids for update in take(make_loader(own_vqa2_root, workers=2), 0, 5) for batch in update]
+    assert found == whole and hanging == []
+    assert "2 of them hung while being started" in caplog.text
+    assert all(child.is_alive() for child in multiprocessing.active_children())
 
 
 def test_several_processes_share_an_update(own_vqa2_root):
