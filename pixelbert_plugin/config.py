@@ -38,7 +38,11 @@ def find(path: str) -> Path:
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read `path` with its includes, apply the `key=value` overrides and check all but the components' options."""
     file = find(path)
-    values, sources = _read_with(file, overrides or [])
+    return typed(file, *read(file, overrides or []))
+
+
+def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
+    """The merged values of `file` as a configuration, checked all but for the components' options."""
     if isinstance(values.get("datasets"), str):  # MMF's datasets=a,b
         values["datasets"] = [name.strip() for name in values["datasets"].split(",")]
     try:
@@ -53,10 +57,10 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
     """The merged values of any YAML file with includes, with `key=value` overrides; nothing is checked."""
-    return _read_with(file, overrides)[0]
+    return read(file, overrides)[0]
 
 
-def _read_with(file: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read(file: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Merged values and, by key, where each was set."""
     values, sources = _read(file, ())
     for override in overrides:

@@ -57,6 +57,15 @@ class Training:
         require(self, "num_workers", low=0, high=1024)
         require(self, "num_threads", low=1, high=4096)
 
+    def total_updates(self, samples_per_epoch: int, batch_samples: int) -> int:
+        """The earlier of max_updates and max_epochs, in updates; an epoch's last update may be short."""
+        limits = [self.max_updates] if self.max_updates is not None else []
+        if self.max_epochs is not None:
+            whole, part = divmod(self.max_epochs, 1)
+            per_epoch = math.ceil(samples_per_epoch / batch_samples)
+            limits.append(int(whole) * per_epoch + math.ceil(part * samples_per_epoch / batch_samples))
+        return min(limits)
+
 
 @dataclass(kw_only=True)
 class Evaluation:

@@ -99,9 +99,9 @@ class Loader:
         starts = range(0, len(order), batch_size)[self.rank :: self.world_size]
         yield from self._read(MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
 
-    def read(self, groups: Iterable[np.ndarray]) -> Iterator[Batch]:
-        """A batch for each group of samples: without augmentation, without negatives."""
-        yield from self._read(MicroBatch(0, indices, train=False) for indices in groups)
+    def read(self, groups: Iterable[np.ndarray], num_negatives: int = 0) -> Iterator[Batch]:
+        """A batch for each group of samples: without augmentation, each with so many texts of other images."""
+        yield from self._read(MicroBatch(0, indices, False, num_negatives) for indices in groups)
 
     def _read(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         """The batch of each micro-batch, in order. Where a worker dies, new ones go on from the first batch that is missing."""

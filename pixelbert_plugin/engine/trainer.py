@@ -1,7 +1,6 @@
 """The training loop. Periodic actions are the `if` lines in `train`; there are no callbacks."""
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -126,14 +125,7 @@ class Trainer:
         return dict(zip(names, totals.clamp(min=1), strict=True))
 
     def total_updates(self) -> int:
-        """The earlier of max_updates and max_epochs, in updates; an epoch's last update may be short."""
-        options = self.options
-        limits = [options.max_updates] if options.max_updates is not None else []
-        if options.max_epochs is not None:
-            per_epoch = math.ceil(len(self.loader) / self.batch_samples)
-            whole, part = divmod(options.max_epochs, 1)
-            limits.append(int(whole) * per_epoch + math.ceil(part * len(self.loader) / self.batch_samples))
-        return min(limits)
+        return self.options.total_updates(len(self.loader), self.batch_samples)
 
     def check_finite(self) -> None:
         """Raise NonFiniteLossError, with the samples of the first batch whose loss or gradient was NaN or infinite."""

@@ -1,0 +1,58 @@
+"""YAML files of our components' defaults, as MMF asks of every model and builder by `config_path()`."""
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.mmf.setting import CACHE
+from pixelbert_plugin.options import Env, Processors
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="pixelbert_mmf_")  # gone with the process
+
+
+def model_yaml(own: str, name: str) -> str:
+    """Absolute path of the defaults of a model, and of what our parts read beside it."""
+    content = {
+        "model_config": {name: {**_options("model", own), "losses": []}},
+        "task": "vqa",
+        "task_config": {},
+        "processors": dataclasses.asdict(Processors()),
+        "checkpoint": {"pretrained": None},
+        "training": {"texts_per_image": 1, "bucket_by_size": False},
+        "evaluation": {"batch_size": None},
+        "env": {CACHE: Env().cache_dir},
+    }
+    return _write(f"model_{name}", content)
+
+
+def builder_yaml(own: str, name: str) -> str:
+    """Absolute path of a data set's defaults: those shipped in datasets/, over its Config's."""
+    from pixelbert_plugin.config import PACKAGE, read_values
+
+    options = _options("builder", own)
+    for root in (PACKAGE, PACKAGE.parent):
+        shipped = root / "datasets" / own / "defaults.yaml"
+        if shipped.is_file():
+            values = read_values(shipped, [])
+            content = {**values, "dataset_config": {name: {**options, **values.get("dataset_config", {}).get(own, {})}}}
+            return _write(f"dataset_{name}", content)
+    return _write(f"dataset_{name}", {"dataset_config": {name: options}})
+
+
+def _options(kind: Any, name: str) -> dict[str, Any]:
+    config = getattr(registry.get(kind, name), "Config", None)
+    return {} if config is None else dataclasses.asdict(config())
+
+
+def _write(stem: str, content: dict[str, Any]) -> str:
+    path = Path(_folder().name) / f"{stem}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return str(path)

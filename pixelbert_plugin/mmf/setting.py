@@ -1,0 +1,136 @@
+"""What MMF's parts of a run share: our typed configuration read out of MMF's, and the task and processors made from it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry, schema
+from pixelbert_plugin.build import build_builders, build_loader, build_model, build_task
+from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.engine import restore
+from pixelbert_plugin.engine.dist import Processes
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.mmf.names import own_name
+from pixelbert_plugin.options import Env, RunConfig
+from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.weights import load_reported
+
+logger = logging.getLogger(__name__)
+KEY = "pixelbert_setting"  # in MMF's registry
+MODEL_KEYS = {"model", "losses"}  # what MMF adds to a model's options
+TRAINING_KEYS = ("num_workers", "texts_per_image", "bucket_by_size")
+CACHE = "pixelbert_cache_dir"  # of `env`, whose cache_dir is MMF's own
+TEST_WORDS = ("inference", "test", "predict")  # of MMF's run_type
+
+
+@dataclass
+class Setting:
+    """The run as our own runner would build it, but for its trainer."""
+
+    config: RunConfig
+    update_frequency: int  # batches per update
+    builders: dict[str, Builder]
+    data: dict[str, Mixture]  # by split
+    task: Task
+    processors: dict[str, Any]
+    is_task_fit: bool = False
+
+    @classmethod
+    def of_run(cls) -> "Setting":
+        """The setting of MMF's present configuration, made once. Raises UserError for a wrong option."""
+        from mmf.common.registry import registry as mmf_registry
+
+        mmf_config = mmf_registry.get("config")
+        config = read_config(mmf_config)
+        known: Setting | None = mmf_registry.get(KEY, no_warning=True)
+        if known is None or configuration.dump(known.config) != configuration.dump(config):
+            known = cls.make(config, mmf_config.training.get("update_frequency", 1))
+            mmf_registry.register(KEY, known)
+        return known
+
+    @classmethod
+    def make(cls, config: RunConfig, update_frequency: int = 1) -> "Setting":
+        builders = build_builders(config)
+        pretrained = config.checkpoint.pretrained
+        content = restore.read_content(Path(pretrained), "checkpoint.pretrained") if pretrained else None
+        data = {split: Mixture.build(builders, split) for split in config.splits()}
+        task, processors = build_task(config, builders, data, content)
+        return cls(config, update_frequency, builders, data, task, processors)
+
+    def make_model(self) -> nn.Module:
+        """Our model with the weights that our runner would start from. A checkpoint's other head is left as it is made."""
+        model = build_model(self.config, self.task, self.processors)
+        pretrained = self.config.checkpoint.pretrained
+        if pretrained:
+            heads = [f"heads.{name}." for name in self.task.heads()]
+            weights = restore.read_model(Path(pretrained))
+            load_reported(model, weights, f"checkpoint.pretrained={pretrained}", heads, expected_unused=["heads."])
+        return model
+
+    def make_loader(self, split: str, name: str, device, processes: Processes) -> Loader:
+        """Batches of one data set's split, in our order."""
+        mixture = self.data[split]
+        single = Mixture(split, {name: mixture.parts[name]}, mixture.on_bad_image)
+        return build_loader(self.config, single, self.task, self.processors, device, processes)
+
+    def samples_per_epoch(self) -> int:
+        return len(self.data["train"])
+
+    def fit_baseline(self) -> None:
+        """Let the task learn its question-only prior, if it has one and the training split can be read."""
+        if self.is_task_fit or not hasattr(self.task, "fit"):
+            return
+        self.is_task_fit = True
+        try:
+            self.task.fit(self.data.get("train") or Mixture.build(self.builders, "train"))
+        except UserError as error:
+            logger.warning("the question-only prior is left out: %s", error)
+
+
+def read_config(mmf_config: Any) -> RunConfig:
+    """Our configuration out of MMF's, whose keys ours are wherever MMF has the concept. Raises UserError."""
+    from mmf.utils.distributed import get_rank, get_world_size
+    from mmf.utils.general import get_batch_size
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(mmf_config, resolve=True)
+    model = own_name("model", values["model"])
+    datasets = {name.strip(): own_name("builder", name.strip()) for name in values["datasets"].split(",")}
+    options = values.get("model_config", {}).get(values["model"]) or {}
+    training = {key: values["training"][key] for key in TRAINING_KEYS if key in values["training"]}
+    training["batch_size"] = get_batch_size() * get_world_size()
+    node = {
+        "run_type": "_".join(splits_of(values["run_type"])),
+        "model": model,
+        "task": values.get("task", "vqa"),
+        "datasets": list(datasets.values()),
+        "model_config": {model: {key: value for key, value in options.items() if key not in MODEL_KEYS}},
+        "task_config": values.get("task_config") or {},
+        "dataset_config": {own: values["dataset_config"].get(name) or {} for name, own in datasets.items()},
+        "processors": values.get("processors") or {},
+        # MMF seeds each process with its rank added; ours share one order
+        "training": {**training, "seed": max(0, values["training"]["seed"] - get_rank())},
+        "evaluation": {"batch_size": values.get("evaluation", {}).get("batch_size")},
+        "checkpoint": {"pretrained": values.get("checkpoint", {}).get("pretrained")},
+        "env": {
+            "data_dir": values["env"]["data_dir"],
+            "save_dir": values["env"]["save_dir"],
+            "cache_dir": values["env"].get(CACHE, Env().cache_dir),
+        },
+    }
+    config = schema.merge(RunConfig, node)
+    config.sources = {}
+    registry.get("task", config.task, "task")
+    return configuration.complete(config)
+
+
+def splits_of(run_type: str) -> list[str]:
+    """Our splits that MMF's run_type takes: it looks for the words anywhere in it."""
+    found = [split for split in ("train", "val") if split in run_type]
+    return found + (["test"] if any(word in run_type for word in TEST_WORDS) else [])

@@ -1,0 +1,156 @@
+"""Our configuration as MMF's: the same keys wherever both have the concept, and a refusal where MMF's trainer has none."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.mmf.names import mmf_name, registered
+from pixelbert_plugin.mmf.setting import CACHE, Setting
+from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.schema import ConfigError
+
+NEVER = 10**9  # updates: MMF evaluates and saves at multiples of a number
+ALIKE = ("seed", "num_workers", "checkpoint_interval", "log_interval")
+OURS = ("texts_per_image", "bucket_by_size")  # read by our builders
+REFUSED = {  # options of ours that MMF's trainer has nothing for
+    "training.parallel": "MMF has no FSDP; with several GPUs it takes DDP",
+    "training.dataset_weights": "MMF mixes data sets by multitasking.type and multitasking.params",
+    "training.timeout_seconds": "MMF has no such limit",
+    "precision_config": "MMF's trainer knows float32, and float16 by training.precision=fp16",
+    "env.overwrite": "choose another env.save_dir",
+}
+
+
+def to_mmf(config: RunConfig) -> dict[str, Any]:
+    """What MMF is to be given for a run of ours, checked and complete. Raises ConfigError for what it cannot do."""
+    for key, reason in REFUSED.items():
+        if any(name == key or name.startswith(f"{key}.") for name in config.sources):
+            raise ConfigError(key, f"is not to be had in MMF: {reason}")
+    values, model = configuration.dump(config), mmf_name("model", config.model)
+    datasets = {name: mmf_name("builder", name) for name in config.datasets}
+    evaluation = {"metrics": ["pixelbert"], "batch_size": config.evaluation.batch_size}
+    if "evaluation.predict" in config.sources:  # MMF gives either predictions or metrics
+        evaluation["predict"] = config.evaluation.predict
+    return {
+        "run_type": config.run_type,
+        "model": model,
+        "task": config.task,
+        "datasets": ",".join(datasets.values()),
+        "model_config": {model: {**values["model_config"][config.model], "losses": []}},
+        "task_config": {config.task: values["task_config"][config.task]},
+        "dataset_config": {name: values["dataset_config"][own] for own, name in datasets.items()},
+        "processors": values["processors"],
+        "optimizer": {"type": "pixelbert", "params": values["optimizer"]},
+        "scheduler": {"type": mmf_name("scheduler", config.scheduler.type), "params": values["scheduler"]["params"]},
+        "training": _training(config, datasets),
+        "evaluation": evaluation,
+        "checkpoint": {
+            "resume": config.checkpoint.resume,
+            "resume_file": config.checkpoint.resume_file,
+            "pretrained": config.checkpoint.pretrained,
+            "max_to_keep": config.checkpoint.max_to_keep,
+        },
+        "env": {"data_dir": config.env.data_dir, "save_dir": config.env.save_dir, CACHE: config.env.cache_dir},
+        "plugins": config.plugins,
+    }
+
+
+def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:
+    training, values = config.training, configuration.dump(config)["training"]
+    micro = training.micro_batch_size or training.batch_size
+    if training.batch_size % micro:
+        raise ConfigError(
+            "training.micro_batch_size", f"{micro}: MMF needs a divisor of training.batch_size={training.batch_size}"
+        )
+    if training.precision not in ("auto", "fp32", "fp16"):
+        raise ConfigError("training.precision", f"{training.precision!r} is not to be had in MMF; use fp32, or fp16 on a GPU")
+    found = {key: values[key] for key in (*ALIKE, *OURS)}
+    has_val = "val" in config.splits()  # MMF would evaluate on val whatever run_type says
+    interval = training.evaluation_interval if has_val and training.evaluation_interval else NEVER
+    found |= {
+        "max_updates": _max_updates(config),
+        "max_epochs": None,
+        "batch_size": micro,
+        "update_frequency": training.batch_size // micro,
+        "evaluation_interval": interval,
+        "fp16": training.precision == "fp16",
+        "lr_scheduler": True,
+        "clip_gradients": training.max_grad_norm is not None,
+        "clip_norm_mode": "all",
+        "max_grad_l2_norm": training.max_grad_norm,
+        "early_stop": _early_stop(config, datasets, interval),
+    }
+    if training.device == "cpu":
+        found["device"] = "cpu"
+    return found
+
+
+def _max_updates(config: RunConfig) -> int | None:
+    """How many updates our own runner would make: MMF lets max_epochs win, and counts whole epochs."""
+    training = config.training
+    if training.max_epochs is None or "train" not in config.splits():
+        return training.max_updates
+    setting = Setting.make(config)
+    return training.total_updates(len(setting.data["train"]), training.batch_size // setting.task.pairs_per_sample)
+
+
+def _early_stop(config: RunConfig, datasets: dict[str, str], interval: int) -> dict[str, Any]:
+    """MMF's criterion, which chooses best.ckpt, and its patience, which it counts in updates."""
+    early = config.training.early_stop
+    found: dict[str, Any] = {"enabled": early.enabled, "minimize": early.minimize, "patience": early.patience * interval}
+    criterion = early.criterion or _main_criterion(config)
+    if criterion is None:
+        return {**found, "criteria": "val/total_loss", "minimize": True}
+    split, _, rest = criterion.partition("/")
+    dataset, _, metric = rest.partition("/")
+    if split != "val" or dataset not in datasets or not metric:
+        raise ConfigError("training.early_stop.criterion", f"{criterion!r}: must be val/<data set>/<metric>")
+    return {**found, "criteria": f"val/{datasets[dataset]}/pixelbert/{metric}"}
+
+
+def _main_criterion(config: RunConfig) -> str | None:
+    """What our own runner would choose by; None where MMF's evaluation does not compute it."""
+    task = registry.get("task", config.task)
+    metric = getattr(task, "main_metric", None) if hasattr(task, "predict") else None
+    return f"val/{config.datasets[0]}/{metric}" if isinstance(metric, str) else None
+
+
+def take_mmfs(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Move out of `values` what is MMF's alone (`known`: MMF's defaults), its own optimizers and schedulers too."""
+    found = _take_unknown(values, known, RunConfig)
+    optimizer, scheduler = values.get("optimizer"), values.get("scheduler")
+    if isinstance(optimizer, dict) and isinstance(optimizer.get("type"), str):
+        found["optimizer"] = values.pop("optimizer")
+    if isinstance(scheduler, dict) and scheduler.get("type") in registered("scheduler"):
+        found["scheduler"] = values.pop("scheduler")
+    return found
+
+
+def _take_unknown(values: dict[str, Any], known: dict[str, Any], schema: type) -> dict[str, Any]:
+    own, found = {field.name: field.type for field in dataclasses.fields(schema)}, {}
+    for key in list(values):
+        if key not in own and key in known:
+            found[key] = values.pop(key)
+        elif dataclasses.is_dataclass(own.get(key)) and isinstance(values[key], dict) and isinstance(known.get(key), dict):
+            found[key] = _take_unknown(values[key], known[key], own[key])
+    return {key: value for key, value in found.items() if value != {}}
+
+
+def merged(made: dict[str, Any], mmfs: dict[str, Any]) -> dict[str, Any]:
+    """What was made of our options with MMF's own put over it; an optimizer or scheduler as a whole."""
+    found = dict(made)
+    for key, value in mmfs.items():
+        is_inner = isinstance(value, dict) and isinstance(found.get(key), dict) and key not in ("optimizer", "scheduler")
+        found[key] = merged(found[key], value) if is_inner else value
+    return found
+
+
+def refuse_ours(save_dir: str) -> None:
+    """MMF writes into a folder whatever it holds: keep it out of a run of pixelbert-run."""
+    if (Path(save_dir) / "log.jsonl").exists():
+        raise UserError(
+            f"env.save_dir={save_dir!r}: holds a run of pixelbert-run, whose files MMF would replace; choose another"
+        )

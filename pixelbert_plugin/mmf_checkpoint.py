@@ -1,0 +1,50 @@
+"""Checkpoints that MMF's trainer wrote with our model: read without MMF, and nothing in them executed.
+
+MMF saves `{"model": state dict, "optimizer": …, "config": …}` as .ckpt and the state dict alone as .pth. Ours is in there
+under `model.`, and `_extra_state` holds the processors' vocabularies (pixelbert_plugin/mmf/model.py).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelbert_plugin.errors import UserError
+
+SUFFIXES = (".ckpt", ".pth")
+PREFIX = "model."
+EXTRA = "_extra_state"
+
+
+def pack(content: dict[str, Any]) -> Tensor:
+    """JSON as a uint8 tensor, which torch.load reads with weights_only=True."""
+    return torch.frombuffer(bytearray(json.dumps(content, ensure_ascii=False).encode()), dtype=torch.uint8)
+
+
+def unpack(packed: Tensor) -> dict[str, Any]:
+    return json.loads(bytes(packed.cpu().tolist()))
+
+
+def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Our model's weights by our names, and `{"processors": …}`. Raises UserError where the file is none of these."""
+    from numpy import dtype as numpy_dtype
+    from numpy import dtypes
+    from numpy._core import multiarray
+
+    harmless = [multiarray.scalar, numpy_dtype, dtypes.Float64DType, dtypes.Float32DType]  # of MMF's best metric
+    try:
+        with torch.serialization.safe_globals(harmless):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state = {name.removeprefix("module."): value for name, value in content.get("model", content).items()}
+        weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        extra = unpack(state[EXTRA])
+        if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f"no weights under {PREFIX!r}")
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else ""
+        raise UserError(
+            f"{key}={str(path)!r}: not a checkpoint that MMF wrote with this model ({type(error).__name__}: {reason})"
+        ) from error
+    return weights, extra
