@@ -56,10 +56,10 @@ class Row:
     def __str__(self) -> str:
         lost = "0" if self.is_identical else "some"
         same = "yes" if self.is_identical else "NO"
-        return f"{self.fault:<50} {self.times:>5} {self.survived:>8} {self.repeated:>8} {lost:>5}  {same:<9} {self.note}"
+        return f"{self.fault:<56} {self.times:>5} {self.survived:>8} {self.repeated:>8} {lost:>5}  {same:<9} {self.note}"
 
 
-HEAD = f"{'fault':<50} {'times':>5} {'survived':>8} {'repeated':>8} {'lost':>5}  identical note"
+HEAD = f"{'fault':<56} {'times':>5} {'survived':>8} {'repeated':>8} {'lost':>5}  identical note"
 
 
 class Faults:

@@ -29,14 +29,8 @@ def unpack(packed: Tensor) -> dict[str, Any]:
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Our model's weights by our names, and `{"processors": …}`. Raises UserError where the file is none of these."""
-    from numpy import dtype as numpy_dtype
-    from numpy import dtypes
-    from numpy._core import multiarray
-
-    harmless = [multiarray.scalar, numpy_dtype, dtypes.Float64DType, dtypes.Float32DType]  # of MMF's best metric
     try:
-        with torch.serialization.safe_globals(harmless):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         state = {name.removeprefix("module."): value for name, value in content.get("model", content).items()}
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
         extra = unpack(state[EXTRA])

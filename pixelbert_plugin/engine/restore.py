@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pixelbert_plugin import mmf_checkpoint
 from pixelbert_plugin.engine import export, tensor_store
 from pixelbert_plugin.engine.checkpoint import CONFIG, MODEL, OPTIMIZER, STATE, TrainState, problem, rules
 from pixelbert_plugin.engine.optim import set_parameter_state
@@ -17,7 +19,9 @@ from pixelbert_plugin.errors import UserError
 
 
 def read_content(path: Path, key: str) -> dict[str, Any]:
-    """What a checkpoint folder, verified first, or an exported file says beside its tensors. Raises UserError."""
+    """What a checkpoint folder, verified first, or an exported or MMF's file says beside its tensors. Raises UserError."""
+    if path.is_file() and path.suffix in mmf_checkpoint.SUFFIXES:
+        return {"state": asdict(TrainState()), "versions": {}, **mmf_checkpoint.read(path, key)[1]}
     if path.is_file():
         return export.read_content(path, key)
     if not path.is_dir():
@@ -45,7 +49,9 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
-    """The weights by name, whole, on the CPU; of a checkpoint folder or of an exported file. Verify with `read_content`."""
+    """The weights by name, whole, on the CPU; of a checkpoint folder or of a file. Verify with `read_content`."""
+    if path.is_file() and path.suffix in mmf_checkpoint.SUFFIXES:
+        return mmf_checkpoint.read(path, "checkpoint")[0]
     if path.is_file():
         from safetensors.torch import load_file
 

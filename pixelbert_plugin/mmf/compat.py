@@ -6,7 +6,6 @@ MMF pins torch 1.11; nothing here changes its files. The stand-ins must be there
 
 import importlib
 import logging
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +19,6 @@ REMEDY = "docs/mmf.md has the commands that install it"
 
 def import_mmf() -> None:
     """Import MMF with all of its components that can be imported. Raises UserError where MMF itself cannot."""
-    # MMF reads its own checkpoints with a plain torch.load, and they hold more than tensors
-    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     _put_stand_ins()
     try:
         import mmf

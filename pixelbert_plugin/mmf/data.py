@@ -38,7 +38,7 @@ class Carried:
     batch: Batch
     update: int | None = None  # that it belongs to, counted from 1; None outside training
     index: int = 0  # among the update's micro-batches
-    totals: dict[str, Tensor] = field(default_factory=dict)  # by part of the loss: terms in the update, of all processes
+    totals: dict[str, Tensor] = field(default_factory=dict)  # by part of the loss: terms in the update. {}: the batch's own
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Carried":
         return replace(self, batch=self.batch.to(torch.device(device)))
@@ -59,7 +59,7 @@ class SplitDataset:
         after its first batch and divide the losses of the others by 0."""
         training, frequency = self.setting.config.training, self.setting.update_frequency
         surplus = frequency * training.batch_size if self.dataset_type == "train" and frequency > 1 else 0
-        return len(self.samples) * self.setting.task.pairs_per_sample + surplus
+        return self.setting.epoch_size(self.dataset_type, self.own) * self.setting.task.pairs_per_sample + surplus
 
     def format_for_prediction(self, report: Any) -> list[Row]:
         return list(report.get("results", []))
@@ -80,6 +80,9 @@ class AbsentDataset:
     def __init__(self, name: str, dataset_type: str):
         self.dataset_name, self.dataset_type = name, dataset_type
 
+    def __len__(self) -> int:
+        return 1  # MMF refuses a length of 0, although it does not ask for a batch of every split
+
 
 class Batches:
     """What MMF iterates over, once per epoch of training or per evaluation."""
@@ -87,14 +90,18 @@ class Batches:
     def __init__(self, dataset: SplitDataset | AbsentDataset):
         self.dataset, self.dataset_type = dataset, dataset.dataset_type
         self._loader: Loader | None = None
+        self._updates: int | None = None  # before the next epoch of training
 
     def __len__(self) -> int:
-        pairs = len(self.dataset.samples) * self.dataset.setting.task.pairs_per_sample
-        return math.ceil(pairs / self.dataset.setting.config.training.batch_size)
+        setting = self.dataset.setting
+        pairs = setting.epoch_size(self.dataset_type, self.dataset.own) * setting.task.pairs_per_sample
+        return math.ceil(pairs / setting.config.training.batch_size)
 
     def __iter__(self) -> Iterator[SampleList]:
         if isinstance(self.dataset, AbsentDataset):
-            raise UserError(f"dataset={self.dataset.dataset_name}: no {self.dataset_type} split is loaded; name it in run_type")
+            raise UserError(
+                f"dataset={self.dataset.dataset_name}: it has no {self.dataset_type} split, or run_type does not name it"
+            )
         if self._loader is None:
             processes = Processes(get_rank(), get_world_size())
             device = torch.device(get_current_device())
@@ -106,22 +113,27 @@ class Batches:
             yield from self._evaluate()
 
     def _train(self) -> Iterator[SampleList]:
-        """The micro-batches of MMF's current epoch: those our own runner would take. Each update gets `update_frequency` of
-        them, which MMF counts; where it is short, filled up with one that weighs nothing."""
+        """The micro-batches of one epoch, or of what is left of it after a resume: those our own runner would take. Each
+        update gets `update_frequency` of them, which MMF counts; where it is short, filled up with one that weighs nothing."""
         training, task = self.dataset.setting.config.training, self.dataset.setting.task
-        frequency = self.dataset.setting.update_frequency
-        samples = training.batch_size // task.pairs_per_sample
+        frequency, epoch_samples = self.dataset.setting.update_frequency, len(self._loader)
+        samples = training.batch_size // task.pairs_per_sample  # per micro-batch, of all processes
         share = max(1, samples // get_world_size())
-        per_epoch = math.ceil(len(self._loader) / (samples * frequency))
-        epoch = max(mmf_registry.get("current_epoch", 1, no_warning=True), 1) - 1
-        updates = self._loader.updates(epoch * len(self._loader), samples * frequency, share, training.texts_per_image)
-        for update in range(epoch * per_epoch + 1, (epoch + 1) * per_epoch + 1):
+        is_alone = len(self.dataset.setting.config.datasets) == 1  # of several, MMF mixes the batches of an update
+        per_epoch = math.ceil(epoch_samples / (samples * frequency))
+        if self._updates is None:
+            self._updates = mmf_registry.get("num_updates", 0, no_warning=True) if is_alone else 0  # set where MMF resumes
+        epoch, done = divmod(self._updates, per_epoch)
+        position = epoch * epoch_samples + done * samples * frequency
+        updates = self._loader.updates(position, samples * frequency, share, training.texts_per_image)
+        for update in range(self._updates + 1, (epoch + 1) * per_epoch + 1):
             micro_batches, _ = next(updates)
-            totals = self._totals(micro_batches)
+            totals = self._totals(micro_batches) if is_alone else {}
             filler = replace(micro_batches[-1], weights=torch.zeros_like(micro_batches[-1].weights))
             micro_batches += [filler] * (frequency - len(micro_batches))
             for index, batch in enumerate(micro_batches):
                 yield sample_list(Carried(batch, update, index, totals))
+        self._updates = (epoch + 1) * per_epoch
 
     def _evaluate(self) -> Iterator[SampleList]:
         """Every sample. Each process gets as many batches of the same sizes, filled up with samples that others have too:

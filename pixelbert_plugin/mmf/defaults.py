@@ -26,7 +26,7 @@ def model_yaml(own: str, name: str) -> str:
         "task_config": {},
         "processors": dataclasses.asdict(Processors()),
         "checkpoint": {"pretrained": None},
-        "training": {"texts_per_image": 1, "bucket_by_size": False},
+        "training": {"texts_per_image": 1, "bucket_by_size": False, "dataset_weights": {}},
         "evaluation": {"batch_size": None},
         "env": {CACHE: Env().cache_dir},
     }

@@ -21,6 +21,8 @@ def register_all(user_dir: str | None = None, modules: list[str] | None = None) 
     from pixelbert_plugin.mmf.optim import NAME as OPTIMIZER
     from pixelbert_plugin.mmf.optim import JointOptimizer, wrap_scheduler
     from pixelbert_plugin.mmf.processors import wrap_processor
+    from pixelbert_plugin.mmf.reporter import NAME as REPORTER
+    from pixelbert_plugin.mmf.reporter import SplitReporter
 
     plugins.load(user_dir, modules)
     wrappers = {
@@ -43,6 +45,7 @@ def register_all(user_dir: str | None = None, modules: list[str] | None = None) 
         mmf_registry.register_metric(METRIC)(TaskMetrics)
     if OPTIMIZER not in registered("optimizer"):
         mmf_registry.register_optimizer(OPTIMIZER)(JointOptimizer)
+    mmf_registry.register_test_reporter(REPORTER)(SplitReporter)
 
 
 def user_plugins() -> tuple[str | None, list[str] | None]:

@@ -13,6 +13,7 @@ from pixelbert_plugin.build import build_builders, build_loader, build_model, bu
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.order import epoch_size
 from pixelbert_plugin.engine import restore
 from pixelbert_plugin.engine.dist import Processes
 from pixelbert_plugin.errors import UserError
@@ -24,7 +25,7 @@ from pixelbert_plugin.weights import load_reported
 logger = logging.getLogger(__name__)
 KEY = "pixelbert_setting"  # in MMF's registry
 MODEL_KEYS = {"model", "losses"}  # what MMF adds to a model's options
-TRAINING_KEYS = ("num_workers", "texts_per_image", "bucket_by_size")
+TRAINING_KEYS = ("num_workers", "texts_per_image", "bucket_by_size", "dataset_weights")
 CACHE = "pixelbert_cache_dir"  # of `env`, whose cache_dir is MMF's own
 TEST_WORDS = ("inference", "test", "predict")  # of MMF's run_type
 
@@ -79,8 +80,14 @@ class Setting:
         single = Mixture(split, {name: mixture.parts[name]}, mixture.on_bad_image)
         return build_loader(self.config, single, self.task, self.processors, device, processes)
 
+    def epoch_size(self, split: str, name: str) -> int:
+        """Samples of one data set that MMF sees in an epoch: in training, its own at training.dataset_weights."""
+        samples = len(self.data[split].parts[name])
+        return epoch_size(samples, self.config.training.dataset_weights.get(name, 1.0)) if split == "train" else samples
+
     def samples_per_epoch(self) -> int:
-        return len(self.data["train"])
+        """Of training, all data sets together."""
+        return sum(self.epoch_size("train", name) for name in self.data["train"].parts)
 
     def fit_baseline(self) -> None:
         """Let the task learn its question-only prior, if it has one and the training split can be read."""

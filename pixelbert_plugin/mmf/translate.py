@@ -14,10 +14,9 @@ from pixelbert_plugin.schema import ConfigError
 
 NEVER = 10**9  # updates: MMF evaluates and saves at multiples of a number
 ALIKE = ("seed", "num_workers", "checkpoint_interval", "log_interval")
-OURS = ("texts_per_image", "bucket_by_size")  # read by our builders
+OURS = ("texts_per_image", "bucket_by_size", "dataset_weights")  # read by our builders
 REFUSED = {  # options of ours that MMF's trainer has nothing for
     "training.parallel": "MMF has no FSDP; with several GPUs it takes DDP",
-    "training.dataset_weights": "MMF mixes data sets by multitasking.type and multitasking.params",
     "training.timeout_seconds": "MMF has no such limit",
     "precision_config": "MMF's trainer knows float32, and float16 by training.precision=fp16",
     "env.overwrite": "choose another env.save_dir",
@@ -31,7 +30,8 @@ def to_mmf(config: RunConfig) -> dict[str, Any]:
             raise ConfigError(key, f"is not to be had in MMF: {reason}")
     values, model = configuration.dump(config), mmf_name("model", config.model)
     datasets = {name: mmf_name("builder", name) for name in config.datasets}
-    evaluation = {"metrics": ["pixelbert"], "batch_size": config.evaluation.batch_size}
+    evaluation: dict[str, Any] = {"metrics": ["pixelbert"], "reporter": {"type": "pixelbert", "params": {}}}
+    evaluation["batch_size"] = config.evaluation.batch_size
     if "evaluation.predict" in config.sources:  # MMF gives either predictions or metrics
         evaluation["predict"] = config.evaluation.predict
     return {
@@ -94,7 +94,7 @@ def _max_updates(config: RunConfig) -> int | None:
     if training.max_epochs is None or "train" not in config.splits():
         return training.max_updates
     setting = Setting.make(config)
-    return training.total_updates(len(setting.data["train"]), training.batch_size // setting.task.pairs_per_sample)
+    return training.total_updates(setting.samples_per_epoch(), training.batch_size // setting.task.pairs_per_sample)
 
 
 def _early_stop(config: RunConfig, datasets: dict[str, str], interval: int) -> dict[str, Any]:
