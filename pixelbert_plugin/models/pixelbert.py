@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.models.heads import HEADS
+from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
@@ -64,7 +64,9 @@ class PixelBert(nn.Module):
             self.row_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
             self.column_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
         widths = {"image_answers": self.image_encoder.out_channels}
-        self.heads = nn.ModuleDict({name: HEADS[name](widths.get(name, hidden), size) for name, size in heads.items()})
+        self.heads = nn.ModuleDict(
+            {name: HEADS.get(name, AnswerHead)(widths.get(name, hidden), size) for name, size in heads.items()}
+        )
         for module in (self.projection, *self.heads.modules()):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)

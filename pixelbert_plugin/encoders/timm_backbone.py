@@ -1,0 +1,114 @@
+"""Image encoder: any model of timm (pip install timm) that gives feature maps, such as convnext_tiny or efficientnet_b0.
+
+I images, H W padded size, C channels of the chosen feature map, P = rows · columns pixels of the grid.
+in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC, mask_IP, grid).
+"""
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.encoders.masked_norm import inside_mask
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.types import PixelFeatures
+from pixelbert_plugin.weights import load_reported, read_state_dict
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(kw_only=True)
+class TimmConfig:
+    model: str = "resnet50"  # timm's name (timm.list_models()), of a model with feature maps
+    weights: str | None = None  # none: random; pretrained: timm's own, from the hub; or a file (.pth, .safetensors)
+    stage: int = -1  # which of the model's feature maps; -1: the last
+    options: dict[str, Any] = field(default_factory=dict)  # more for timm.create_model, as dynamic_img_size: true for a ViT
+    norm: Literal["trainable", "frozen"] = "frozen"  # batch norms: trained on groups of images of one size, or fixed
+
+
+@registry.register_encoder("timm")
+class TimmEncoder(nn.Module):
+    """Any timm model with feature maps. Images of one size go through it together, without padding: each is as if alone."""
+
+    Config = TimmConfig
+
+    def __init__(self, config: TimmConfig):
+        super().__init__()
+        self.config = config
+        self.net = _create(config)
+        info = self.net.feature_info
+        self.out_channels: int = info.channels()[-1]
+        self.stride: int = info.reduction()[-1]
+        if config.weights not in (None, PRETRAINED):
+            state = read_state_dict(Path(config.weights))
+            own = self.net.state_dict()
+            surplus = [name for name in state if name not in own]  # later stages and the classifier
+            load_reported(self.net, state, f"image_encoder weights {config.weights}", expected_unused=surplus)
+        self.train(self.training)
+
+    def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
+        """Encode zero-padded images; every image's features are those it would have alone."""
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, size in enumerate(sizes_I2.tolist()):
+            alike[tuple(size)].append(index)
+        maps: list[Tensor] = [images_I3HW] * len(images_I3HW)
+        for (height, width), indices in alike.items():
+            own = torch.stack([images_I3HW[index, :, :height, :width] for index in indices])
+            # strides may floor, and some models want multiples: zeros below and right, the same for an image alone
+            own = F.pad(own, (0, -width % self.stride, 0, -height % self.stride))
+            for index, values in zip(indices, self._features(own), strict=True):
+                maps[index] = values
+        grid_sizes_I2 = torch.tensor([values.shape[-2:] for values in maps], device=images_I3HW.device)
+        rows, columns = (max(values.shape[axis] for values in maps) for axis in (1, 2))
+        padded = torch.stack([F.pad(values, (0, columns - values.shape[2], 0, rows - values.shape[1])) for values in maps])
+        mask_IP = inside_mask(grid_sizes_I2, (rows, columns)).flatten(1)
+        return PixelFeatures(pixels=padded.flatten(2).transpose(1, 2), mask=mask_IP, grid=(rows, columns))
+
+    def train(self, mode: bool = True) -> "TimmEncoder":
+        """Frozen batch norms stay as they are, statistics, scale and bias."""
+        super().train(mode)
+        if self.config.norm == "frozen":
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval().requires_grad_(False)
+        return self
+
+    def stages(self) -> list[nn.Module]:
+        """The model's parts that hold weights."""
+        return [part for part in self.net.children() if any(True for _ in part.parameters())]
+
+    def _features(self, images_I3HW: Tensor) -> Tensor:
+        """I C rows columns; Swin and its like give channels last."""
+        try:
+            values = self.net(images_I3HW)[-1]
+        except AssertionError as error:  # so timm's transformers refuse a size
+            raise UserError(
+                f"image_encoder.params.model={self.config.model!r}: takes no images of {tuple(images_I3HW.shape[-2:])} pixels "
+                f"({error}); try params.options={{dynamic_img_size: true}} (ViT) or {{strict_img_size: false}} (Swin)"
+            ) from error
+        return values if values.shape[1] == self.out_channels else values.permute(0, 3, 1, 2)
+
+
+def _create(config: TimmConfig) -> nn.Module:
+    """Raises ValueError("field: what is wrong")."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError("model: the encoder timm needs the package timm; pip install timm") from error
+    if not timm.is_model(config.model.partition(".")[0]):
+        near = ", ".join(difflib.get_close_matches(config.model, timm.list_models(), n=5)) or "timm.list_models()"
+        raise ValueError(f"model: timm has no {config.model!r}; it has {near}")
+    try:
+        is_pretrained = config.weights == PRETRAINED
+        features = {"features_only": True, "out_indices": (config.stage,)}
+        return timm.create_model(config.model, pretrained=is_pretrained, **features, **config.options)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = "weights" if config.weights == PRETRAINED else "model"
+        raise ValueError(f"{what}: timm cannot make {config.model!r} with feature maps ({reason})") from error
