@@ -2,7 +2,7 @@
 
 import sys
 
-from pixelbert_plugin.mmf.cli import main
+from pixelbert_plugin.mmf.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

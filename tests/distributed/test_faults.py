@@ -66,6 +66,7 @@ def test_sigterm_ends_with_status_75(world, tmp_path):
     assert ended(process) == 75 and run.saved_update() == run.update() < UPDATES
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_killed_rank_and_the_run_resumes_without_a_hand(world, unbroken, tmp_path):
     run = course(
         world,

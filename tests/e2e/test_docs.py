@@ -1,36 +1,111 @@
 """The documents' code, run word for word."""
 
-import json
+import os
 import re
+import site
+import subprocess
+import sysconfig
+import venv
 from pathlib import Path
 
-import yaml
-from conftest import TINY, draw_image
-
-from pixelbert_plugin import cli
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 
 
-def test_the_data_set_of_extending_md_trains(tmp_path):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(encoding="utf-8"), re.S).group(1)
-    assert len(code.splitlines()) <= 40
-    (tmp_path / "my_vqa.py").write_text(code)
-    folder = tmp_path / "data/my_vqa"
-    for split, count in (("train", 6), ("val", 3)):
-        rows = []
-        for number in range(count):
-            color = ("red", "green", "blue")[number % 3]
-            draw_image(folder / f"{split}{number}.png", color, number)
-            rows.append({"image": f"{split}{number}.png", "question": "what color is it?", "answer": color})
-        (folder / f"{split}.json").write_text(json.dumps(rows))
-    env = {"data_dir": str(tmp_path / "data"), "user_dir": "my_vqa.py", "save_dir": str(tmp_path / "run")}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**TINY, "datasets": ["my_vqa"], "env": env}))
-    assert cli.main([f"config={tmp_path / 'c.yaml'}"]) == 0
-    assert "val/my_vqa/accuracy" in json.loads((tmp_path / "run/results.json").read_text())
+def blocks(document: str) -> list[tuple[str, str]]:
+    """Language and text of every fenced block of a document, in order."""
+    return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """A virtual environment that has all of this one, and takes what a document installs."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    shared = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
+    (packages / "shared.pth").write_text("".join(shared))
+    for name, module in (("pip", "pip"), ("pixelbert-run", "pixelbert_plugin")):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -P -m {module} "$@"\n')
+        command.chmod(0o755)
+    path = f"{folder}/bin{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PIP_NO_BUILD_ISOLATION": "1", "OMP_NUM_THREADS": "1"}
+
+
+def run(command: str, cwd: Path, environment: dict[str, str]) -> str:
+    # as in a document, PYTHONPATH=. is put before what is there already
+    command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{ROOT}")
+    done = subprocess.run(["bash", "-ec", command], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def write(text: str, folder: Path) -> None:
+    """Save a block as the file that its first line names."""
+    name = re.match(r"# (\S+)\n", text).group(1)
+    (folder / name).write_text(text)
+
+
+@pytest.mark.slow
+def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
+    outputs = []
+    for language, text in blocks("docs/extending.md"):
+        if language == "bash":
+            outputs.append(run(text, tmp_path, environment))
+        else:
+            assert language in ("python", "yaml"), language
+            write(text, tmp_path)
+    trained = [output for output in outputs if "results.json" in output]
+    assert len(trained) == 6  # the data set, two backbones, a metric, a task, and the package's own
+    assert sum("asked for=color" in output for output in trained) == 4
+
+
+def test_the_data_set_trains_and_stays_short(environment, tmp_path):
+    for language, text in blocks("docs/extending.md")[:5]:
+        if language == "bash":
+            output = run(text, tmp_path, environment)
+        else:
+            write(text, tmp_path)
+    assert "val/my_vqa" in output and "asked for=shape" in output
+    assert len((tmp_path / "my_vqa.py").read_text().splitlines()) <= 40
+
+
+@pytest.mark.slow
+def test_a_new_plugin_installs_is_found_and_trains(environment, tmp_path):
+    """In an environment of its own, with its own test too."""
+    instructions = run("pixelbert-run --new-plugin my_shapes", tmp_path, environment)
+    assert instructions == "pip install -e ./my_shapes && pixelbert-run config=my_shapes/src/my_shapes/configs/my_shapes.yaml\n"
+    run("pip install -q -e ./my_shapes", tmp_path, environment)
+    assert "my_shapes          [entry point of my_shapes 0.1.0" in run("pixelbert-run --list", tmp_path, environment)
+    assert "1 passed" in run("python -m pytest -q -p no:cacheprovider my_shapes/tests", tmp_path, environment)
+    assert run(
+        "python -m ruff check my_shapes && python -m ruff format --check --line-length 128 my_shapes", tmp_path, environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vqa2", "there is a builder of this name [built-in]; choose another"),
+        ("My-Data", "must be a Python name in small letters"),
+        ("class", "must be a Python name in small letters"),
+        ("taken", "taken is there already; choose another name, or remove it"),
+    ],
+)
+def test_a_new_plugins_name_must_be_free(name, message, tmp_path, monkeypatch, capsys):
+    from pixelbert_plugin import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    assert cli.main(["--new-plugin", name]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"] and not any((tmp_path / "taken").iterdir())
 
 
 def test_every_configuration_in_the_readmes_exists():
-    for readme in (ROOT / "README.md", *ROOT.glob("projects/*/README.md")):
+    for readme in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("projects/*/README.md")):
         for path in re.findall(r"config=(projects/\S+?\.yaml)", readme.read_text(encoding="utf-8")):
             assert (ROOT / path).is_file(), f"{readme}: {path}"

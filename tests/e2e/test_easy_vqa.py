@@ -74,6 +74,7 @@ def test_question_kinds_and_prior(builder):
     assert kinds == {"which shape", "which color", "is it this shape", "is it this color"}
 
 
+@pytest.mark.slow
 def test_a_short_run_by_the_readmes_command(tmp_path, capsys, builder, shuffled_plugin):
     arguments = ("training.max_updates=3", "training.evaluation_interval=3", "training.log_interval=1")
     assert cli.main([CONFIG, f"env.save_dir={tmp_path / 'run'}", *arguments]) == 0
