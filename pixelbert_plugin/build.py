@@ -77,6 +77,12 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
     if "train" not in config.splits():
         return finished_checkpoint(config, checkpoints)
     if paths.resume_file is not None:
+        if Path(paths.resume_file).is_file():
+            raise ConfigError(
+                "checkpoint.resume_file",
+                f"{paths.resume_file!r} is a file of weights; training goes on from a folder. Start from its weights "
+                "with checkpoint.pretrained",
+            )
         return Path(paths.resume_file), "checkpoint.resume_file"
     if paths.resume and (newest := checkpoints.newest()) is not None:
         return newest, "checkpoint.resume"

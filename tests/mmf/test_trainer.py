@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from fault_tools import make_world
+from mmf_checkout import CHECKOUT, needs_mmf
 
+pytestmark = needs_mmf
 ROOT = Path(__file__).parents[2]
-CHECKOUT = os.environ.get("MMF_CHECKOUT", "")
 CONFIGS = "projects/pixelbert/configs/mini"
 UPDATES = 14
 SMALL = [
@@ -24,7 +25,6 @@ SMALL = [
     "training.log_interval=1",
     "training.num_workers=1",
     "training.num_threads=1",
-    "training.max_grad_norm=5",
     "training.dataset_weights={}",
     "processors.image.params.horizontal_flip=0.5",
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
@@ -86,25 +86,16 @@ def test_mmfs_trainer_gives_our_losses_and_checkpoints_go_both_ways(name, world,
     assert f"val/pixelbert_{name}/pixelbert/" in log and "mmf.trainers.mmf_trainer" in log
 
     evaluate = [*common, "run_type=val"]
-    for file in ("current.ckpt", f"models/model_{UPDATES}.ckpt"):  # MMF's in our runner
-        run(
-            "pixelbert_plugin", *evaluate, f"checkpoint.pretrained={tmp_path}/mmf/{file}", f"env.save_dir={tmp_path}/{file}.val"
-        )
+    own = ["pixelbert_plugin", *evaluate]  # MMF's checkpoint in our runner
+    run(*own, f"checkpoint.pretrained={tmp_path}/mmf/current.ckpt", f"env.save_dir={tmp_path}/carried")
     last = f"{tmp_path}/own/checkpoints/update_{UPDATES:06d}"
-    run("pixelbert_plugin", *evaluate, f"checkpoint.pretrained={last}", f"env.save_dir={tmp_path}/last")
-    assert metrics(tmp_path / "current.ckpt.val") == pytest.approx(metrics(tmp_path / "last"))
-    assert (tmp_path / "current.ckpt.val/predictions" / predictions).read_text() == (
+    run(*own, f"checkpoint.pretrained={last}", f"env.save_dir={tmp_path}/last")
+    assert metrics(tmp_path / "carried") == pytest.approx(metrics(tmp_path / "last"))
+    assert (tmp_path / "carried/predictions" / predictions).read_text() == (
         tmp_path / "last/predictions" / predictions
     ).read_text()
 
-    run(
-        "pixelbert_plugin",
-        *common,
-        f"env.save_dir={tmp_path}/own",
-        f"checkpoint.resume_file={last}",
-        "--export",
-        f"{tmp_path}/x.safetensors",
-    )
+    run(*own, f"checkpoint.resume_file={last}", "--export", f"{tmp_path}/x.safetensors")
     for number, start in enumerate((last, f"{tmp_path}/x.safetensors")):  # ours in MMF: a folder, and an exported file
         folder = tmp_path / f"back{number}"
         mmf(*evaluate, "evaluation.predict=true", f"checkpoint.pretrained={start}", f"env.save_dir={folder}")
@@ -148,7 +139,9 @@ processors:
 model_config:
   pixelbert:
     image_encoder: {{type: resnet18, params: {{max_pool: false}}}}
-    text_encoder: {{type: bert, params: {{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}}}}
+    text_encoder:
+      type: bert
+      params: {{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}}
 dataset_config:
   pixelbert_vqa2:
     use: {{val: minival, test: minitest}}
@@ -165,10 +158,7 @@ def test_a_yaml_of_mmfs_own_kind_and_env_user_dir(is_user_dir, world, tmp_path):
     config = tmp_path / "native.yaml"
     config.write_text(NATIVE.format(world=world, folder=tmp_path / "run"))
     arguments = [f"config={config}", "model=pixelbert", "run_type=train_val", "dataset=pixelbert_vqa2"]
-    if is_user_dir:
-        log = run("mmf_run_here", *arguments, "env.user_dir=pixelbert_plugin.mmf")
-    else:
-        log = mmf(*arguments)
+    log = run("mmf_run_here", *arguments, "env.user_dir=pixelbert_plugin.mmf") if is_user_dir else mmf(*arguments)
     assert "val/pixelbert_vqa2/pixelbert/accuracy" in log and "val/pixelbert_vqa2/vqa_accuracy" in log
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,23 +19,4 @@ def why_not() -> str | None:
     return f"MMF needs {', '.join(missing)} (docs/mmf.md)" if missing else None
 
 
-def pytest_collection_modifyitems(items):
-    reason = why_not()
-    for item in items:
-        if reason and Path(item.fspath).parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.fixture(scope="session")
-def mmf():
-    """MMF with our components in its registry, in this process."""
-    sys.path.insert(0, CHECKOUT)
-    from pixelbert_plugin.mmf.compat import import_mmf
-    from pixelbert_plugin.mmf.register import register_all
-
-    import_mmf()
-    register_all()
-    register_all()  # twice does nothing new
-    from mmf.common.registry import registry
-
-    return registry
+needs_mmf = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
