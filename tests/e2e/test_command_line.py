@@ -174,6 +174,8 @@ def test_a_wheel_installed_elsewhere_finds_the_shipped_configs(tmp_path):
         done = script(f"config={config}", "--print-config", cwd=empty, PYTHONPATH=str(tmp_path / "site"))
         assert done.returncode == 0, done.stderr
         assert f"# {config}" in done.stdout
+    done = script("--new-plugin", "made_elsewhere", cwd=empty, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0 and (empty / "made_elsewhere/src/made_elsewhere/builder.py").is_file(), done.stderr
     where = [sys.executable, "-c", "import pixelbert_plugin; print(pixelbert_plugin.__file__)"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     file = subprocess.run(where, capture_output=True, text=True, cwd=empty, env=environment, check=True).stdout
