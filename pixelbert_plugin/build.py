@@ -36,10 +36,14 @@ def choose_device(config: RunConfig) -> torch.device:
     device = torch.device("cuda", local_device_index(torch.cuda.device_count())) if is_cuda else torch.device("cpu")
     if is_cuda:
         torch.cuda.set_device(device)
-    # the same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing
+    make_repeatable(device)
+    return device
+
+
+def make_repeatable(device: torch.device) -> None:
+    """The same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing."""
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging only, and slow
-    return device
 
 
 def check_plan(config: RunConfig) -> None:

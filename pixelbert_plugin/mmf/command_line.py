@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin.mmf.compat import import_mmf
+    from pixelbert_plugin.mmf.devices import take_own_gpu
 
+    take_own_gpu()
     import_mmf()
     if arguments.mmf_builders:
         from pixelbert_plugin.mmf.register import register_all
@@ -71,8 +73,7 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     from mmf.utils.configuration import get_default_config_path
 
     from pixelbert_plugin import config as configuration
-    from pixelbert_plugin.build import choose_device
-    from pixelbert_plugin.mmf import translate
+    from pixelbert_plugin.mmf import devices, translate
     from pixelbert_plugin.mmf.defaults import shipped
     from pixelbert_plugin.mmf.register import register_all
     from pixelbert_plugin.schema import ConfigError
@@ -88,7 +89,7 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     register_all(config.env.user_dir, config.plugins)
     configuration.complete(config)
     translate.refuse_ours(config.env.save_dir)
-    choose_device(config)  # threads, and the same number from the same seed on a CPU
+    devices.prepare(config)
     try:
         made = translate.to_mmf(config)
     except ConfigError as error:

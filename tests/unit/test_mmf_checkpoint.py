@@ -143,3 +143,35 @@ def test_what_is_mmfs_alone_is_handed_on(translate):
     merged = translate.merged(made, found)
     assert merged["optimizer"] == {"type": "adam_w", "params": {"lr": 1.0}}
     assert merged["training"]["early_stop"] == {"enabled": True, "criteria": "x"} and merged["training"]["fp16"] is False
+
+
+@pytest.mark.parametrize(
+    ("visible", "rank", "own"), [(None, "2", "2"), ("4,6", "1", "6"), (None, None, None), ("4", None, "4")]
+)
+def test_each_process_of_torchrun_sees_its_own_gpu(visible, rank, own, monkeypatch):
+    from pixelbert_plugin.mmf.devices import take_own_gpu
+
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value or "")  # so that what is set below is undone too
+        if value is None:
+            monkeypatch.delenv(name)
+    take_own_gpu()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == own
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "device", "message"),
+    [
+        (2, 1, "auto", "2 GPUs are visible: start one process for each, torchrun --nproc-per-node=2"),
+        (1, 1, "cpu", "training.device: 'cpu', but MMF takes a GPU where it sees one"),
+        (0, 1, "cuda", "training.device: 'cuda', but torch sees no CUDA device"),
+        (0, 2, "auto", "MMF trains several processes on GPUs only"),
+    ],
+)
+def test_devices_that_mmf_cannot_take_are_refused(gpus, processes, device, message, monkeypatch, tmp_path, vqa2_root):
+    from pixelbert_plugin.mmf import devices
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    with pytest.raises(UserError, match=message):
+        devices.prepare(typed(tmp_path, vqa2_root, f"training.device={device}"))
