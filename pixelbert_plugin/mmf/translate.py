@@ -15,6 +15,7 @@ from pixelbert_plugin.schema import ConfigError
 NEVER = 10**9  # updates: MMF evaluates and saves at multiples of a number
 ALIKE = ("seed", "num_workers", "checkpoint_interval", "log_interval")
 OURS = ("texts_per_image", "bucket_by_size", "dataset_weights")  # read by our builders
+MMF_FILES = (".ckpt", ".pth", ".pt")
 REFUSED = {  # options of ours that MMF's trainer has nothing for
     "training.parallel": "MMF has no FSDP; with several GPUs it takes DDP",
     "training.timeout_seconds": "MMF has no such limit",
@@ -28,6 +29,9 @@ def to_mmf(config: RunConfig) -> dict[str, Any]:
     for key, reason in REFUSED.items():
         if any(name == key or name.startswith(f"{key}.") for name in config.sources):
             raise ConfigError(key, f"is not to be had in MMF: {reason}")
+    file = config.checkpoint.resume_file
+    if file and (Path(file).is_dir() or Path(file).suffix not in MMF_FILES):
+        raise ConfigError("checkpoint.resume_file", f"{file!r} is no file of MMF's; what is ours is checkpoint.pretrained here")
     values, model = configuration.dump(config), mmf_name("model", config.model)
     datasets = {name: mmf_name("builder", name) for name in config.datasets}
     evaluation: dict[str, Any] = {"metrics": ["pixelbert"], "reporter": {"type": "pixelbert", "params": {}}}

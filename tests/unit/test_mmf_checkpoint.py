@@ -117,6 +117,12 @@ def test_options_become_mmfs(translate, tmp_path, vqa2_root):
     assert found["scheduler"]["type"] == "step" and found["model"] == "pixelbert"
 
 
+def test_our_checkpoint_is_not_a_file_for_mmf_to_resume_from(translate, tmp_path, vqa2_root):
+    config = typed(tmp_path, vqa2_root, f"checkpoint.resume_file={tmp_path}", "checkpoint.resume=true")
+    with pytest.raises(UserError, match=r"checkpoint.resume_file: .* what is ours is checkpoint.pretrained here"):
+        translate.to_mmf(config)
+
+
 def test_epochs_are_counted_as_our_runner_counts_them(translate, tmp_path, vqa2_root):
     """36 samples: 4.5 batches of 8, so 5 updates an epoch; half an epoch is 18 samples, 3 updates."""
     options = ["training.batch_size=8", "training.micro_batch_size=null", "training.max_updates=null"]
