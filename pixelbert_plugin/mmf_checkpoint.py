@@ -18,6 +18,10 @@ PREFIX = "model."
 EXTRA = "_extra_state"
 
 
+def is_mmfs(path: Path) -> bool:
+    return path.is_file() and path.suffix in SUFFIXES
+
+
 def pack(content: dict[str, Any]) -> Tensor:
     """JSON as a uint8 tensor, which torch.load reads with weights_only=True."""
     return torch.frombuffer(bytearray(json.dumps(content, ensure_ascii=False).encode()), dtype=torch.uint8)

@@ -20,7 +20,7 @@ from pixelbert_plugin.errors import UserError
 
 def read_content(path: Path, key: str) -> dict[str, Any]:
     """What a checkpoint folder, verified first, or an exported or MMF's file says beside its tensors. Raises UserError."""
-    if path.is_file() and path.suffix in mmf_checkpoint.SUFFIXES:
+    if mmf_checkpoint.is_mmfs(path):
         return {"state": asdict(TrainState()), "versions": {}, **mmf_checkpoint.read(path, key)[1]}
     if path.is_file():
         return export.read_content(path, key)
@@ -50,7 +50,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def read_model(path: Path) -> dict[str, Tensor]:
     """The weights by name, whole, on the CPU; of a checkpoint folder or of a file. Verify with `read_content`."""
-    if path.is_file() and path.suffix in mmf_checkpoint.SUFFIXES:
+    if mmf_checkpoint.is_mmfs(path):
         return mmf_checkpoint.read(path, "checkpoint")[0]
     if path.is_file():
         from safetensors.torch import load_file

@@ -25,7 +25,7 @@ from pixelbert_plugin.engine.dist import Processes
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.defaults import builder_yaml
 from pixelbert_plugin.mmf.metrics import Row, unique_results
-from pixelbert_plugin.mmf.setting import Setting
+from pixelbert_plugin.mmf.setting import Setting, position_after
 from pixelbert_plugin.types import Batch
 
 FIELD = "pixelbert"  # of a SampleList: what our model reads
@@ -103,9 +103,8 @@ class Batches:
                 f"dataset={self.dataset.dataset_name}: it has no {self.dataset_type} split, or run_type does not name it"
             )
         if self._loader is None:
-            processes = Processes(get_rank(), get_world_size())
             device = torch.device(get_current_device())
-            self._loader = self.dataset.setting.make_loader(self.dataset_type, self.dataset.own, device, processes)
+            self._loader = self.dataset.setting.make_loader(self.dataset_type, self.dataset.own, device, mmf_processes())
         if self.dataset_type == "train":
             yield from self._train()
         else:
@@ -116,24 +115,23 @@ class Batches:
         """The micro-batches of one epoch, or of what is left of it after a resume: those our own runner would take. Each
         update gets `update_frequency` of them, which MMF counts; where it is short, filled up with one that weighs nothing."""
         training, task = self.dataset.setting.config.training, self.dataset.setting.task
-        frequency, epoch_samples = self.dataset.setting.update_frequency, len(self._loader)
-        samples = training.batch_size // task.pairs_per_sample  # per micro-batch, of all processes
-        share = max(1, samples // get_world_size())
+        frequency, update_samples = self.dataset.setting.update_frequency, self.dataset.setting.update_samples
+        share = max(1, training.batch_size // task.pairs_per_sample // get_world_size())  # of a micro-batch
         is_alone = len(self.dataset.setting.config.datasets) == 1  # of several, MMF mixes the batches of an update
-        per_epoch = math.ceil(epoch_samples / (samples * frequency))
+        per_epoch = math.ceil(len(self._loader) / update_samples)
         if self._updates is None:
             self._updates = mmf_registry.get("num_updates", 0, no_warning=True) if is_alone else 0  # set where MMF resumes
-        epoch, done = divmod(self._updates, per_epoch)
-        position = epoch * epoch_samples + done * samples * frequency
-        updates = self._loader.updates(position, samples * frequency, share, training.texts_per_image)
-        for update in range(self._updates + 1, (epoch + 1) * per_epoch + 1):
+        position = position_after(self._updates, len(self._loader), update_samples)
+        updates = self._loader.updates(position, update_samples, share, training.texts_per_image)
+        end = (self._updates // per_epoch + 1) * per_epoch
+        for update in range(self._updates + 1, end + 1):
             micro_batches, _ = next(updates)
             totals = self._totals(micro_batches) if is_alone else {}
             filler = replace(micro_batches[-1], weights=torch.zeros_like(micro_batches[-1].weights))
             micro_batches += [filler] * (frequency - len(micro_batches))
             for index, batch in enumerate(micro_batches):
                 yield sample_list(Carried(batch, update, index, totals))
-        self._updates = (epoch + 1) * per_epoch
+        self._updates = end
 
     def _evaluate(self) -> Iterator[SampleList]:
         """Every sample. Each process gets as many batches of the same sizes, filled up with samples that others have too:
@@ -149,8 +147,11 @@ class Batches:
 
     def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         counts = [self.dataset.setting.task.counts(batch) for batch in micro_batches]
-        processes = Processes(get_rank(), get_world_size())
-        return {part: processes.sum(sum(count[part] for count in counts).float()).clamp(min=1) for part in counts[0]}
+        return {part: mmf_processes().sum(sum(count[part] for count in counts).float()).clamp(min=1) for part in counts[0]}
+
+
+def mmf_processes() -> Processes:
+    return Processes(get_rank(), get_world_size())
 
 
 def sample_list(carried: Carried) -> SampleList:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from mmf.modules.encoders import Encoder
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.mmf.nodes import plain
 
 NOT_OPTIONS = {"name", "vocab_size", "pad_token_id"}  # what MMF, and the tokenizer of a text encoder, add to the options
 VOCABULARY = {"vocab_size": 30522, "pad_token_id": 0}  # bert-base-uncased
@@ -21,8 +21,7 @@ class MmfEncoder(Encoder):
 
     def __init__(self, config: Any = None, *args: Any, **kwargs: Any):
         super().__init__()
-        config = config if isinstance(config, dict | DictConfig) or config is None else OmegaConf.structured(config)
-        values = {} if config is None else OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+        values = plain(config)
         options = {key: value for key, value in values.items() if key not in NOT_OPTIONS}
         context = {key: values.get(key, default) for key, default in VOCABULARY.items()} if is_text(self.own) else {}
         self.module = registry.build("encoder", self.own, options, f"encoder.{self.own}", **context)

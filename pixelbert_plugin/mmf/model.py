@@ -1,6 +1,5 @@
 """Models as MMF's: built from the same options and seed, so that they start from the same weights as in our own runner."""
 
-import json
 from typing import Any
 
 import torch
@@ -72,9 +71,8 @@ class MmfModel(BaseModel):
     def set_extra_state(self, state: Tensor) -> None:
         """Take a checkpoint's vocabularies: its embeddings and heads belong to them."""
         for name, own in unpack(state).get("processors", {}).items():
-            processor = self.setting.processors.get(name)
-            if processor is not None and json.dumps(processor.state_dict()) != json.dumps(own):
-                processor.load_state_dict(own)
+            if name in self.setting.processors:
+                self.setting.processors[name].load_state_dict(own)
 
 
 def scores_by_sample(output: ModelOutput, batch: Batch) -> Tensor | None:

@@ -10,8 +10,6 @@ MAPPINGS = {  # of MMF's registry, by kind
     "encoder": "encoder_name_mapping",
     "processor": "processor_name_mapping",
     "builder": "builder_name_mapping",
-    "metric": "metric_name_mapping",
-    "optimizer": "optimizer_name_mapping",
     "scheduler": "scheduler_name_mapping",
 }
 

@@ -4,16 +4,15 @@ optimizer: {type: pixelbert, params: {cnn: {type: sgd, params: {lr: 1.0e-2}}, tr
 scheduler: {type: pixelbert_step, params: {milestones: [12, 16]}}    # with training.lr_scheduler: true
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.mmf.setting import Setting
+from pixelbert_plugin.mmf.nodes import plain
+from pixelbert_plugin.mmf.setting import Setting, position_after
 from pixelbert_plugin.schema import Component, ConfigError
 
 NAME = "pixelbert"
@@ -63,11 +62,6 @@ class JointOptimizer(torch.optim.Optimizer):
         self.param_groups = self._own_groups()
 
 
-def plain(options: dict[str, Any]) -> dict[str, Any]:
-    """MMF's OmegaConf nodes as plain mappings and lists."""
-    return OmegaConf.to_container(OmegaConf.create(options), resolve=True)
-
-
 def wrap_scheduler(own: str) -> Callable[..., LambdaLR]:
     """Makes a scheduler of torch's, stepped by MMF after every update, out of ours."""
 
@@ -75,13 +69,10 @@ def wrap_scheduler(own: str) -> Callable[..., LambdaLR]:
         schedule = registry.build("scheduler", own, plain(params), "scheduler.params")
         setting = Setting.of_run()
         samples = setting.samples_per_epoch() if "train" in setting.data else 1
-        batch = setting.config.training.batch_size // setting.task.pairs_per_sample * setting.update_frequency
-        per_epoch = math.ceil(samples / batch)
 
         def factor(updates: int) -> float:
             """On the rates of the update after so many."""
-            epochs, rest = divmod(updates, per_epoch)
-            return schedule(updates + 1, (epochs * samples + rest * batch) / samples)
+            return schedule(updates + 1, position_after(updates, samples, setting.update_samples) / samples)
 
         return LambdaLR(optimizer, factor)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from mmf.datasets.processors.processors import BaseProcessor
-from omegaconf import OmegaConf
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.mmf.nodes import plain
 from pixelbert_plugin.types import Batch
 
 MMF_KEYS = {"data_dir"}  # what MMF adds to a processor's options
@@ -20,8 +20,7 @@ class MmfProcessor(BaseProcessor):
 
     def __init__(self, config: Any = None, *args: Any, **kwargs: Any):
         super().__init__(config)
-        values = {} if config is None else OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-        options = {key: value for key, value in values.items() if key not in MMF_KEYS}
+        options = {key: value for key, value in plain(config).items() if key not in MMF_KEYS}
         self.processor = registry.build("processor", self.own, options, f"processor.{self.own}")
 
 

@@ -1,12 +1,9 @@
 """Every component of ours that MMF has a kind for, put into MMF's registry."""
 
-import logging
 from typing import Any
 
 from pixelbert_plugin import plugins, registry
 from pixelbert_plugin.mmf.names import PREFIX, registered
-
-logger = logging.getLogger(__name__)
 
 
 def register_all(user_dir: str | None = None, modules: list[str] | None = None) -> None:
@@ -41,10 +38,8 @@ def register_all(user_dir: str | None = None, modules: list[str] | None = None) 
             wrapper = wrap(own, names[0])
             for each in names if wrapper is not None else []:
                 register(each)(wrapper)
-    if METRIC not in registered("metric"):
-        mmf_registry.register_metric(METRIC)(TaskMetrics)
-    if OPTIMIZER not in registered("optimizer"):
-        mmf_registry.register_optimizer(OPTIMIZER)(JointOptimizer)
+    mmf_registry.register_metric(METRIC)(TaskMetrics)
+    mmf_registry.register_optimizer(OPTIMIZER)(JointOptimizer)
     mmf_registry.register_test_reporter(REPORTER)(SplitReporter)
 
 

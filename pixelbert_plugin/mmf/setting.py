@@ -1,6 +1,7 @@
 """What MMF's parts of a run share: our typed configuration read out of MMF's, and the task and processors made from it."""
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pixelbert_plugin.engine import restore
 from pixelbert_plugin.engine.dist import Processes
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.names import own_name
+from pixelbert_plugin.mmf.nodes import plain
 from pixelbert_plugin.options import Env, RunConfig
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.weights import load_reported
@@ -85,6 +87,11 @@ class Setting:
         samples = len(self.data[split].parts[name])
         return epoch_size(samples, self.config.training.dataset_weights.get(name, 1.0)) if split == "train" else samples
 
+    @property
+    def update_samples(self) -> int:
+        """Samples of an update, of all processes."""
+        return self.config.training.batch_size // self.task.pairs_per_sample * self.update_frequency
+
     def samples_per_epoch(self) -> int:
         """Of training, all data sets together."""
         return sum(self.epoch_size("train", name) for name in self.data["train"].parts)
@@ -100,13 +107,18 @@ class Setting:
             logger.warning("the question-only prior is left out: %s", error)
 
 
+def position_after(updates: int, epoch_samples: int, update_samples: int) -> int:
+    """Samples consumed by so many updates; each epoch's last one may be short."""
+    epochs, rest = divmod(updates, math.ceil(epoch_samples / update_samples))
+    return epochs * epoch_samples + rest * update_samples
+
+
 def read_config(mmf_config: Any) -> RunConfig:
     """Our configuration out of MMF's, whose keys ours are wherever MMF has the concept. Raises UserError."""
     from mmf.utils.distributed import get_rank, get_world_size
     from mmf.utils.general import get_batch_size
-    from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(mmf_config, resolve=True)
+    values = plain(mmf_config)
     model = own_name("model", values["model"])
     datasets = {name.strip(): own_name("builder", name.strip()) for name in values["datasets"].split(",")}
     options = values.get("model_config", {}).get(values["model"]) or {}
