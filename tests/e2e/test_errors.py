@@ -258,6 +258,7 @@ def test_more_processes_than_pairs_are_refused(capsys, config, monkeypatch):
     assert "training.batch_size: 8 pairs per update are fewer than the 9 processes" in fails(capsys, f"config={config}")
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_what_was_saved(config, tmp_path):
     """A real failing write: the kernel refuses files above a limit (as a full disk would) from the second run on."""
     assert cli.main([f"config={config}"]) == 0
