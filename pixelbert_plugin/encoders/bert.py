@@ -17,6 +17,7 @@ from pixelbert_plugin.schema import require
 
 logger = logging.getLogger(__name__)
 
+MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
@@ -68,8 +69,10 @@ class BertTextEncoder(nn.Module):
                 heads, hidden = architecture.num_attention_heads, architecture.hidden_size
                 raise ValueError(f"num_attention_heads: {heads} does not divide hidden_size {hidden}")
             self.bert = transformers.BertModel(architecture, add_pooling_layer=False)
+            self.mlm_head: dict[str, Tensor] = {}
         else:
-            self.bert = _load(config.weights, chosen, vocab_size, dropout)
+            # mlm_head: the pre-trained weights of models/heads.py's MaskedLanguageHead, by its names; {} where there are none
+            self.bert, self.mlm_head = _load(config.weights, chosen, vocab_size, dropout)
         if config.layer_norm == "apex":
             _fuse_layer_norms(self.bert)
         self.hidden_size: int = self.bert.config.hidden_size
@@ -142,17 +145,18 @@ def _fuse_layer_norms(bert: nn.Module) -> None:
                 setattr(parent, name, fused)
 
 
-def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) -> nn.Module:
-    """A pre-trained BertModel; names that do not fit are logged."""
+def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A pre-trained BertModel and its masked-language head's weights; names that do not fit are logged."""
     import transformers
 
     from pixelbert_plugin.weights import report_names
 
     try:
         architecture = transformers.BertConfig.from_pretrained(weights)
-        bert, info = transformers.BertModel.from_pretrained(
-            weights, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32, **dropout
-        )
+        with _quiet_transformers():
+            model, info = transformers.BertForMaskedLM.from_pretrained(
+                weights, output_loading_info=True, dtype=torch.float32, **dropout
+            )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"weights: {weights!r}: not a folder or hub name that can be read here "
@@ -163,17 +167,56 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
     for name, value in chosen.items():
         if getattr(architecture, name) != value:
             raise ValueError(f"{name}: {value}, but {weights!r} has {getattr(architecture, name)}; leave it out")
-    if bert.config.vocab_size != vocab_size:
+    if model.config.vocab_size != vocab_size:
         raise UserError(
-            f"processors.text: its vocabulary has {vocab_size} entries, but {weights!r} has {bert.config.vocab_size}; "
+            f"processors.text: its vocabulary has {vocab_size} entries, but {weights!r} has {model.config.vocab_size}; "
             f"set processors.text.params.vocabulary={weights}"
         )
     report_names(
         f"text_encoder weights {weights}",
         {
-            "left as initialised, not in the file": sorted(info["missing_keys"]),
+            "left as initialised, not in the file": sorted(name for name in info["missing_keys"] if not name.startswith(MLM)),
             "in the file but not in the model": sorted(info["unexpected_keys"]),
             "of another shape, not loaded": sorted(map(str, info["mismatched_keys"])),
         },
     )
-    return bert
+    return model.bert, _mlm_head(model, weights, [name for name in info["missing_keys"] if name.startswith(MLM)])
+
+
+def _mlm_head(model: nn.Module, weights: str, missing: list[str]) -> dict[str, Tensor]:
+    """The masked-language head of a BertForMaskedLM under our names; {}, and the reason logged, where ours cannot take it."""
+    predictions, words = model.cls.predictions, model.bert.embeddings.word_embeddings
+    reason = None
+    if missing:
+        reason = "the file has none"
+    elif model.config.hidden_act != "gelu":
+        reason = f"its activation is {model.config.hidden_act!r}, not 'gelu'"
+    elif not torch.equal(predictions.decoder.weight, words.weight):
+        reason = "its output weights are not the word embeddings"
+    if reason is not None:
+        logger.info("text_encoder weights %s: no masked-language head is taken: %s", weights, reason)
+        return {}
+    state = {
+        "bias": predictions.decoder.bias,
+        "transform.0.weight": predictions.transform.dense.weight,
+        "transform.0.bias": predictions.transform.dense.bias,
+        "transform.2.weight": predictions.transform.LayerNorm.weight,
+        "transform.2.bias": predictions.transform.LayerNorm.bias,
+    }
+    return {name: value.detach() for name, value in state.items()}
+
+
+@contextmanager
+def _quiet_transformers():
+    """Without transformers' own table of names and its bars: `report_names` says what does not fit."""
+    from transformers.utils import logging as transformers_logging
+
+    usual, has_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(usual)
+        if has_bars:
+            transformers_logging.enable_progress_bar()

@@ -24,11 +24,15 @@ class AnswerHead(nn.Module):
 
 
 class MaskedLanguageHead(nn.Module):
-    """MLM: BERT's transform, then the word embeddings as output weights (Devlin et al. 2019). in: MD, at M masked words."""
+    """MLM: BERT's transform, then the word embeddings as output weights (Devlin et al. 2019). in: MD, at M masked words.
+
+    A text encoder with pre-trained weights brings this head's too (encoders/bert.py), so its names are part of a contract.
+    """
 
     def __init__(self, hidden_size: int, num_outputs: int):
         super().__init__()
-        self.transform = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size))
+        norm = nn.LayerNorm(hidden_size, eps=1e-12)  # BERT's
+        self.transform = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), norm)
         self.bias = nn.Parameter(Tensor(num_outputs).zero_())
 
     def forward(self, words_MD: Tensor, word_embeddings_VD: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ R texts, N images per text, Q = R·N sequences, I images, L tokens, P pixels of 
 in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_RN); out: ModelOutput.
 """
 
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,8 @@ from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -71,6 +74,9 @@ class PixelBert(nn.Module):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
+        if "mlm" in self.heads and (pretrained := getattr(self.text_encoder, "mlm_head", {})):
+            self.heads["mlm"].load_state_dict(pretrained)
+            logger.info("heads.mlm: %d tensors taken from the text encoder's weights", len(pretrained))
         if config.freeze_image_encoder:
             self.image_encoder.requires_grad_(False)
 

@@ -68,3 +68,85 @@ def test_defaults_are_bert_base():
     config = build(vocab_size=100).bert.config
     sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size)
     assert sizes == (768, 12, 12, 3072) and config._attn_implementation == "sdpa"
+
+
+# ---------------------------------------------------------------- the masked-language head
+
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+}
+
+
+def publish(folder: Path, form: str, **options) -> transformers.BertForPreTraining:
+    """A small checkpoint as Google's and Hugging Face's are published; its biases and norms are not trivial."""
+    torch.manual_seed(3)
+    made = transformers.BertForPreTraining(transformers.BertConfig(**{**SIZES, "initializer_range": 0.3, **options}))
+    for name, parameter in made.named_parameters():
+        if name.endswith("bias") or "LayerNorm" in name:
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    if form == "safetensors":
+        made.save_pretrained(folder)
+    else:  # the first releases' names
+        made.config.save_pretrained(folder)
+        state = {name: value for name, value in made.state_dict().items() if name != "cls.predictions.decoder.bias"}
+        old = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+            for name, value in state.items()
+        }
+        torch.save(old, folder / "pytorch_model.bin")
+    return made
+
+
+def pixelbert(folder: Path, heads: dict[str, int]):
+    node = {
+        "image_encoder": {"type": "resnet18", "params": {"max_pool": False}},
+        "text_encoder": {"type": "bert", "params": {"weights": str(folder)}},
+    }
+    return registry.build("model", "pixelbert", node, "model_config.pixelbert", vocab_size=40, heads=heads).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["safetensors", "old names in a .bin"])
+def test_masked_words_get_the_logits_of_transformers_own_model(tmp_path, caplog, form):
+    publish(tmp_path, form)
+    caplog.set_level("INFO")
+    net = pixelbert(tmp_path, {"mlm": 40})
+    assert "heads.mlm: 5 tensors taken from the text encoder's weights" in caplog.text
+    assert "left as initialised" not in caplog.text
+    theirs = transformers.BertForMaskedLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[2, 9, 4, 11, 3], [2, 4, 30, 3, 0]])
+    mask = ids != 0
+    hidden, _ = net.text_encoder(net.embed_texts(ids), mask)
+    logits = net.heads["mlm"](hidden[mask], net.text_encoder.word_embeddings)
+    expected = theirs(input_ids=ids, attention_mask=mask.long()).logits[mask]
+    assert expected.std() > 0.1
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"hidden_act": "relu"}, "its activation is 'relu', not 'gelu'"),
+        ({"tie_word_embeddings": False}, "its output weights are not the word embeddings"),
+    ],
+)
+def test_a_head_that_ours_cannot_take_is_left_and_said(tmp_path, caplog, options, reason):
+    publish(tmp_path, "safetensors", **options)
+    caplog.set_level("INFO")
+    net = pixelbert(tmp_path, {"mlm": 40})
+    assert f"no masked-language head is taken: {reason}" in caplog.text and not net.heads["mlm"].bias.any()
+
+
+def test_a_checkpoint_without_the_head_and_a_task_without_it(minilm, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert build(weights=minilm).mlm_head == {} and "no masked-language head is taken: the file has none" in caplog.text
+    assert "cls.predictions" not in caplog.text
+    publish(tmp_path, "safetensors")
+    net = pixelbert(tmp_path, {"itm": 2})
+    assert not any("mlm" in name for name in net.state_dict())
