@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pixelbert_plugin import registry, schema
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.options import INTERVALS, RunConfig
 from pixelbert_plugin.schema import ConfigError
 
 COMMAND_LINE = "command line"
@@ -195,6 +195,8 @@ def _shown(file: Path) -> str:
 
 def _merge(into: dict, sources: dict[str, str], node: dict, source: str | dict[str, str], path: str) -> None:
     """Merge `node` into `into`, key by key; a list or a plain value replaces what was there."""
+    if path == "training":
+        _replace_intervals(into, sources, node, source)
     for key, value in node.items():
         here = f"{path}.{key}" if path else str(key)
         if isinstance(value, dict) and value:
@@ -206,6 +208,17 @@ def _merge(into: dict, sources: dict[str, str], node: dict, source: str | dict[s
             into[key] = value
             _forget(sources, here)
             sources[here] = source if isinstance(source, str) else source.get(here, DEFAULT)
+
+
+def _replace_intervals(into: dict, sources: dict[str, str], node: dict, source: str | dict[str, str]) -> None:
+    """An interval that `node` sets in updates replaces one that was set in epochs, and the other way round."""
+    for pair in INTERVALS:
+        for name, other in (pair, pair[::-1]):
+            if name in node and other not in node and other in into:
+                if source == COMMAND_LINE == sources.get(f"training.{other}"):
+                    raise ConfigError(f"training.{name}", f"contradicts training.{other}={into[other]}; set one of the two")
+                del into[other]
+                _forget(sources, f"training.{other}")
 
 
 def _forget(sources: dict[str, str], key: str) -> None:

@@ -6,6 +6,12 @@ from typing import Any, Literal
 
 from pixelbert_plugin.schema import Component, component, require
 
+# options of `training` of which one is set, in one unit or the other: a later file, or the command line, replaces both
+INTERVALS = (
+    ("evaluation_interval", "evaluation_interval_epochs"),
+    ("checkpoint_interval", "checkpoint_interval_epochs"),
+)
+
 
 @dataclass(kw_only=True)
 class Processors:
@@ -32,9 +38,11 @@ class Training:
     texts_per_image: int | None = 1  # samples of one image kept together, so that its CNN runs once. None: all of them
     dataset_weights: dict[str, float] = field(default_factory=dict)  # share of a data set seen per epoch, by name. None: 1
     max_updates: int | None = None  # updates; the earlier of max_updates and max_epochs ends the run
-    max_epochs: float | None = None  # passes over all pairs
+    max_epochs: float | None = None  # passes over all pairs, counted in samples: another batch_size does not change them
     evaluation_interval: int | None = None  # updates between evaluations on val. None: only after the last update
-    checkpoint_interval: int = 1000  # updates between checkpoints
+    evaluation_interval_epochs: float | None = None  # the same in epochs (0.5: twice an epoch), instead
+    checkpoint_interval: int | None = None  # updates between checkpoints. None: 1000, or as checkpoint_interval_epochs says
+    checkpoint_interval_epochs: float | None = None  # the same in epochs, instead
     log_interval: int = 20  # updates between lines in log.jsonl and TensorBoard
     precision: str = "auto"  # fp32, tf32, bf16, fp16 or apex (docs/precision.md); auto: bf16 on a GPU that has it, else fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
@@ -47,24 +55,27 @@ class Training:
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
     early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
 
+    @property
+    def checkpoint_updates(self) -> int | None:
+        """`checkpoint_interval` with its default; None where the interval is in epochs."""
+        is_default = self.checkpoint_interval is None and self.checkpoint_interval_epochs is None
+        return 1000 if is_default else self.checkpoint_interval
+
     def check(self) -> None:
         require(self, "batch_size", "micro_batch_size", "texts_per_image", "max_updates", low=1)
         require(self, "evaluation_interval", "checkpoint_interval", "log_interval", low=1)
+        require(self, "evaluation_interval_epochs", "checkpoint_interval_epochs", above=0)
         require(self, "max_epochs", "max_grad_norm", "timeout_seconds", above=0)
+        for in_updates, in_epochs in INTERVALS:
+            if getattr(self, in_updates) is not None and getattr(self, in_epochs) is not None:
+                raise ValueError(
+                    f"{in_epochs}: contradicts training.{in_updates}={getattr(self, in_updates)}; set one of the two"
+                )
         if not all(0 < weight < math.inf for weight in self.dataset_weights.values()):
             raise ValueError("dataset_weights: must be above 0 and finite")
         require(self, "seed", low=0, high=2**63 - 1)
         require(self, "num_workers", low=0, high=1024)
         require(self, "num_threads", low=1, high=4096)
-
-    def total_updates(self, samples_per_epoch: int, batch_samples: int) -> int:
-        """The earlier of max_updates and max_epochs, in updates; an epoch's last update may be short."""
-        limits = [self.max_updates] if self.max_updates is not None else []
-        if self.max_epochs is not None:
-            whole, part = divmod(self.max_epochs, 1)
-            per_epoch = math.ceil(samples_per_epoch / batch_samples)
-            limits.append(int(whole) * per_epoch + math.ceil(part * samples_per_epoch / batch_samples))
-        return min(limits)
 
 
 @dataclass(kw_only=True)

@@ -40,6 +40,8 @@ class TrainState:
 
     update: int = 0  # updates done
     samples: int = 0  # samples consumed, by all processes
+    position: int | None = None  # place in the data: `samples`, unless the data changed on the way (length.py). None: `samples`
+    epoch_samples: int | None = None  # of an epoch, which `position` counts by. None: saved before that was kept
     seconds: float = 0.0  # training time, evaluations left out
     best: float | None = None  # the criterion's best value
     best_update: int | None = None  # the update it was reached at
@@ -54,6 +56,10 @@ class TrainState:
         for name in ("update", "samples", "evaluations_since_best"):
             if type(getattr(state, name)) is not int:
                 raise ValueError(f"state.{name} is {getattr(state, name)!r}, not a whole number")
+        for name, least in (("position", 0), ("epoch_samples", 1)):
+            value = getattr(state, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"state.{name} is {value!r}, not a whole number from {least}")
         if not isinstance(state.seconds, int | float) or not isinstance(state.skipped_images, dict):
             raise ValueError("state.seconds or state.skipped_images is of another type")
         return state

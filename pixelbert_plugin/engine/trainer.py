@@ -14,6 +14,7 @@ from pixelbert_plugin.engine.checkpoint import TrainState
 from pixelbert_plugin.engine.dist import Processes
 from pixelbert_plugin.engine.evaluator import Evaluation
 from pixelbert_plugin.engine.events import Events
+from pixelbert_plugin.engine.length import Length, carried_over
 from pixelbert_plugin.engine.parallel import Parallel, on_all
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.engine.stop import StopSignal
@@ -49,8 +50,8 @@ class Trainer:
 
     def train(self) -> TrainState:
         """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where SIGTERM ended it, all saved."""
-        options, state = self.options, self.state
-        total = self.total_updates()
+        options, state, length = self.options, self.state, self.length
+        self._take_position()
         self._base_rates = {
             name: [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
@@ -59,19 +60,20 @@ class Trainer:
         self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
         logged_samples, logged_seconds = state.samples, state.seconds
-        is_over = self._is_early_stop()
-        with self.events.bar(state.update, total), self.stop.deferred():
-            while state.update < total and not is_over:
-                began = time.perf_counter()
+        is_over = self._is_early_stop() or length.is_over(state.update, state.position)
+        with self.events.bar(state.update, length.total_updates(state.update, state.position)), self.stop.deferred():
+            while not is_over:
+                began, before = time.perf_counter(), state.position
                 micro_batches, samples = next(updates)
-                losses, norm = self.update(micro_batches, state.update + 1, state.samples / len(self.loader))
+                losses, norm = self.update(micro_batches, state.update + 1, before / len(self.loader))
                 state.update += 1
                 state.samples += samples
+                state.position += samples
                 self._note(losses, norm, micro_batches)
-                is_last = state.update == total
-                is_logged = self._is_due(options.log_interval, is_last)
-                is_evaluated = self._is_due(options.evaluation_interval, is_last)
-                is_saved = self._is_due(options.checkpoint_interval, is_last)
+                is_last = length.is_over(state.update, state.position)
+                is_logged = is_last or state.update % options.log_interval == 0
+                is_evaluated = is_last or self._is_due(before, options.evaluation_interval, options.evaluation_interval_epochs)
+                is_saved = is_last or self._is_due(before, options.checkpoint_updates, options.checkpoint_interval_epochs)
                 if is_logged or is_evaluated or is_saved:
                     self.check_finite()  # which waits for the device, so that the time below is true
                 state.seconds += time.perf_counter() - began
@@ -82,9 +84,10 @@ class Trainer:
                     logged_samples, logged_seconds = state.samples, state.seconds
                 self.events.advance(state.update)
                 is_best = is_evaluated and self._evaluate() and state.best_update == state.update
-                is_over = self._is_early_stop()
+                is_early_stop = self._is_early_stop()
+                is_over = is_last or is_early_stop
                 is_stopped = self.processes.any(self.stop.is_set)
-                if is_saved or is_best or is_over or is_stopped:
+                if is_saved or is_best or is_early_stop or is_stopped:
                     self._save()
                 if is_stopped:
                     error = Stopped(
@@ -124,8 +127,26 @@ class Trainer:
         totals = self.processes.sum(torch.stack([sum(count[part] for count in counts) for part in names]).float())
         return dict(zip(names, totals.clamp(min=1), strict=True))
 
+    @property
+    def length(self) -> Length:
+        return Length.of(self.options, len(self.loader), self.batch_samples)
+
     def total_updates(self) -> int:
-        return self.options.total_updates(len(self.loader), self.batch_samples)
+        return self.length.total_updates()
+
+    def _take_position(self) -> None:
+        """Where in the data training goes on: at the same place of the same epoch, though an epoch may be another length."""
+        state, now = self.state, len(self.loader)
+        if state.position is None:
+            state.position = state.samples
+        if state.epoch_samples not in (None, now):
+            state.position = carried_over(state.position, state.epoch_samples, now)
+            logger.warning(
+                "an epoch has %d samples now, and had %d when the checkpoint was saved (the data or training.dataset_weights "
+                "changed): training goes on at epoch %.2f",
+                *(now, state.epoch_samples, state.position / now),
+            )
+        state.epoch_samples = now
 
     def check_finite(self) -> None:
         """Raise NonFiniteLossError, with the samples of the first batch whose loss or gradient was NaN or infinite."""
@@ -174,10 +195,10 @@ class Trainer:
     def _updates(self) -> Iterator[tuple[list[Batch], int]]:
         options = self.options
         micro = options.micro_batch_size and max(1, options.micro_batch_size // self.task.pairs_per_sample)
-        return self.loader.updates(self.state.samples, self.batch_samples, micro, options.texts_per_image)
+        return self.loader.updates(self.state.position, self.batch_samples, micro, options.texts_per_image)
 
-    def _is_due(self, interval: int | None, is_last: bool) -> bool:
-        return is_last or (interval is not None and self.state.update % interval == 0)
+    def _is_due(self, before: int, every_updates: int | None, every_epochs: float | None) -> bool:
+        return self.length.is_due(every_updates, every_epochs, self.state.update, before, self.state.position)
 
     def _is_early_stop(self) -> bool:
         early = self.options.early_stop
@@ -214,7 +235,7 @@ class Trainer:
         record = {
             "update": self.state.update,
             "samples": self.state.samples,
-            "epoch": self.state.samples / len(self.loader),
+            "epoch": self.state.position / len(self.loader),
             "loss": sum(parts.values()),
             "losses": parts,
             "lr": {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()},

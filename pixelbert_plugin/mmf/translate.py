@@ -1,11 +1,13 @@
 """Our configuration as MMF's: the same keys wherever both have the concept, and a refusal where MMF's trainer has none."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
+from pixelbert_plugin.engine.length import Length
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.names import PREFIX, mmf_name, registered
 from pixelbert_plugin.mmf.setting import CACHE, Setting
@@ -13,7 +15,7 @@ from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
 
 NEVER = 10**9  # updates: MMF evaluates and saves at multiples of a number
-ALIKE = ("seed", "num_workers", "checkpoint_interval", "log_interval")
+ALIKE = ("seed", "num_workers", "log_interval")
 OURS = ("texts_per_image", "bucket_by_size", "dataset_weights")  # read by our builders
 MMF_FILES = (".ckpt", ".pth", ".pt")
 REFUSED = {  # options of ours that MMF's trainer has nothing for
@@ -73,13 +75,14 @@ def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:
         raise ConfigError("training.precision", f"{training.precision!r} is not to be had in MMF; use fp32, or fp16 on a GPU")
     found = {key: values[key] for key in (*ALIKE, *OURS)}
     has_val = "val" in config.splits()  # MMF would evaluate on val whatever run_type says
-    interval = training.evaluation_interval if has_val and training.evaluation_interval else NEVER
+    interval = _interval(config, training.evaluation_interval, training.evaluation_interval_epochs) if has_val else NEVER
     found |= {
         "max_updates": _max_updates(config),
         "max_epochs": None,
         "batch_size": micro,
         "update_frequency": training.batch_size // micro,
         "evaluation_interval": interval,
+        "checkpoint_interval": _interval(config, training.checkpoint_updates, training.checkpoint_interval_epochs),
         "fp16": training.precision == "fp16",
         "lr_scheduler": True,
         "clip_gradients": training.max_grad_norm is not None,
@@ -94,11 +97,23 @@ def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:
 
 def _max_updates(config: RunConfig) -> int | None:
     """How many updates our own runner would make: MMF lets max_epochs win, and counts whole epochs."""
-    training = config.training
-    if training.max_epochs is None or "train" not in config.splits():
-        return training.max_updates
+    if config.training.max_epochs is None or "train" not in config.splits():
+        return config.training.max_updates
+    return _length(config).total_updates()
+
+
+def _interval(config: RunConfig, updates: int | None, epochs: float | None) -> int:
+    """An interval in updates, as MMF counts them; one in epochs is rounded."""
+    if epochs is None or "train" not in config.splits():
+        return updates or NEVER
+    length = _length(config)
+    return max(1, round(epochs * math.ceil(length.epoch_samples / length.batch_samples)))
+
+
+def _length(config: RunConfig) -> Length:
     setting = Setting.make(config)
-    return training.total_updates(setting.samples_per_epoch(), training.batch_size // setting.task.pairs_per_sample)
+    batch_samples = config.training.batch_size // setting.task.pairs_per_sample
+    return Length.of(config.training, setting.samples_per_epoch(), batch_samples)
 
 
 def _early_stop(config: RunConfig, datasets: dict[str, str], interval: int) -> dict[str, Any]:

@@ -243,3 +243,14 @@ def test_a_split_without_answers_gets_predictions_and_no_figures(own_vqa2_root, 
     rows = json.loads((tmp_path / "run/predictions/test_vqa2.json").read_text())
     assert {row["question_id"] for row in rows} == {question["question_id"] for question in questions["questions"]}
     assert not any(key.startswith("test/") for key in json.loads((tmp_path / "run/results.json").read_text()))
+
+
+def test_a_run_resumed_with_another_batch_size_ends_at_the_same_epoch(tiny_config, tmp_path):
+    """Stopped at 2.0 epochs of 36 samples; with other batches it trains to 4.0, neither shorter nor longer."""
+    common = (f"config={tiny_config}", "training.max_updates=null", "training.evaluation_interval=null", "run_type=train")
+    common += ("training.checkpoint_interval_epochs=1", "checkpoint.resume=true")
+    for epochs, batch, updates in ((2, 18, [1, 2, 3, 4]), (3, 36, [5]), (4, 12, [6, 7, 8])):
+        assert run(*common, f"training.max_epochs={epochs}", f"training.batch_size={batch}") == 0
+        records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+        assert [record["update"] for record in records][-len(updates) :] == updates
+        assert (records[-1]["epoch"], records[-1]["samples"]) == (epochs, 36 * epochs)
