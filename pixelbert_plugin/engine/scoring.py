@@ -136,7 +136,7 @@ def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> 
 
 def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
     """predictions/<split>_<dataset>.safetensors: `scores` I T; ids of images and texts, in order, in its metadata."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     def sample(index: np.integer):
         return loader.mixture[int(index)]
@@ -148,7 +148,7 @@ def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as aside:
-            save_file({"scores": matrix.scores_IT}, aside, metadata)
+            aside.write_bytes(save({"scores": matrix.scores_IT}, metadata))  # save_file's have mode 0600
     return path
 
 

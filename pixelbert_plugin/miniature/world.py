@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import signal
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin.errors import UserError, replacing
+from pixelbert_plugin.linux import num_cores
 from pixelbert_plugin.miniature.coco import plan_coco
 from pixelbert_plugin.miniature.draw import write_image
 from pixelbert_plugin.miniature.flickr30k import plan_flickr30k
@@ -65,7 +65,7 @@ def _write(out: Path, plan: Plan, config: WorldConfig) -> None:
     for path, text in plan.files.items():
         (out / path).write_text(text, encoding="utf-8")
     (out / SCENES).write_text("".join(_truth(item) + "\n" for item in plan.pictures), encoding="utf-8")
-    _draw(out, plan.pictures, config.processes or _num_cores())
+    _draw(out, plan.pictures, config.processes or num_cores())
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -159,11 +159,6 @@ def _delete(out: Path, made: set[str]) -> None:
     for folder in sorted(folders, reverse=True):  # the inner ones first
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _num_cores() -> int:
-    """The cores that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pixelbert_plugin.errors import UserError, replacing, writing
+from pixelbert_plugin.linux import num_cores
 from pixelbert_plugin.sweep.plan import Cell
 
 
@@ -27,7 +28,7 @@ def results(cell: Cell) -> dict[str, float] | None:
 def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], object]) -> int:
     """Run cells, `jobs` at a time, each after the one it needs; `tell` after each. Returns how many are not done."""
     waiting, running, processes, failed = list(wanted), dict[Future, Cell](), set[subprocess.Popen](), 0
-    num_threads = max(1, (os.cpu_count() or 1) // jobs)
+    num_threads = max(1, num_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:

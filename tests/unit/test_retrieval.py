@@ -157,6 +157,8 @@ def test_results_and_the_written_matrix(vqa2_root, tmp_path):
         assert np.array_equal(file.get_tensor("scores"), matrix.scores_IT)
         assert json.loads(file.metadata()["text_ids"]) == [sample.sample_id for sample in loader.mixture]
         assert len(json.loads(file.metadata()["image_ids"])) == len(matrix.scores_IT)
+    (tmp_path / "as_others").touch()
+    assert (tmp_path / "p/val_vqa2.safetensors").stat().st_mode == (tmp_path / "as_others").stat().st_mode
 
 
 def test_an_unreadable_image_ends_the_scoring_by_name(own_vqa2_root):
