@@ -3,12 +3,13 @@
 import logging
 from collections import Counter
 
-from pixelbert_plugin.build import build_loader
+from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import results_table
-from pixelbert_plugin.engine.scoring import evaluate_matrix, save_matrix, score_all_pairs
+from pixelbert_plugin.engine.progress import TimeLeft
+from pixelbert_plugin.engine.scoring import evaluate_matrix, num_scored, save_matrix, score_all_pairs
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.parts import Parts
 
@@ -39,20 +40,47 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
 
 def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> Evaluation:
     """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
-    loader, name = parts.loaders[key], own_name(parts, key).replace("/", "_")
-    blocks = parts.folder.path / "scores" / name if is_final else None
-    limit = parts.task.max_val_images if split == "val" and not is_final else None
-    matrix = score_all_pairs(parts.model, parts.task, loader, batch_size, parts.precision, parts.processes, blocks, limit)
+    loader, name, task = parts.loaders[key], own_name(parts, key), parts.task
+    blocks = parts.folder.path / "scores" / name.replace("/", "_") if is_final else None
+    limit = task.max_test_images if is_final else task.max_val_images if split == "val" else None
+    counts = num_scored(loader, limit)
+    if is_final:
+        announce(parts, name, counts)
+    progress = TimeLeft(parts.console, name, has_bar=is_final) if parts.processes.is_main else None
+    settings = score_settings(parts)
+    with_pairs = (parts.model, task, loader, batch_size, parts.precision, parts.processes)
+    matrix = score_all_pairs(*with_pairs, blocks, limit, settings, progress)
     found: list[Evaluation] = []
 
     def finish() -> dict[str, float]:
+        evaluation = evaluate_matrix(task, loader, matrix)
         if is_final and parts.config.evaluation.predict:
-            save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name}.safetensors")
-        found.append(evaluate_matrix(parts.task, loader, matrix))
-        return found[0].metrics
+            save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name.replace('/', '_')}.safetensors")
+        evaluation.metrics |= counts
+        found.append(evaluation)
+        return evaluation.metrics
 
     metrics = parts.processes.on_main(finish)
     return found[0] if found else Evaluation(metrics)
+
+
+def announce(parts: Parts, name: str, counts: dict[str, float]) -> None:
+    """Say what will be scored before it takes its time, and write it down."""
+    images, texts = (int(counts[key]) for key in ("num_images", "num_texts"))
+    parts.console.out(f"{name}: scoring {images:,} images × {texts:,} texts = {images * texts:,} pairs", highlight=False)
+    if "num_images_in_split" in counts:
+        total = int(counts["num_images_in_split"])
+        option = f"task_config.{parts.config.task}.max_test_images"
+        logger.warning("%s: only the first %d of %d images are scored (%s)", name, images, total, option)
+    parts.processes.on_main(lambda: parts.folder.add_results({f"{name}/{key}": value for key, value in counts.items()}))
+
+
+def score_settings(parts: Parts) -> str:
+    """What scores depend on beside weights, pairs and images: kept ones are used for the same only."""
+    config = parts.config
+    states = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
+    chosen = (config.model, config.model_config, config.task, config.task_config, config.processors, states, versions())
+    return repr(chosen)
 
 
 def own_name(parts: Parts, key: str) -> str:

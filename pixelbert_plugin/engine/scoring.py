@@ -7,8 +7,8 @@ The blocks are dealt to the processes of the run.
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,8 @@ from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.evaluator import Evaluation
 from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
+from pixelbert_plugin.engine.progress import NoProgress
+from pixelbert_plugin.engine.score_blocks import BlockStore
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.tasks.base import MatchingTask, Result
 from pixelbert_plugin.types import ImageMemory
@@ -40,6 +42,19 @@ class ScoreMatrix:
     first_sample_I: np.ndarray  # a sample of each image, an index into the mixture
     samples_T: np.ndarray  # each text's sample, an index into the mixture
     image_of_text_T: np.ndarray  # row of each text's image
+    num_skipped: int = 0  # images that could not be read and were left out with their texts, as on_bad_image=skip says
+
+    def without(self, rows: list[int]) -> "ScoreMatrix":
+        """The matrix without these images and their texts."""
+        kept_I = np.delete(np.arange(len(self.first_sample_I)), rows)
+        kept_T = np.flatnonzero(np.isin(self.image_of_text_T, kept_I))
+        return ScoreMatrix(
+            self.scores_IT[np.ix_(kept_I, kept_T)],
+            self.first_sample_I[kept_I],
+            self.samples_T[kept_T],
+            np.searchsorted(kept_I, self.image_of_text_T[kept_T]),
+            self.num_skipped + len(rows),
+        )
 
 
 @torch.no_grad()
@@ -52,86 +67,106 @@ def score_all_pairs(
     processes: Processes = ALONE,
     folder: Path | None = None,
     max_images: int | None = None,
+    settings: str = "",
+    progress: NoProgress | None = None,
 ) -> ScoreMatrix:
     """Score every text of the split with every image, `batch_size` pairs at a time; called in every process.
 
-    The main process gets the whole matrix. With `folder`, finished blocks of images are kept there and not scored again by
-    a later call for the same weights, split and options. Raises UserError where an image cannot be read: a matrix has no
-    place for a skipped one.
+    The main process gets the whole matrix, without unreadable images where they may be skipped. With `folder`, finished
+    blocks of images are kept there and not scored again by a later call for the same weights, pairs and image files,
+    `batch_size` and `settings`: whatever else the scores depend on.
     """
     was_training = model.training
     model.eval()
     share_buffers(model, processes)
     matrix = _empty(loader.images_M, max_images)
     blocks = _blocks(loader, matrix)
-    with whole(model):
-        store, missing = _open_store(model, loader, matrix, blocks, precision, processes, folder)
-        texts = list(_embedded(model, loader, matrix.samples_T, batch_size, precision))
-        truncated_texts = loader.truncated_texts
+    texts = _tokenized(loader, matrix.samples_T)
+    truncated_texts, bad_rows = loader.truncated_texts, []
+    with whole(model), ExitStack() as open_now:
+        missing, store = list(range(len(blocks))), None
+        if folder is not None:
+            settings = f"{settings} {batch_size} {precision.description}"
+            marks = processes.on_main(lambda: _marks(model, loader, matrix, blocks, texts, settings))
+            store = BlockStore(folder, *marks)
+            open_now.enter_context(store.owned(processes.is_main))
+            missing = processes.on_main(lambda: _lacking(store, matrix, blocks))
+        embedded = list(_embedded(model, loader, texts, batch_size, precision))
         own = missing[processes.rank :: processes.world_size]
+        progress = open_now.enter_context(progress or NoProgress())
+        progress.begin(sum(len(blocks[number]) for number in own) * len(texts))
         batches = loader.read([matrix.first_sample_I[blocks[number]] for number in own])
         for number, batch in zip(own, batches, strict=True):
-            if batch.bad_images:
-                raise UserError(
-                    f"{batch.bad_images[0]}; retrieval scores every image, so none can be skipped: restore the file"
-                )
+            bad_rows += blocks[number][batch.weights.cpu().numpy() == 0].tolist()
             with precision.autocast():
                 images = model.encode_images(batch)
-            for columns_C, words_CLD, mask_CL in texts:
+            for columns_C, words_CLD, mask_CL in embedded:
                 scores_IC = _score(model, task, images, words_CLD, mask_CL, batch_size, precision)
                 matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
-            if store is not None:
+                progress.advance(scores_IC.size)
+            if store is not None and not batch.bad_images:  # an unreadable image may be there again next time
                 store.save(number, matrix.scores_IT[blocks[number]])
     # without the texts that came along with the images; every process embeds all texts, one counts
     loader.truncated_texts = truncated_texts if processes.is_main else 0
     model.train(was_training)
-    scored = processes.gather({number: matrix.scores_IT[blocks[number]] for number in own})
-    for number, scores in ((number, scores) for part in scored or [] for number, scores in part.items()):
-        matrix.scores_IT[blocks[number]] = scores
-    return matrix
+    scored = processes.gather((bad_rows, {number: matrix.scores_IT[blocks[number]] for number in own}))
+    if scored is None:
+        return matrix
+    for _, part in scored:
+        for number, scores in part.items():
+            matrix.scores_IT[blocks[number]] = scores
+    bad_rows = [row for rows, _ in scored for row in rows]
+    return matrix.without(bad_rows) if bad_rows else matrix
 
 
-def _blocks(loader: Loader, matrix: "ScoreMatrix") -> list[np.ndarray]:
+def num_scored(loader: Loader, max_images: int | None) -> dict[str, float]:
+    """How much of a split is scored: `num_images` and `num_texts`; `num_images_in_split` where `max_images` leaves some out."""
+    images = int(loader.images_M.max()) + 1
+    chosen = min(images, max_images or images)
+    counts = {"num_images": chosen, "num_texts": int((loader.images_M < chosen).sum())}
+    return {
+        name: float(count) for name, count in (counts | ({"num_images_in_split": images} if chosen < images else {})).items()
+    }
+
+
+def _blocks(loader: Loader, matrix: ScoreMatrix) -> list[np.ndarray]:
     """Rows of the matrix by block. Images of like size stand together; the rows are put back in the split's order."""
     sizes = None if loader.sizes_M2 is None else loader.sizes_M2[matrix.first_sample_I]
     order_I = evaluation_order(np.arange(len(matrix.first_sample_I)), sizes)
     return [order_I[start : start + IMAGES_PER_BLOCK] for start in range(0, len(order_I), IMAGES_PER_BLOCK)]
 
 
-def _open_store(
-    model: nn.Module,
-    loader: Loader,
-    matrix: "ScoreMatrix",
-    blocks: list[np.ndarray],
-    precision: Fp32,
-    processes: Processes,
-    folder: Path | None,
-) -> "tuple[BlockStore | None, list[int]]":
-    """The store of finished blocks, where there is a folder for it, and the numbers of those that it lacks."""
-    if folder is None:
-        return None, list(range(len(blocks)))
-    fingerprint = _fingerprint(model, loader, matrix, precision)
-
-    def lacking() -> list[int]:
-        store = BlockStore(folder, fingerprint)
-        store.keep_only_this()
-        return [number for number in range(len(blocks)) if not store.load(number, matrix, blocks[number])]
-
-    missing = processes.on_main(lacking)
+def _lacking(store: BlockStore, matrix: ScoreMatrix, blocks: list[np.ndarray]) -> list[int]:
+    """Numbers of the blocks that the store does not hold; those that it holds are filled in."""
+    missing = []
+    for number, rows in enumerate(blocks):
+        scores = store.load(number, len(rows), matrix.scores_IT.shape[1])
+        if scores is None:
+            missing.append(number)
+        else:
+            matrix.scores_IT[rows] = scores
     if len(missing) < len(blocks):
-        logger.info("%s holds %d of %d blocks of scores already", folder, len(blocks) - len(missing), len(blocks))
-    return BlockStore(folder, fingerprint), missing
+        logger.info("%s holds %d of %d blocks of scores already", store.folder, len(blocks) - len(missing), len(blocks))
+    return missing
 
 
 def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> Evaluation:
-    """Metrics, and for each image the caption that was found for it. The matrix must be whole: for the main process."""
+    """Metrics, and for each image the caption that was found for it. The matrix must be whole: for the main process.
+
+    Raises UserError where no image could be read.
+    """
+    if not len(matrix.first_sample_I):
+        raise UserError(f"the {loader.mixture.split} split: every image was skipped as unreadable; check the images' folder")
     best_I = matrix.scores_IT.argmax(1)
     results = []
     for row, (first, best) in enumerate(zip(matrix.first_sample_I, best_I, strict=True)):
         sample, found = loader.mixture[int(first)], loader.mixture[int(matrix.samples_T[best])].text
         truth = found if matrix.image_of_text_T[best] == row else sample.text
         results.append(Result(sample, found, truth))
-    return Evaluation(task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T), results)
+    metrics = task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T)
+    if matrix.num_skipped:
+        metrics["num_skipped"] = float(matrix.num_skipped)
+    return Evaluation(metrics, results)
 
 
 def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
@@ -152,41 +187,6 @@ def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
     return path
 
 
-class BlockStore:
-    """Finished blocks of one score matrix, `block_00012.npy` each."""
-
-    def __init__(self, folder: Path, fingerprint: str):
-        self.folder, self.fingerprint = folder, fingerprint
-
-    def keep_only_this(self) -> None:
-        """Delete blocks of other weights or options."""
-        with writing(self.folder):
-            mark = self.folder / "fingerprint"
-            if not mark.exists() or mark.read_text() != self.fingerprint:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
-                mark.write_text(self.fingerprint)
-
-    def load(self, number: int, matrix: ScoreMatrix, rows: np.ndarray) -> bool:
-        """Fill in a finished block; False where there is none that is whole."""
-        try:
-            block = np.load(self._path(number), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return False
-        if block.shape != (len(rows), matrix.scores_IT.shape[1]) or block.dtype != np.float32:
-            return False
-        matrix.scores_IT[rows] = block
-        return True
-
-    def save(self, number: int, scores: np.ndarray) -> None:
-        path = self._path(number)
-        with writing(path), replacing(path) as aside, aside.open("wb") as file:
-            np.save(file, scores)
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"block_{number:05d}.npy"
-
-
 def _empty(images_M: np.ndarray, max_images: int | None) -> ScoreMatrix:
     """Rows and columns of the split, of its first `max_images` images where that is given."""
     first_sample_I = np.unique(images_M, return_index=True)[1][:max_images]  # images are numbered by first use
@@ -195,20 +195,23 @@ def _empty(images_M: np.ndarray, max_images: int | None) -> ScoreMatrix:
     return ScoreMatrix(scores_IT, first_sample_I, samples_T, images_M[samples_T])
 
 
+def _tokenized(loader: Loader, samples_T: np.ndarray) -> list[list[int]]:
+    """Token ids of every text; the loader is told how many were cut."""
+    encoded = [loader.reader.text(loader.mixture[int(index)].text) for index in samples_T]
+    loader.truncated_texts = sum(is_cut for _, is_cut in encoded)
+    return [ids for ids, _ in encoded]
+
+
 def _embedded(
-    model: nn.Module, loader: Loader, samples_T: np.ndarray, batch_size: int, precision: Fp32
+    model: nn.Module, loader: Loader, ids: list[list[int]], batch_size: int, precision: Fp32
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Texts in chunks of like length: their columns, words_CLD and mask_CL."""
-    reader, device = loader.reader, loader.device
-    encoded = [reader.text(reader.mixture[int(index)].text) for index in samples_T]
-    loader.truncated_texts = sum(is_cut for _, is_cut in encoded)
-    ids = [row for row, _ in encoded]
     by_length = np.argsort([len(row) for row in ids], kind="stable")
     for start in range(0, len(ids), batch_size):
         columns_C = by_length[start : start + batch_size]
-        input_ids_CL, mask_CL = pad_texts([ids[column] for column in columns_C], reader.text.pad_token_id)
+        input_ids_CL, mask_CL = pad_texts([ids[column] for column in columns_C], loader.reader.text.pad_token_id)
         with precision.autocast():
-            yield columns_C, model.embed_texts(input_ids_CL.to(device)), mask_CL.to(device)
+            yield columns_C, model.embed_texts(input_ids_CL.to(loader.device)), mask_CL.to(loader.device)
 
 
 def _score(
@@ -238,13 +241,30 @@ def _score(
     return torch.cat(scores).cpu().numpy()
 
 
-def _fingerprint(model: nn.Module, loader: Loader, matrix: ScoreMatrix, precision: Fp32) -> str:
-    """Changes with the weights, the pairs, the processors and the precision: with whatever scores depend on."""
-    digest = hashlib.sha256(f"{precision.description} {loader.image.config} {loader.reader.text.config}".encode())
+def _marks(
+    model: nn.Module,
+    loader: Loader,
+    matrix: ScoreMatrix,
+    blocks: list[np.ndarray],
+    texts: list[list[int]],
+    settings: str,
+) -> tuple[str, list[bytes]]:
+    """What kept scores are valid for: the fingerprint of what all depend on, and for each block its images' files."""
+    digest = hashlib.sha256(f"{settings} {loader.device.type} {loader.image.config} {loader.reader.text.pad_token_id}".encode())
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    for index in matrix.samples_T:
-        sample = loader.mixture[int(index)]
-        digest.update(f"{sample.sample_id} {sample.images[0]} {sample.text}".encode())
-    return digest.hexdigest()
+    for index, ids in zip(matrix.samples_T, texts, strict=True):
+        digest.update(f"{loader.mixture[int(index)].sample_id} {ids}".encode())
+    for rows in blocks:
+        digest.update(f"{rows.tolist()}".encode())
+    files = [loader.mixture[int(index)].images[0] for index in matrix.first_sample_I]
+    return digest.hexdigest(), [" ".join(_state_of(files[row]) for row in rows).encode() for rows in blocks]
+
+
+def _state_of(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return f"{file} none"
+    return f"{file} {status.st_size} {status.st_mtime_ns}"

@@ -56,7 +56,8 @@ class MatchingTask(Protocol):
     """A task that is evaluated by scoring every image-text pair of a split; else as `Task`, without predictions."""
 
     scores_all_pairs: bool  # True
-    max_val_images: int | None  # of how many images a validation scores; None: of all
+    max_val_images: int | None  # how many images a validation while training scores; None: all
+    max_test_images: int | None  # how many images a final evaluation scores; None: all
 
     def scores(self, logits: dict[str, Tensor]) -> Tensor:
         """Q float32 from the [CLS] heads' logits, higher for better matches."""

@@ -22,10 +22,11 @@ class RetrievalConfig:
     num_negatives: int = 20  # random captions of other images beside each true one (paper)
     num_hardest: int = 5  # of them, those with the highest loss that send gradient (paper)
     fold_images: int | None = None  # images per fold for the metrics by folds (COCO: 1000). None: no folds
-    max_val_images: int | None = None  # a validation scores the split's first images only. None: all of them
+    max_val_images: int | None = None  # a validation while training scores the split's first images only. None: all of them
+    max_test_images: int | None = None  # so does the final evaluation of val or test. None: all of them (paper)
 
     def check(self) -> None:
-        require(self, "num_negatives", "num_hardest", "fold_images", "max_val_images", low=1)
+        require(self, "num_negatives", "num_hardest", "fold_images", "max_val_images", "max_test_images", low=1)
         if self.num_hardest > self.num_negatives:
             raise ValueError("num_hardest: must be at most num_negatives")
 
@@ -46,7 +47,8 @@ class RetrievalTask:
 
     def __init__(self, config: RetrievalConfig, processors: dict[str, Any]):
         self.config = config
-        self.num_negatives, self.max_val_images = config.num_negatives, config.max_val_images
+        self.num_negatives = config.num_negatives
+        self.max_val_images, self.max_test_images = config.max_val_images, config.max_test_images
 
     def heads(self) -> dict[str, int]:
         return {"itm": 2}

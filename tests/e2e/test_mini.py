@@ -130,7 +130,7 @@ def test_nlvr2_writes_the_csv_of_the_official_evaluation(world, pretrained, tmp_
 
 
 @pytest.mark.parametrize("name", ["flickr30k", "coco"])
-def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name):
+def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name, capsys):
     folder = tmp_path / name
     assert run(world, pretrained, folder, f"{name}_retrieval", "task_config.retrieval.fold_images=2") == 0
     found = results(folder)
@@ -139,11 +139,22 @@ def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrai
         image_ids, text_ids = (json.loads(file.metadata()[key]) for key in ("image_ids", "text_ids"))
     images = {"flickr30k": 6, "coco": 8}[name]
     assert scores.shape == (images, 5 * images) == (len(image_ids), len(text_ids)) and np.isfinite(scores).all()
+    assert f"test/{name}: scoring {images} images × {5 * images} texts = {5 * images**2} pairs" in capsys.readouterr().out
+    assert found[f"test/{name}/num_images"] == images and f"test/{name}/num_images_in_split" not in found
     assert found[f"test/{name}/text_to_image_r@10"] == 1.0  # of fewer images than ten
     assert f"test/{name}/2_images_image_to_text_r@1" in found
     before, after = (read_model(run / "checkpoints/best") for run in (pretrained, folder))
     assert all(before[name].equal(value) for name, value in after.items() if name.startswith("image_encoder."))
     assert not before["projection.weight"].equal(after["projection.weight"])
+    if name == "flickr30k":
+        few = ["run_type=test", "task_config.retrieval.max_test_images=2"]
+        command = [f"config={CONFIGS}/flickr30k_retrieval.yaml", *SHORT, *few]
+        assert cli.main([*command, f"env.data_dir={world}", f"env.save_dir={folder}"]) == 0
+        assert results(folder)["test/flickr30k/num_images"] == 2 and results(folder)["test/flickr30k/num_images_in_split"] == 6
+        with safe_open(folder / "predictions/test_flickr30k.safetensors", "np") as file:
+            assert np.allclose(file.get_tensor("scores"), scores[:2, :10], atol=1e-5)
+            assert json.loads(file.metadata()["text_ids"]) == text_ids[:10]
+        assert "only the first 2 of 6 images are scored (task_config.retrieval.max_test_images)" in capsys.readouterr().err
 
 
 def test_check_asks_for_the_splits_that_answers_are_counted_in(world, capsys, monkeypatch):

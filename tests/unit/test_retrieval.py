@@ -1,6 +1,8 @@
 """Retrieval: the loss and its gradient by hand, and every score against a forward of that pair alone."""
 
 import json
+import multiprocessing
+import resource
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from test_pixelbert import model
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.engine.scoring import evaluate_matrix, save_matrix, score_all_pairs
+from pixelbert_plugin.engine.progress import NoProgress
+from pixelbert_plugin.engine.scoring import ScoreMatrix, evaluate_matrix, num_scored, save_matrix, score_all_pairs
 from pixelbert_plugin.errors import NonFiniteLossError, UserError
 
 FP32 = Fp32(torch.device("cpu"))
@@ -124,8 +127,9 @@ def test_blocks_outlive_a_kill_and_belong_to_their_weights(vqa2_root, tmp_path, 
         score_all_pairs(net, task(), loader, 8, FP32, folder=folder)
     assert len(list(folder.glob("block_*.npy"))) == 1
     del net.encode_images
-    torn = folder / "block_00001.npy"
-    torn.write_bytes(b"\x93NUMPY torn")
+    first = next(folder.glob("block_*_00000.npy"))
+    first.with_name(first.name.replace("00000", "00001")).write_bytes(first.read_bytes()[:300])  # torn
+    (folder / "block_00002.npy").write_bytes(first.read_bytes())  # of a version whose blocks had no digest
     encoded = []
     net.image_encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     resumed = score_all_pairs(net, task(), loader, 8, FP32, folder=folder).scores_IT
@@ -161,13 +165,166 @@ def test_results_and_the_written_matrix(vqa2_root, tmp_path):
     assert (tmp_path / "p/val_vqa2.safetensors").stat().st_mode == (tmp_path / "as_others").stat().st_mode
 
 
-def test_an_unreadable_image_ends_the_scoring_by_name(own_vqa2_root):
-    bad = own_vqa2_root / "coco/val2014/COCO_val2014_000000000901.jpg"
-    bad.write_bytes(b"")
+def scored(loader, net, folder=None, batch_size=8, **options):
+    """The scores, and how many images went through the CNN."""
+    encoded = []
+    handle = net.image_encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    try:
+        return score_all_pairs(net, task(), loader, batch_size, FP32, folder=folder, **options), sum(encoded)
+    finally:
+        handle.remove()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("pixelbert_plugin.engine.scoring.IMAGES_PER_BLOCK", 2)
+
+
+def test_a_block_with_one_bit_flipped_is_scored_again(vqa2_root, tmp_path, small_blocks, caplog):
+    loader, net = built(vqa2_root)
+    whole, _ = scored(loader, net, tmp_path)
+    block = next(tmp_path.glob("block_*_00001.npy"))
+    content = block.read_bytes()
+    # NumPy's header, a score's sign, the block's key, the digest
+    for place in (20, content.index(b"\n") + 4, len(content) - 40, len(content) - 1):
+        flipped = bytearray(content)
+        flipped[place] ^= 0x80
+        block.write_bytes(flipped)
+        caplog.clear()
+        again, encoded = scored(loader, net, tmp_path)
+        assert encoded == 2 and np.array_equal(again.scores_IT, whole.scores_IT)
+        assert f"{block} is not as it was written; it is scored again" in caplog.text
+        assert block.read_bytes() == content
+    other = next(tmp_path.glob("block_*_00000.npy"))
+    block.write_bytes(other.read_bytes())  # whole, but another's
+    assert scored(loader, net, tmp_path)[1] == 2 and block.read_bytes() == content
+
+
+def test_what_changes_scores_changes_what_kept_ones_are_used(own_vqa2_root, tmp_path, small_blocks):
     loader, net = built(own_vqa2_root)
+    images = len({sample.image_ids for sample in loader.mixture})
+    assert scored(loader, net, tmp_path)[1] == images
+    assert scored(loader, net, tmp_path)[1] == 0
+    picture = loader.mixture[int(np.flatnonzero(loader.images_M == 2)[0])].images[0]
+    picture.write_bytes(loader.mixture[0].images[0].read_bytes())
+    assert scored(loader, net, tmp_path)[1] == 2  # the block of the one that changed
+    for change in ({"batch_size": 4}, {"settings": "another option"}, {"max_images": 4}):
+        assert scored(loader, net, tmp_path, **change)[1] == change.get("max_images", images)
+    scored(loader, net, tmp_path)
+    loader.sizes_M2 = np.array([[1, 9 - number] for number in loader.images_M])  # training.bucket_by_size: another order
+    bucketed, encoded = scored(loader, net, tmp_path)
+    assert encoded == images
+    loader.sizes_M2 = None
+    np.testing.assert_allclose(bucketed.scores_IT, scored(loader, net)[0].scores_IT, atol=1e-5)
+
+
+def test_two_evaluations_in_one_folder_keep_to_their_own_blocks(vqa2_root, tmp_path, small_blocks):
+    """One is interrupted by another, of other weights, that runs from beginning to end in between."""
+    loader, net = built(vqa2_root)
+    other_loader, other = built(vqa2_root)
+    with torch.no_grad():
+        other.projection.bias.add_(1)
+    alone = scored(loader, net)[0].scores_IT, scored(other_loader, other)[0].scores_IT
+    found = []
+
+    def interrupt(batch):
+        if not found:
+            del net.encode_images
+            found.append(in_a_process_of_its_own(lambda: scored(other_loader, other, tmp_path)[0].scores_IT))
+        return type(net).encode_images(net, batch)
+
+    net.encode_images = interrupt
+    first = scored(loader, net, tmp_path)[0].scores_IT
+    assert np.array_equal(first, alone[0]) and np.array_equal(found[0], alone[1])
+    assert len(list(tmp_path.glob("block_*"))) == 6  # three blocks of each
+    again, encoded = scored(other_loader, other, tmp_path)
+    assert encoded == 0 and np.array_equal(again.scores_IT, alone[1])
+    assert len(list(tmp_path.glob("block_*"))) == 3  # nobody needs the first one's now
+
+
+def in_a_process_of_its_own(compute):
+    """Locks are between processes. What `compute` returns is an array."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: (torch.set_num_threads(1), sender.send(compute())))
+    process.start()
+    try:
+        assert receiver.poll(60)
+        return receiver.recv()
+    finally:
+        process.join(60)
+
+
+def test_a_full_disk_costs_the_kept_blocks_and_not_the_evaluation(vqa2_root, tmp_path, small_blocks, caplog):
+    loader, net = built(vqa2_root)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, former[1]))  # no file may grow larger
+    try:
+        matrix, _ = scored(loader, net, tmp_path / "scores")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert np.isfinite(matrix.scores_IT).all() and not list(tmp_path.glob("scores/block_*"))
+    assert caplog.text.count("cannot be written (File too large)") == 1
+
+
+def test_an_unreadable_image_is_left_out_with_its_texts(own_vqa2_root, tmp_path, small_blocks):
+    loader, net = built(own_vqa2_root)
+    whole, _ = scored(loader, net)
+    bad = own_vqa2_root / "coco/val2014/COCO_val2014_000000000901.jpg"
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match=r"000000000901\.jpg.* set dataset_config.vqa2.on_bad_image=skip"):
+        scored(loader, net)
     loader.mixture.on_bad_image["vqa2"] = "skip"
-    with pytest.raises(UserError, match=r"000000000901\.jpg.* none can be skipped: restore the file"):
-        score_all_pairs(net, task(), loader, 8, FP32)
+    samples = list(loader.mixture)
+    row = next(row for row, first in enumerate(whole.first_sample_I) if samples[first].image_ids == (901,))
+    columns = [column for column, sample in enumerate(whole.samples_T) if samples[sample].image_ids == (901,)]
+    for blocks in (None, tmp_path, tmp_path):  # also from kept ones
+        matrix, _ = scored(loader, net, blocks)
+        expected = np.delete(np.delete(whole.scores_IT, row, axis=0), columns, axis=1)
+        np.testing.assert_allclose(matrix.scores_IT, expected, atol=1e-5)
+        assert len(columns) == 3 and matrix.num_skipped == 1
+        found = [samples[matrix.first_sample_I[image]].image_ids for image in matrix.image_of_text_T]
+        assert found == [samples[sample].image_ids for sample in matrix.samples_T] and (901,) not in found
+    assert evaluate_matrix(task(), loader, matrix).metrics["num_skipped"] == 1
+    with safe_open(save_matrix(matrix, loader, tmp_path / "written.safetensors"), "np") as file:
+        assert 901 not in json.loads(file.metadata()["image_ids"])
+        assert [text // 1000 for text in json.loads(file.metadata()["text_ids"])] == [image for (image,) in found]
+    bad.write_bytes(content)
+    restored, encoded = scored(loader, net, tmp_path)
+    assert encoded == 2 and restored.num_skipped == 0  # its block was not kept
+    np.testing.assert_allclose(restored.scores_IT, whole.scores_IT, atol=1e-5)
+
+
+def test_a_split_without_one_readable_image_is_an_error(vqa2_root):
+    loader, _ = built(vqa2_root)
+    nothing = np.zeros(0, dtype=np.int64)
+    matrix = ScoreMatrix(np.zeros((2, 2), np.float32), np.array([0, 3]), np.array([0, 3]), np.arange(2)).without([0, 1])
+    assert np.array_equal(matrix.first_sample_I, nothing) and np.array_equal(matrix.image_of_text_T, nothing)
+    with pytest.raises(UserError, match="the val split: every image was skipped as unreadable"):
+        evaluate_matrix(task(), loader, matrix)
+
+
+def test_how_much_of_a_split_is_scored(vqa2_root):
+    loader, _ = built(vqa2_root)  # five images with three questions each
+    assert num_scored(loader, None) == num_scored(loader, 9) == {"num_images": 5, "num_texts": 15}
+    assert num_scored(loader, 2) == {"num_images": 2, "num_texts": 6, "num_images_in_split": 5}
+
+
+def test_progress_counts_pairs_from_the_first_chunk_of_the_first_block(vqa2_root, small_blocks):
+    loader, net = built(vqa2_root)
+
+    class Told(NoProgress):
+        def begin(self, total):
+            self.total, self.steps = total, []
+
+        def advance(self, steps):
+            self.steps.append(steps)
+
+    told = Told()
+    scored(loader, net, progress=told)
+    assert told.total == sum(told.steps) == 5 * 15
+    assert told.steps[:2] == [2 * 8, 2 * 7]  # two images with fifteen texts, eight at a time
 
 
 def test_folds_that_do_not_divide_are_left_out_and_said(caplog):
