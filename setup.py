@@ -56,7 +56,8 @@ setup(
         "tensorboard>=2.18",
         "matplotlib>=3.9",  # pictures of predictions in TensorBoard
         "rich>=13",  # progress bar and tables
-        "pillow>=10",  # what torchvision does not decode, and headers
+        "pillow>=10",  # images and their headers
+        "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
     extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0"], "test": TEST, "dev": TEST},

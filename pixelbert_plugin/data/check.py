@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import RunError
-from pixelbert_plugin.processors.image import BadImageError, ImageProcessor, upright_size
+from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Sample
 
 NUM_NAMED = 3  # missing images that are named

@@ -23,8 +23,9 @@ import numpy as np
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.cache import cached
+from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.errors import RunError, UserError
-from pixelbert_plugin.processors.image import BadImageError, ImageProcessor, upright_size
+from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pixelbert_plugin.data.collate import collate
+from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.processors.image import BadImageError, ImageProcessor
+from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.types import Batch, Prepare, Sample

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pixelbert_plugin.data import images
 from pixelbert_plugin.errors import replacing, writing
 from pixelbert_plugin.tasks.base import Result
 
@@ -212,15 +213,16 @@ def _spread(results: list[Result]) -> list[Result]:
 
 def _figure(results: list[Result]) -> Any:
     from matplotlib.figure import Figure
-    from PIL import Image, ImageOps
 
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, NUM_PICTURES // 2, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, result in zip(axes.flat, results, strict=False):
-        with Image.open(result.sample.images[0]) as image:
-            axis.imshow(ImageOps.exif_transpose(image).convert("RGB"))
+        try:
+            axis.imshow(images.read_image(Path(result.sample.images[0]), max_pixels=None).permute(1, 2, 0).numpy())
+        except images.BadImageError:  # skipped, as on_bad_image says
+            axis.text(0.5, 0.5, "the image cannot be read", ha="center", va="center", transform=axis.transAxes)
         right = result.prediction == result.truth
         axis.set_title(
             f"{textwrap.fill(result.sample.text, 44)}\ntrue: {result.truth}   predicted: {result.prediction}",

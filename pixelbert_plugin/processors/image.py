@@ -4,7 +4,6 @@ I images; h w an image's own size, H W the batch's: in uint8 3hw each, out image
 """
 
 import random
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,18 +11,13 @@ from pathlib import Path
 import torch
 import torchvision.transforms.v2.functional as T
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.images import MAX_PIXELS, read_image
 from pixelbert_plugin.schema import require
 from pixelbert_plugin.types import Batch
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
-TORCHVISION_READS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of JPEG and PNG
-
-
-class BadImageError(Exception):
-    """An image file that is missing, truncated or of no known format; the message names it."""
 
 
 @dataclass(kw_only=True)
@@ -35,9 +29,10 @@ class ImageConfig:
     horizontal_flip: float = 0.0  # probability in training; 0: the paper names none, and left/right are in questions
     min_crop: float = 1.0  # training crops a random window with at least this share of each side; 1: no crop
     color_jitter: float = 0.0  # training scales brightness, contrast and saturation by up to 1 ± this; 0: none
+    max_pixels: int = MAX_PIXELS  # a file of more, width × height, is a bad image (Pillow's limit: 0.5 GB as RGB)
 
     def check(self) -> None:
-        require(self, "short_edge", low=1)
+        require(self, "short_edge", "max_pixels", low=1)
         require(self, "std", above=0)
         require(self, "horizontal_flip", "color_jitter", low=0, high=1)
         require(self, "min_crop", above=0, high=1)
@@ -50,7 +45,7 @@ class ImageConfig:
 
 @registry.register_processor("image")
 class ImageProcessor:
-    """Decode any image file; resize by the paper's short/long edge rule; normalise; pad with zeros."""
+    """Decode an image file; resize by the paper's short/long edge rule; normalise; pad with zeros."""
 
     Config = ImageConfig
 
@@ -60,15 +55,7 @@ class ImageProcessor:
 
     def decode(self, path: Path) -> Tensor:
         """Decode a file by its content to uint8 3hw RGB, upright. Raises BadImageError naming the file."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadImageError(f"{path}: {error.strerror or error}") from error
-        try:
-            image = _decode(content)
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadImageError(f"{path}: not a readable image ({len(content)} bytes; {reason})") from error
+        image = read_image(path, self.config.max_pixels)
         height, width = self.resized(*image.shape[-2:])
         if image.shape[-2] > REDUCE_ABOVE * height:
             reduced = [round(REDUCE_ABOVE * height), round(REDUCE_ABOVE * width)]
@@ -120,49 +107,3 @@ class ImageProcessor:
             values = torch.tensor([self.config.mean, self.config.std], device=device) * 255
             self._scales[device] = tuple(values[:, :, None, None])
         return self._scales[device]
-
-
-def _decode(content: bytes) -> Tensor:
-    """uint8 3hw. torchvision for JPEG and PNG, Pillow for every other format and for 16-bit files."""
-    if not content:
-        raise ValueError("the file is empty")
-    deep = content.startswith(TORCHVISION_READS[1]) and content[24:25] == b"\x10"  # PNG's bit depth: 16
-    if content.startswith(TORCHVISION_READS) and not deep:
-        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        with warnings.catch_warnings():  # torchvision ≥ 0.29 announces the move of its decoders
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    return _decode_with_pillow(content)
-
-
-def _decode_with_pillow(content: bytes) -> Tensor:
-    import io
-
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    except UnidentifiedImageError as error:
-        raise ValueError("no known image format") from error
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not defined")
-    if image.mode.startswith("I"):  # 16 or 32 bits: Pillow's own conversion would clip to 255 instead of scaling
-        values = np.asarray(image).astype(np.int64)
-        is_deep = ";16" in image.mode or values.max() > 255
-        image = Image.fromarray((values >> 8 if is_deep else values).clip(0, 255).astype(np.uint8))
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file as it will be decoded, read from its header. Raises BadImageError."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # EXIF orientations 5 to 8 swap the sides; of a TIFF, Pillow's size is upright already
-            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
-    except Exception as error:
-        raise BadImageError(f"{path}: not a readable image ({error})") from error
-    return (width, height) if turned else (height, width)

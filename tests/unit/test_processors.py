@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.processors.image import BadImageError, upright_size
 from pixelbert_plugin.types import Batch
 
 
