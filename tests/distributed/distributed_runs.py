@@ -26,8 +26,10 @@ def torchrun(processes: int, *arguments: str, options: tuple[str, ...] = ()) -> 
     ]
 
 
-def run_all(processes: int, runs: list[list[str]], tmp_path: Path) -> None:
+def run_all(processes: int, in_float64: list[list[str]], as_they_are: list[list[str]], tmp_path: Path) -> None:
     """Run the commands one after another on so many processes; fails with what they printed."""
+    runs = [{"arguments": arguments, "float64": True} for arguments in in_float64]
+    runs += [{"arguments": arguments, "float64": False} for arguments in as_they_are]
     file = tmp_path / f"runs_on_{processes}.json"
     file.write_text(json.dumps(runs))
     command = [sys.executable] if processes == 1 else torchrun(processes)

@@ -1,20 +1,45 @@
-"""Under torchrun: run after run of a JSON list of argument lists in the same processes, so that torch is imported once."""
+"""Under torchrun: run after run of a JSON list in the same processes, so that torch is imported once.
+
+Each entry is {"arguments": [...], "float64": bool}. A program that computes the same thing in another order agrees with
+itself in float64 to many digits on any machine; in float32 rounding hides what a slip would change.
+"""
 
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from pixelbert_plugin.cli import main
 
+
+@contextmanager
+def all_in_float64(wanted: bool) -> Iterator[None]:
+    """Weights, images and sums in float64: torch's default type, and what `Tensor.float()` gives where sums need digits."""
+    if not wanted:
+        yield
+        return
+    default, to_float32 = torch.get_default_dtype(), torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        torch.Tensor.float = to_float32
+
+
 if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
-    for arguments in json.loads(Path(sys.argv[1]).read_text()):
-        status = main(arguments)
-        if status:
-            sys.exit(status)
+    status = 0
+    for run in json.loads(Path(sys.argv[1]).read_text()):
+        with all_in_float64(run["float64"]):
+            status = status or main(run["arguments"])
     if dist.is_initialized():
         dist.destroy_process_group()
+    sys.exit(status)

@@ -3,6 +3,10 @@
 With the same global batch, batch statistics frozen and dropout off, as only then is there one right answer. The runs: the
 paper's pre-training on a mixture of two data sets (each image's captions together, MLM and ITM, pixels sampled, gradients
 accumulated, an uneven last batch each epoch), VQA, and retrieval's scores.
+
+Training runs in float64 (see several_runs.py). Sums formed in another order differ in the last bit, and training carries
+that on: over twenty updates in float32, whose last bit is 6e-8, it grew to 1.5e-3 on one kind of CPU and 2e-4 on another,
+by a factor of up to 25,000. The same growth from float64's 1e-16 stays below 3e-12; a wrong sample, scale or mean does not.
 """
 
 import json
@@ -18,7 +22,8 @@ from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import write_world
 
 CONFIGS = "projects/pixelbert/configs/mini"
-UPDATES = 20
+UPDATES, MIDDLE = 14, 7  # the first epoch ends unevenly at update 12
+ROUNDING = 1e-10  # relative, in float64
 UNEVEN = {"flickr_test_images": 41, "coco_val_images": 7, "questions_per_image": 5}  # 41 images; 35 questions of minival
 EXACT = [
     "training.num_workers=0",
@@ -26,8 +31,8 @@ EXACT = [
     "training.log_interval=1",
     "training.max_epochs=null",
     f"training.max_updates={UPDATES}",
-    "training.evaluation_interval=20",
-    "training.checkpoint_interval=10",
+    f"training.evaluation_interval={UPDATES}",
+    f"training.checkpoint_interval={MIDDLE}",
     "checkpoint.max_to_keep=9",
     "scheduler.params.warmup_updates=4",
     "model_config.pixelbert.image_encoder.params.norm=frozen",
@@ -38,8 +43,7 @@ EXACT = [
     "training.max_grad_norm=1",
     "env.cache_dir=null",
 ]
-# Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too; and at high
-# rates training itself carries every rounding on
+# Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too
 STEADY = [
     *(f"optimizer.{group}.params.eps=1e-3" for group in ("cnn", "transformer")),
     "optimizer.cnn.params.lr=2e-5",
@@ -58,8 +62,8 @@ VQA = [
     "training.batch_size=10",
     "training.micro_batch_size=4",
     "evaluation.batch_size=4",
-    "training.max_updates=8",
-    "training.evaluation_interval=8",
+    "training.max_updates=5",
+    "training.evaluation_interval=5",
     *STEADY,
 ]
 RETRIEVAL = [f"config={CONFIGS}/flickr30k_retrieval.yaml", "run_type=test", "evaluation.batch_size=64"]
@@ -85,7 +89,7 @@ def command(world, tmp_path_factory):
 
 
 def middle_of(folder: Path) -> list[str]:
-    return ["checkpoint.resume=true", f"checkpoint.resume_file={folder}/checkpoints/update_000010"]
+    return ["checkpoint.resume=true", f"checkpoint.resume_file={folder}/checkpoints/update_{MIDDLE:06}"]
 
 
 @pytest.fixture(scope="module")
@@ -93,42 +97,43 @@ def runs(command) -> Path:
     """DDP on 2 processes first; the others go on from its checkpoint."""
     root = command.root
     for processes in (2, 1, 3):
-        start = f"checkpoint.pretrained={root}/ddp_2/checkpoints/update_000020"
+        start = f"checkpoint.pretrained={root}/ddp_2/checkpoints/update_{UPDATES:06}"
         commands = [
             command("ddp", processes, *PRETRAIN),
             command("vqa", processes, *VQA),
-            command("retrieval", processes, *RETRIEVAL, start),
         ]
         if processes != 2:
             commands.append(command("from_ddp", processes, *PRETRAIN, *middle_of(root / "ddp_2")))
-        run_all(processes, commands, root)
+        run_all(processes, commands, [command("retrieval", processes, *RETRIEVAL, start)], root)
     return root
 
 
 @pytest.fixture(scope="module")
 def more_runs(command, runs) -> Path:
-    """bfloat16, FSDP2 on 2 and 3 processes, and from its checkpoint."""
+    """float32 and bfloat16, FSDP2 on 2 and 3 processes, and from its checkpoint."""
     for processes in (2, 1, 3):
-        commands = [command("bf16", processes, *PRETRAIN, "training.precision=bf16")]
+        rounded = [command("fp32", processes, *PRETRAIN, "training.max_updates=1")]
+        rounded.append(command("bf16", processes, *PRETRAIN, "training.max_updates=4", "training.precision=bf16"))
+        commands = []
         if processes != 1:
             commands.append(command("fsdp", processes, *PRETRAIN, "training.parallel=fsdp"))
         if processes != 2:
             commands.append(command("from_fsdp", processes, *PRETRAIN, *middle_of(runs / "fsdp_2")))
         if processes == 3:
             commands.append(command("fsdp_from_ddp", 3, *PRETRAIN, *middle_of(runs / "ddp_2"), "training.parallel=fsdp"))
-        run_all(processes, commands, runs)
+        run_all(processes, commands, rounded, runs)
     return runs
 
 
 @pytest.mark.parametrize("name", ["ddp_2", "ddp_3"])
 def test_any_number_of_processes_gives_the_same_losses(runs, name):
-    """Within float32's rounding: sums are formed in another order, and twenty updates carry that on."""
     agrees(runs, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsdp_2", "fsdp_3"])
 def test_fsdp_too(more_runs, name):
+    """And the same norms as DDP's: what they differ by in float32 is the order of sums, not another norm."""
     agrees(more_runs, name)
 
 
@@ -137,15 +142,15 @@ def agrees(runs, name):
     assert [r["samples"] for r in several] == [r["samples"] for r in one] and len(several) == UPDATES
     assert any(b["samples"] - a["samples"] < 15 for a, b in pairwise(one))  # an epoch ended unevenly
     for a, b in zip(one, several, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=2e-5)
-        assert b["losses"] == pytest.approx(a["losses"], rel=2e-5)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert b["loss"] == pytest.approx(a["loss"], rel=ROUNDING)
+        assert b["losses"] == pytest.approx(a["losses"], rel=ROUNDING)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=ROUNDING)
     assert one[-1]["loss"] < 0.95 * one[0]["loss"]  # the weights did move
 
 
 @pytest.mark.parametrize("name", ["vqa_2", "vqa_3"])
 def test_binary_losses_of_vqa_too(runs, name):
-    assert losses(runs / name) == pytest.approx(losses(runs / "vqa_1"), rel=2e-5)
+    assert losses(runs / name) == pytest.approx(losses(runs / "vqa_1"), rel=ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["from_ddp_1", "from_ddp_3"])
@@ -154,11 +159,11 @@ def test_a_run_saved_on_two_processes_goes_on_on_one_and_three(runs, name):
 
 
 def goes_on(runs, name):
-    unbroken, resumed = records(runs / "ddp_2")[10:], records(runs / name)
-    assert [r["update"] for r in resumed] == list(range(11, UPDATES + 1))
+    unbroken, resumed = records(runs / "ddp_2")[MIDDLE:], records(runs / name)
+    assert [r["update"] for r in resumed] == list(range(MIDDLE + 1, UPDATES + 1))
     assert [r["samples"] for r in resumed] == [r["samples"] for r in unbroken]
     for a, b in zip(unbroken, resumed, strict=True):
-        assert b["losses"] == pytest.approx(a["losses"], rel=2e-5)
+        assert b["losses"] == pytest.approx(a["losses"], rel=ROUNDING)
 
 
 @pytest.mark.slow
@@ -168,10 +173,20 @@ def test_and_between_ddp_and_fsdp(more_runs, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["fp32_2", "fp32_3"])
+def test_float32_agrees_from_the_same_state(more_runs, name):
+    """Its last bit of 6e-8, times the root of the 100,000 terms that the longest of its sums have."""
+    one, several = records(more_runs / "fp32_1")[0], records(more_runs / name)[0]
+    assert several["losses"] == pytest.approx(one["losses"], rel=2e-5)
+    assert several["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bf16_2", "bf16_3"])
 def test_bf16_agrees_within_its_three_digits(more_runs, name):
+    """Four updates, and five of its last bits of 0.4 %."""
     assert losses(more_runs / name) == pytest.approx(losses(more_runs / "bf16_1"), rel=2e-2)
-    assert losses(more_runs / name) != pytest.approx(losses(more_runs / "ddp_1"), rel=1e-5)  # bfloat16 it was
+    assert losses(more_runs / name)[0] != pytest.approx(losses(more_runs / "fp32_1")[0], rel=1e-5)  # bfloat16 it was
 
 
 def test_evaluation_is_the_same_to_the_last_bit_and_every_sample_counts_once(runs):
