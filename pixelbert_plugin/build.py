@@ -125,7 +125,7 @@ def build_builders(config: RunConfig) -> dict[str, Builder]:
 
 
 def cache_dir(config: RunConfig) -> Path | None:
-    return Path(config.env.cache_dir).expanduser() if config.env.cache_dir else None
+    return Path(config.env.cache_dir) if config.env.cache_dir else None
 
 
 def build_task(

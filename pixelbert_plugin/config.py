@@ -9,30 +9,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from pixelbert_plugin import registry, schema
-from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import INTERVALS, RunConfig
+from pixelbert_plugin import config_files, registry, schema, yaml_text
+from pixelbert_plugin.config_files import LEFT_OUT, find, read, settle, source_of, with_source
+from pixelbert_plugin.interpolation import interpolated
+from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
-
-COMMAND_LINE = "command line"
-DEFAULT = "default"
-PACKAGE = Path(__file__).parent
-
-
-def find(path: str) -> Path:
-    """`path` from the working folder, else inside the installed package (or, in a checkout, beside it)."""
-    candidates = [Path(path), PACKAGE / path, PACKAGE.parent / path]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise UserError(
-        f"config={path!r}: no such file in the working folder nor in the installed package; "
-        "give the path of a YAML file, for instance config=projects/pixelbert/configs/vqa2.yaml"
-    )
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
@@ -43,10 +24,9 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
     """The merged values of `file` as a configuration, checked all but for the components' options."""
-    if isinstance(values.get("datasets"), str):  # MMF's datasets=a,b
-        values["datasets"] = [name.strip() for name in values["datasets"].split(",")]
     try:
-        config = schema.merge(RunConfig, values)
+        values = interpolated(values, dataclasses.asdict(RunConfig()))
+        config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
     except ConfigError as error:
         raise with_source(error, sources) from error
     if not config.env.save_dir:
@@ -58,14 +38,6 @@ def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunCon
 def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
     """The merged values of any YAML file with includes, with `key=value` overrides; nothing is checked."""
     return read(file, overrides)[0]
-
-
-def read(file: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Merged values and, by key, where each was set."""
-    values, sources = _read(file, ())
-    for override in overrides:
-        _merge(values, sources, _parse_override(override), COMMAND_LINE, "")
-    return values, sources
 
 
 def complete(config: RunConfig) -> RunConfig:
@@ -83,18 +55,30 @@ def complete(config: RunConfig) -> RunConfig:
                 registry.get(kind, name, key)
             for name in [*chosen, *(name for name in sections if name not in chosen)]:
                 options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
+                _settle(config, options, f"{section}.{name}.")
                 sections[name] = registry.as_dict(options)
+        _settle(config, config.processors, "processors.")
+        _settle(config, config, "")
         for kind, references, path in (
             ("processor", vars(config.processors), "processors."),
             ("optimizer", config.optimizer, "optimizer."),
             ("scheduler", {"scheduler": config.scheduler}, ""),
         ):
             for name, reference in references.items():
+                settle(config.sources, f"{path}{name}", is_kept=True)  # what has no default type took them
                 options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
+                _settle(config, options, f"{path}{name}.params.")
                 reference.params = registry.as_dict(options)
     except ConfigError as error:
         raise with_source(error, config.sources) from error
     return config
+
+
+def _settle(config: RunConfig, options: Any, path: str) -> None:
+    """Tell the sources which components of `options`, whose keys start with `path`, are still of their default type."""
+    for field in dataclasses.fields(options) if options is not None else ():
+        if field.metadata.get("kind") is not None:
+            settle(config.sources, path + field.name, getattr(options, field.name).type == field.default_factory().type)
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
@@ -103,7 +87,7 @@ def dump(config: RunConfig) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    return yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True)
+    return yaml_text.dump(dump(config))
 
 
 def leaves(config: RunConfig) -> dict[str, Any]:
@@ -127,117 +111,27 @@ def to_annotated_yaml(config: RunConfig) -> str:
 
     def walk(node: dict[str, Any], path: str, indent: str) -> None:
         for key, value in node.items():
-            here = f"{path}.{key}" if path else str(key)
+            here, name = f"{path}.{key}" if path else str(key), yaml_text.dump(key, is_flow=True)
             if isinstance(value, dict) and value:
-                lines.append((f"{indent}{key}:", ""))
+                lines.append((f"{indent}{name}:", ""))
                 walk(value, here, indent + "  ")
             else:
-                shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-                shown = shown.removesuffix("...\n").strip()
-                lines.append((f"{indent}{key}: {shown}", f"# {source_of(here, config.sources)}"))
+                shown = yaml_text.dump(value, is_flow=True)
+                lines.append((f"{indent}{name}: {shown}", f"# {_printable(source_of(here, config.sources))}"))
 
     walk(dump(config), "", "")
     width = min(72, max(len(text) for text, comment in lines if comment))
-    return "\n".join(f"{text:<{width}}  {comment}".rstrip() for text, comment in lines)
+    dropped = [
+        f"# left out, as its component has another type: {_printable(f'{key} ({source})')}" for key, source in left_out(config)
+    ]
+    return "\n".join([*dropped, *(f"{text:<{width}}  {comment}".rstrip() for text, comment in lines)])
 
 
-def source_of(key: str, sources: dict[str, str]) -> str:
-    """Where the value at `key` was set; inside a list or mapping set as a whole, or around values, theirs."""
-    key = key.partition("[")[0]
-    below = next((source for name, source in sources.items() if name.startswith(f"{key}.")), DEFAULT)
-    while key:
-        if key in sources:
-            return sources[key]
-        key = key.rpartition(".")[0]
-    return below
+def left_out(config: RunConfig) -> list[tuple[str, str]]:
+    """The components' options that were set, but for another `type` than the one chosen; with their sources."""
+    found = [(key.removeprefix(LEFT_OUT), source) for key, source in config.sources.items() if key.startswith(LEFT_OUT)]
+    return sorted(found)
 
 
-def _read(file: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The merged values of a file and its includes (relative to it; later wins, the file itself last)."""
-    if file.resolve() in chain:
-        raise UserError(f"{file}: includes itself, through {' → '.join(str(path) for path in chain)}")
-    try:
-        node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{file}: {line}not valid YAML: {getattr(error, 'problem', error)}") from error
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
-    if not isinstance(node, dict):
-        raise UserError(f"{file}: holds no mapping (key: value) at its top level")
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    includes = node.pop("includes", None) or []
-    if not isinstance(includes, list) or not all(isinstance(include, str) for include in includes):
-        raise UserError(f"{file}: includes {includes!r}: must be a list of paths, as in includes: [base.yaml]")
-    for include in includes:
-        included = file.parent / include
-        if not included.is_file():
-            raise UserError(f"{file}: includes {include!r}: no such file {included}; paths are relative to the including file")
-        inner, inner_sources = _read(included, (*chain, file.resolve()))
-        for key, value in inner.items():
-            _merge(values, sources, {key: value}, inner_sources, "")
-    env = node.get("env")
-    if isinstance(env, dict) and isinstance(env.get("user_dir"), str) and env["user_dir"]:
-        env["user_dir"] = str((file.parent / env["user_dir"]).resolve())
-    _merge(values, sources, node, _shown(file), "")
-    return values, sources
-
-
-def _shown(file: Path) -> str:
-    """A shipped file by its path in the package, any other as it was named."""
-    for root in (PACKAGE, PACKAGE.parent):
-        if file.resolve().is_relative_to(root):
-            return str(file.resolve().relative_to(root))
-    return str(file)
-
-
-def _merge(into: dict, sources: dict[str, str], node: dict, source: str | dict[str, str], path: str) -> None:
-    """Merge `node` into `into`, key by key; a list or a plain value replaces what was there."""
-    if path == "training":
-        _replace_intervals(into, sources, node, source)
-    for key, value in node.items():
-        here = f"{path}.{key}" if path else str(key)
-        if isinstance(value, dict) and value:
-            if not isinstance(into.get(key), dict):
-                into[key] = {}
-                _forget(sources, here)
-            _merge(into[key], sources, value, source, here)
-        else:
-            into[key] = value
-            _forget(sources, here)
-            sources[here] = source if isinstance(source, str) else source.get(here, DEFAULT)
-
-
-def _replace_intervals(into: dict, sources: dict[str, str], node: dict, source: str | dict[str, str]) -> None:
-    """An interval that `node` sets in updates replaces one that was set in epochs, and the other way round."""
-    for pair in INTERVALS:
-        for name, other in (pair, pair[::-1]):
-            if name in node and other not in node and other in into:
-                if source == COMMAND_LINE == sources.get(f"training.{other}"):
-                    raise ConfigError(f"training.{name}", f"contradicts training.{other}={into[other]}; set one of the two")
-                del into[other]
-                _forget(sources, f"training.{other}")
-
-
-def _forget(sources: dict[str, str], key: str) -> None:
-    """Drop the sources of a value that another one replaces."""
-    for name in [name for name in sources if name == key or name.startswith(f"{key}.")]:
-        del sources[name]
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, _ = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"{text!r}: not understood; options are given as key=value, for instance training.batch_size=64")
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=False)
-    except Exception as error:
-        raise UserError(f"{text!r}: not understood ({str(error).splitlines()[0]}); quote YAML in values") from error
-
-
-def with_source(error: ConfigError, sources: dict[str, str]) -> UserError:
-    """The error with the file that set its key."""
-    source = source_of(error.key, sources)
-    return error if source == DEFAULT else UserError(f"{error} (set in {source})")
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

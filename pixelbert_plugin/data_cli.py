@@ -2,11 +2,9 @@
 
 import argparse
 import sys
-from typing import Any
 
 from pixelbert_plugin import __version__
 from pixelbert_plugin.command import exit_status, split_config
-from pixelbert_plugin.errors import UserError
 
 EPILOG = """\
 examples:
@@ -41,11 +39,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def make(options: list[str]) -> int:
     """Write a miniature world and print its counts and baselines."""
+    from pixelbert_plugin.config_files import command_line
     from pixelbert_plugin.miniature.options import WorldConfig
     from pixelbert_plugin.miniature.world import describe, write_world
     from pixelbert_plugin.schema import merge
 
-    print(describe(write_world(merge(WorldConfig, values(options)))))
+    print(describe(write_world(merge(WorldConfig, command_line(options)))))
     return 0
 
 
@@ -76,22 +75,6 @@ def check(options: list[str]) -> int:
     wrong = sum(row.status != "ok" for row in rows)
     print(f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks passed")
     return 2 if wrong else 0
-
-
-def values(options: list[str]) -> dict[str, Any]:
-    """The `key=value` arguments as a mapping, values read as YAML. Raises UserError for anything else."""
-    import yaml
-
-    found = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise UserError(f"{option!r}: not of the form key=value")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"{option!r}: the value is not YAML; quote it") from error
-    return found
 
 
 COMMANDS = {"make": make, "check": check}

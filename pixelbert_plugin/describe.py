@@ -4,15 +4,14 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+import types
 import typing
 from typing import Any
 
-import yaml
-
-from pixelbert_plugin import registry
+from pixelbert_plugin import config_files, registry, yaml_text
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import RunConfig
-from pixelbert_plugin.schema import Component, nearest
+from pixelbert_plugin.options import Env, RunConfig
+from pixelbert_plugin.schema import Component, merge, nearest
 
 
 def components() -> str:
@@ -50,22 +49,23 @@ def options(name: str) -> str:
     return "\n".join(blocks)
 
 
+@dataclasses.dataclass(kw_only=True)
+class PluginOptions:
+    """The part of RunConfig that says where plugins are."""
+
+    env: Env = dataclasses.field(default_factory=Env)
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
 def plugin_options(overrides: list[str]) -> dict[str, Any]:
     """`env.user_dir` and `plugins` where no configuration is given; other keys need one."""
-    found: dict[str, Any] = {}
     for option in overrides:
-        key, _, value = option.partition("=")
-        if key == "env.user_dir":
-            found["user_dir"] = value
-        elif key == "plugins":
-            try:
-                parsed = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise UserError(f"{option!r}: not understood; write plugins=[module]") from error
-            found["modules"] = parsed if isinstance(parsed, list) else [str(parsed)]
-        else:
+        key = option.partition("=")[0]
+        if key not in ("env.user_dir", "plugins"):
             raise UserError(f"{option!r}: needs config=PATH; without one only env.user_dir and plugins are understood")
-    return found
+    given = config_files.listed(config_files.command_line(overrides), "plugins")
+    options = merge(PluginOptions, given)
+    return {"user_dir": options.env.user_dir, "modules": options.plugins}
 
 
 def _fields(config: type, indent: str) -> list[str]:
@@ -89,11 +89,14 @@ def _default(field: dataclasses.Field) -> str:
         return "(required)"
     if isinstance(value, Component):
         value = dataclasses.asdict(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n")
-    return text.strip()
+    return yaml_text.dump(value, is_flow=True)
 
 
 def _type(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Annotated:  # schema.FilePath, schema.Options
+        return "path" if "path" in kind.__metadata__ else _type(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " | ".join("None" if part is type(None) else _type(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         return " | ".join(map(str, typing.get_args(kind)))
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from pixelbert_plugin.schema import Component, component, require
+from pixelbert_plugin.schema import Component, FilePath, Options, component, require
 
 # options of `training` of which one is set, in one unit or the other: a later file, or the command line, replaces both
 INTERVALS = (
@@ -90,8 +90,8 @@ class Evaluation:
 @dataclass(kw_only=True)
 class Checkpoint:
     resume: bool = False  # go on from the newest good checkpoint of env.save_dir
-    resume_file: str | None = None  # a checkpoint folder to evaluate, or to go on from, instead
-    pretrained: str | None = None  # a checkpoint folder or exported file whose weights (and no more) start the run
+    resume_file: FilePath | None = None  # a checkpoint folder to evaluate, or to go on from, instead
+    pretrained: FilePath | None = None  # a checkpoint folder or exported file whose weights (and no more) start the run
     max_to_keep: int = 2  # newest checkpoints kept beside the best one
 
     def check(self) -> None:
@@ -100,10 +100,10 @@ class Checkpoint:
 
 @dataclass(kw_only=True)
 class Env:
-    data_dir: str = "data"  # folder of the official files; relative data paths start here
-    cache_dir: str | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
-    save_dir: str | None = None  # run folder. None: save/<config's name>
-    user_dir: str | None = None  # plugin folder or file, relative to the file that names it
+    data_dir: FilePath = "data"  # folder of the official files; relative data paths start here
+    cache_dir: FilePath | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
+    save_dir: FilePath | None = None  # run folder. None: save/<config's name>
+    user_dir: FilePath | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds
 
 
@@ -115,10 +115,10 @@ class RunConfig:
     model: str = "pixelbert"  # registered model
     task: str = "vqa"  # registered task
     datasets: list[str] = field(default_factory=list)  # registered builders
-    model_config: dict[str, Any] = field(default_factory=dict)  # options by model name
-    task_config: dict[str, Any] = field(default_factory=dict)  # options by task name
-    dataset_config: dict[str, Any] = field(default_factory=dict)  # options by builder name
-    precision_config: dict[str, Any] = field(default_factory=dict)  # options by precision name
+    model_config: Options = field(default_factory=dict)  # options by model name
+    task_config: Options = field(default_factory=dict)  # options by task name
+    dataset_config: Options = field(default_factory=dict)  # options by builder name
+    precision_config: Options = field(default_factory=dict)  # options by precision name
     processors: Processors = field(default_factory=Processors)
     optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
     scheduler: Component = component("scheduler", "step")
@@ -127,6 +127,9 @@ class RunConfig:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     env: Env = field(default_factory=Env)
     plugins: list[str] = field(default_factory=list)  # modules to import that register components
+
+    def __post_init__(self) -> None:
+        self.sources: dict[str, str] = {}  # by dotted key, where its value was set; none: the default
 
     def check(self) -> None:
         parts = self.run_type.split("_")

@@ -24,6 +24,7 @@ import catalogue
 from pixelbert_plugin import schema
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import Component, ConfigError, Kind
+from pixelbert_plugin.yaml_text import is_null
 
 KINDS: tuple[str, ...] = get_args(Kind)
 PACKAGE = Path(__file__).parent
@@ -101,7 +102,7 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
     """
     options = getattr(get(kind, name, _type_key(path)), "Config", None)
     if options is None:
-        if node:
+        if node and not is_null(node):
             raise ConfigError(f"{path}.{next(iter(node))}", f"unknown key: the {kind} {name!r} takes no options")
         return None
     config = schema.merge(options, node, path)

@@ -1,18 +1,26 @@
-"""Dataclasses as schemas: merge a YAML node into one, with errors that name the key, the value and the near spellings."""
+"""Dataclasses as schemas: read a YAML node into one, with errors that name the key, the value and the near spellings.
+
+A field's type decides what a scalar means: `010` is text for a str, ten for an int (see scalars.py).
+"""
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-
+from pixelbert_plugin import scalars, yaml_text
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.scalars import SHOWN, shown
+from pixelbert_plugin.yaml_text import Plain
 
 Kind = Literal["model", "encoder", "processor", "builder", "task", "metric", "optimizer", "scheduler", "precision"]
+FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder
+Options = Annotated[dict[str, Any], "options"]  # of a component: read once the component is known
+
+UNTYPED = "params given before the type"  # of a component's node: they are of the default type (see config.py)
 
 
 class ConfigError(UserError):
@@ -28,7 +36,7 @@ class Component:
     """A component by its registered name, as MMF writes it: `{type: resnet50, params: {…}}`."""
 
     type: str = ""  # registered name
-    params: dict[str, Any] = dataclasses.field(default_factory=dict)  # its options, see `pixelbert-run --describe`
+    params: Options = dataclasses.field(default_factory=dict)  # its options, see `pixelbert-run --describe`
 
 
 def component(kind: Kind, name: str, **params: Any) -> Any:
@@ -38,32 +46,19 @@ def component(kind: Kind, name: str, **params: Any) -> Any:
 
 def nearest(name: str, known: list[str]) -> str:
     """ "; did you mean X?" for the nearest spelling, and the list of what is known."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:SHOWN], known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def merge(schema: type, node: Any, path: str = "") -> Any:
-    """Merge `node` (a mapping) into the defaults of the dataclass `schema` and return an instance.
+    """Read `node` (a mapping) over the defaults of the dataclass `schema` and return an instance.
 
     Raises ConfigError for an unknown key, a value of the wrong type or a value the dataclass's own `check()` refuses.
     """
-    _check_shape(schema, node or {}, path)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(node or {}))
-        result = OmegaConf.to_object(merged)
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        key = error.full_key or str(error.key)
-        level = _level(schema, key)
-        known = [field.name for field in dataclasses.fields(level)] if level else []
-        raise ConfigError(_join(path, key), f"unknown key{nearest(key.split('.')[-1], known)}") from error
-    except OmegaConfBaseException as error:
-        key = error.full_key or ""
-        reason = str(error).splitlines()[0]
-        shown = f"{_lookup(node, key)!r} is refused: {reason}"
-        raise ConfigError(_join(path, key), shown) from error
-    _check(result, path)
-    return result
+    config = _read(schema, {} if yaml_text.is_null(node) else node, path)
+    _check(config, path)
+    return config
 
 
 def require(config: Any, *names: str, low: float | None = None, high: float | None = None, above: float | None = None) -> None:
@@ -76,7 +71,7 @@ def require(config: Any, *names: str, low: float | None = None, high: float | No
         for number in value if isinstance(value, list) else [value]:
             if number is None:
                 continue
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name}: must be finite")
             if above is not None and number <= above:
                 raise ValueError(f"{name}: must be above {above}")
@@ -86,32 +81,160 @@ def require(config: Any, *names: str, low: float | None = None, high: float | No
                 raise ValueError(f"{name}: must be at most {high}")
 
 
-def _check_shape(kind: Any, node: Any, path: str) -> None:
-    """Refuse a mapping where a list or a value belongs, and so on: omegaconf's words for that name no key."""
-    if isinstance(node, str) and "${" in node:  # an interpolation
-        return
+def _read(kind: Any, node: Any, path: str, default: Component | None = None) -> Any:
+    """`node` as a value of the type `kind`; `default` is the component that a field holds if nothing is given."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        if "options" in kind.__metadata__:
+            return _mapping(node, path, "(key: value)")
+        found = _read(arguments[0], node, path)
+        return _path(found, path) if "path" in kind.__metadata__ else found
     if origin in (types.UnionType, typing.Union):
-        if node is not None:
-            _check_shape(next(argument for argument in arguments if argument is not type(None)), node, path)
-    elif dataclasses.is_dataclass(kind):
-        if not isinstance(node, dict):
-            raise ConfigError(path, f"{node!r} is not a mapping of options (key: value)")
-        for field in dataclasses.fields(kind):
-            if field.name in node:
-                _check_shape(field.type, node[field.name], _join(path, field.name))
-    elif origin is dict:
-        if not isinstance(node, dict):
-            raise ConfigError(path, f"{node!r} is not a mapping (key: value)")
-        for key, value in node.items():
-            _check_shape(arguments[1], value, _join(path, str(key)))
-    elif origin is list:
-        if not isinstance(node, list):
-            raise ConfigError(path, f"{node!r} is not a list, as in [a, b]")
-        for index, value in enumerate(node):
-            _check_shape(arguments[0], value, f"{path}[{index}]")
-    elif kind is not Any and isinstance(node, dict | list):
-        raise ConfigError(path, f"{node!r} is not a single value")
+        return _one_of(arguments, node, path)
+    if kind is Component:
+        return _component(default or Component(), node, path)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind, node, path)
+    if kind is dict or origin is dict:
+        inner = arguments[1] if arguments else Any
+        items = _mapping(node, path, "(key: value)").items()
+        return {_scalar(str, key, path): _read(inner, value, _join(path, key)) for key, value in items}
+    if kind in (list, tuple) or origin in (list, tuple):
+        return _list(origin or kind, arguments, node, path)
+    if kind is Any:
+        return _anything(node, path)
+    if isinstance(yaml_text.structure(node), dict | list) and not (isinstance(node, Plain) and scalars.is_text(kind)):
+        raise ConfigError(path, f"{shown(node)} is not a single value")
+    return _scalar(kind, node, path)
+
+
+def _dataclass(kind: type, node: Any, path: str) -> Any:
+    node = _mapping(node, path, "of options (key: value)")
+    hints, fields = type_hints(kind), {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for key in node:
+        if key not in fields:
+            raise ConfigError(_join(path, key), _unknown(key, list(fields)))
+    values = {}
+    for name, field in fields.items():
+        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        here = _join(path, name)
+        if name in node:
+            default = field.default_factory() if hints[name] is Component and not is_required else None
+            values[name] = _read(hints[name], node[name], here, default)
+        elif is_required:
+            raise ConfigError(here, "is not set, and has no default; set it")
+        elif (isinstance(field.default, str) and "path" in _metadata(hints[name])) or type(field.default) is int:
+            values[name] = _read(hints[name], field.default, here)  # with ~ put in; 1800 as a float where it is one
+    try:
+        return kind(**values)
+    except ValueError as error:  # of a __post_init__
+        raise ConfigError(path, str(error)) from error
+
+
+def _component(default: Component, node: Any, path: str) -> Component:
+    """The component of a node. Options that belong to another type than the one chosen are left out."""
+    given = yaml_text.structure(node)
+    if not isinstance(given, dict):
+        hint = f"; write {path}.type={given}" if isinstance(given, str) and given and not yaml_text.is_null(given) else ""
+        raise ConfigError(path, f"{shown(node)} is not a mapping of options (key: value){hint}")
+    for key in given:
+        if key not in ("type", "params", UNTYPED):
+            raise ConfigError(_join(path, key), _unknown(key, ["type", "params"]))
+    name = _read(str, given["type"], _join(path, "type")) if "type" in given else default.type
+    params = [_mapping(given.get(key, {}), _join(path, "params"), "(key: value)") for key in (UNTYPED, "params")]
+    if name != default.type and default.type:
+        return Component(name, params[1])
+    return Component(name, functools.reduce(_over, params, default.params))
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` merged into a copy of `below`, key by key."""
+    both = {key: _over(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
+    return below | above | both
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) and value for value in values)
+
+
+def _mapping(node: Any, path: str, of: str) -> dict[str, Any]:
+    found = yaml_text.structure(node)
+    if not isinstance(found, dict):
+        raise ConfigError(path, f"{shown(node)} is not a mapping {of}")
+    return {str(key): value for key, value in found.items()}
+
+
+def _list(kind: type, arguments: tuple[Any, ...], node: Any, path: str) -> list | tuple:
+    found = yaml_text.structure(node)
+    if not isinstance(found, list | tuple):
+        raise ConfigError(path, f"{shown(node)} is not a list, as in [a, b]")
+    if kind is tuple and arguments and arguments[-1] is not ...:
+        if len(found) != len(arguments):
+            raise ConfigError(path, f"{shown(node)} is refused: must have {len(arguments)} items")
+        inner = list(arguments)
+    else:
+        inner = [arguments[0] if arguments else Any] * len(found)
+    return kind(_read(each, item, f"{path}[{index}]") for index, (each, item) in enumerate(zip(inner, found, strict=True)))
+
+
+def _one_of(kinds: tuple[Any, ...], node: Any, path: str) -> Any:
+    """A value of one of several types: the one that YAML reads it as, else the first that takes it."""
+    if yaml_text.is_null(node) and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) > 1:
+        read_as = type(_anything(node, path))
+        plain = [typing.get_origin(kind) or kind for kind in kinds]
+        for wanted in (read_as, *([float] if read_as is int else [])):
+            if wanted in plain:
+                return _read(kinds[plain.index(wanted)], node, path)
+    errors = []
+    for kind in kinds:
+        try:
+            return _read(kind, node, path)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _scalar(kind: Any, node: Any, path: str) -> Any:
+    try:
+        return scalars.read(kind, node)
+    except ValueError as error:
+        raise ConfigError(path, f"{shown(node)} is refused: {error}") from error
+
+
+def _path(found: str | None, path: str) -> str | None:
+    try:
+        return scalars.expanded(found) if found else found
+    except ValueError as error:
+        raise ConfigError(path, f"{shown(found)} is refused: {error}") from error
+
+
+def _anything(node: Any, path: str) -> Any:
+    try:
+        return yaml_text.value(node)
+    except ValueError as error:
+        raise ConfigError(path, f"{shown(node)} is refused: is too large") from error
+
+
+@functools.cache
+def type_hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, also where its module postpones annotations."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _metadata(kind: Any) -> tuple[Any, ...]:
+    """What Annotated says of a type, or of a part of a union."""
+    kinds = [kind, *typing.get_args(kind)]
+    return tuple(mark for each in kinds for mark in getattr(each, "__metadata__", ()))
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    head, dot, rest = key.partition(".")
+    if dot and head in known:
+        return f"unknown key; in a file write it as {head}: {{{rest}: …}}"
+    return f"unknown key{nearest(key, known)}"
 
 
 def _check(value: Any, path: str) -> None:
@@ -121,7 +244,9 @@ def _check(value: Any, path: str) -> None:
             getattr(value, "check", lambda: None)()
         except ValueError as error:
             name, _, reason = str(error).partition(": ")
-            raise ConfigError(_join(path, name), f"{getattr(value, name)!r} is refused: {reason}") from error
+            if not hasattr(value, name):
+                raise ConfigError(path, str(error)) from error
+            raise ConfigError(_join(path, name), f"{shown(getattr(value, name))} is refused: {reason}") from error
         for field in dataclasses.fields(value):
             _check(getattr(value, field.name), _join(path, field.name))
     elif isinstance(value, dict):
@@ -133,25 +258,4 @@ def _check(value: Any, path: str) -> None:
 
 
 def _join(path: str, key: str) -> str:
-    return ".".join(part for part in (path, key) if part)
-
-
-def _level(schema: type, key: str) -> type | None:
-    """The dataclass in which the last part of the dotted `key` was looked up."""
-    level: Any = schema
-    for part in key.split(".")[:-1]:
-        types = {field.name: field.type for field in dataclasses.fields(level)}
-        level = types.get(part)
-        if not dataclasses.is_dataclass(level):
-            return None
-    return level
-
-
-def _lookup(node: Any, key: str) -> Any:
-    """The value at a dotted key such as `a.b[0]` in nested mappings; None where there is none."""
-    for part in key.replace("[", ".").replace("]", "").split("."):
-        if isinstance(node, dict):
-            node = node.get(part)
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-    return node
+    return ".".join(part for part in (path, str(key)) if part)

@@ -42,10 +42,9 @@ def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin.sweep import cells, plan, table
 
     file, options = split_config(arguments.options, "name a sweep's YAML (--help)")
-    given = dict(option.partition("=")[::2] for option in options)
-    only = given.pop("only", None)
+    only = next((option.partition("=")[2] for option in options if option.startswith("only=")), None)
     path = configuration.find(file)
-    values = configuration.read_values(path, [f"{key}={value}" for key, value in given.items()])
+    values = configuration.read_values(path, [option for option in options if not option.startswith("only=")])
     sweep, console = plan.load(path, values), Console()
     wanted = (
         [name for name, row in sweep.rows.items() if row.run] if only is None else [name.strip() for name in only.split(",")]

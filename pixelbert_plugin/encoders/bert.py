@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import nvidia_apex, registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.schema import FilePath, require
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_head
 
 @dataclass(kw_only=True)
 class BertConfig:
-    weights: str | None = None  # a BERT-architecture checkpoint: hub name (bert-base-uncased) or local folder. None: random
+    weights: FilePath | None = None  # a checkpoint of BERT's architecture: hub name (bert-base-uncased) or folder. None: random
     hidden_size: int | None = None  # D. None: that of weights, else 768 (BERT-base, paper)
     num_hidden_layers: int | None = None  # layers. None: that of weights, else 12
     num_attention_heads: int | None = None  # heads. None: that of weights, else 12

@@ -16,13 +16,14 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
+from pixelbert_plugin.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 from pixelbert_plugin.weights import load_reported, read_state_dict
 
 
 @dataclass(kw_only=True)
 class ResNetConfig:
-    weights: str | None = None  # none: random; a torchvision enum name such as IMAGENET1K_V1; or a file (.pth, .safetensors)
+    weights: FilePath | None = None  # none: random; a torchvision enum name as IMAGENET1K_V1; or a file (.pth, .safetensors)
     norm: Literal["trainable", "frozen", "sync"] = "trainable"  # batch norms: trained, fixed, or trained over all processes
     max_pool: bool = True  # 2×2 max pooling after the last stage: total stride 64 (paper); off: 32
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.masked_norm import inside_mask
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 from pixelbert_plugin.weights import load_reported, read_state_dict
 
@@ -26,7 +27,7 @@ PRETRAINED = "pretrained"
 @dataclass(kw_only=True)
 class TimmConfig:
     model: str = "resnet50"  # timm's name (timm.list_models()), of a model with feature maps
-    weights: str | None = None  # none: random; pretrained: timm's own, from the hub; or a file (.pth, .safetensors)
+    weights: FilePath | None = None  # none: random; pretrained: timm's own, from the hub; or a file (.pth, .safetensors)
     stage: int = -1  # which of the model's feature maps; -1: the last
     options: dict[str, Any] = field(default_factory=dict)  # more for timm.create_model, as dynamic_img_size: true for a ViT
     norm: Literal["trainable", "frozen"] = "frozen"  # batch norms: trained on groups of images of one size, or fixed

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.schema import FilePath, require
 
 
 @dataclass(kw_only=True)
 class WorldConfig:
     """How large the world is. The defaults take two or three minutes on two cores and about 300 MB."""
 
-    out: str = ""  # folder to write; afterwards it serves as env.data_dir
+    out: FilePath = ""  # folder to write; afterwards it serves as env.data_dir
     seed: int = 1  # the world is a function of it and of the sizes below
     overwrite: bool = False  # delete the files of the world that `out` holds
     processes: int | None = None  # processes that draw. None: one for each core

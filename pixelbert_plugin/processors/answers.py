@@ -12,14 +12,14 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import normalize_answer, soft_scores
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.schema import FilePath, require
 
 
 @dataclass(kw_only=True)
 class AnswersConfig:
     min_occurrences: int = 9  # answers seen less often as a question's main answer are left out (paper: 9, giving 3129)
     splits: list[str] = field(default_factory=lambda: ["train"])  # where occurrences are counted (paper: train and val)
-    vocabulary: str | None = None  # a text file with one answer per line, instead of counting
+    vocabulary: FilePath | None = None  # a text file with one answer per line, instead of counting
 
     def check(self) -> None:
         require(self, "min_occurrences", low=1)

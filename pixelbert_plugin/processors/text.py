@@ -12,7 +12,7 @@ from tokenizers.models import WordPiece
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.schema import FilePath, require
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KEY = "processors.text.params.vocabulary"
@@ -20,7 +20,7 @@ KEY = "processors.text.params.vocabulary"
 
 @dataclass(kw_only=True)
 class BertTokenizerConfig:
-    vocabulary: str = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
+    vocabulary: FilePath = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
     max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
     vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
     lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt

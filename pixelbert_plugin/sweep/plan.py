@@ -9,17 +9,18 @@ rows:
   from scratch: {skip: [pretrain]}
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import schema
-from pixelbert_plugin.schema import ConfigError, nearest, require
+from pixelbert_plugin.interpolation import interpolated
+from pixelbert_plugin.schema import ConfigError, FilePath, nearest, require
 
 
 @dataclass(kw_only=True)
 class Stage:
-    config: str = ""  # YAML of pixelbert-run, relative to the sweep's file
+    config: FilePath = ""  # YAML of pixelbert-run, relative to the sweep's file
     after: str | None = None  # stage whose best checkpoint this one starts from
     metric: str | None = None  # key of results.json that the table shows. None: the stage is no column
     title: str = ""  # column heading. Empty: the metric
@@ -36,8 +37,8 @@ class Row:
 @dataclass(kw_only=True)
 class SweepConfig:
     title: str = "Sweep"  # of the table
-    save_dir: str = ""  # folder of all cells: save_dir/row/stage/seed_1. Empty: save/<the file's name>
-    report: str = ""  # Markdown to write, with a picture beside it. Empty: save_dir/results.md
+    save_dir: FilePath = ""  # folder of all cells: save_dir/row/stage/seed_1. Empty: save/<the file's name>
+    report: FilePath = ""  # Markdown to write, with a picture beside it. Empty: save_dir/results.md
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of training, for every stage without its own
     overrides: list[str] = field(default_factory=list)  # key=value for every cell
     jobs: int = 1  # cells that run at the same time; they share the CPU's cores
@@ -72,7 +73,7 @@ class Cell:
 
 def load(file: Path, values: dict) -> SweepConfig:
     """The sweep of a file's `values`, its own paths resolved. Raises ConfigError."""
-    config = schema.merge(SweepConfig, values)
+    config = schema.merge(SweepConfig, interpolated(values, asdict(SweepConfig())))
     config.save_dir = config.save_dir or str(Path("save") / file.stem)
     config.report = config.report or str(Path(config.save_dir) / "results.md")
     for name, stage in config.stages.items():

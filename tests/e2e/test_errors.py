@@ -103,8 +103,8 @@ def test_empty_split(capsys, config, own_vqa2_root):
         ("checkpoint.resume_file=none", "checkpoint.resume_file"),
         ("checkpoint.pretrained=none", "checkpoint.pretrained='none': no such checkpoint folder"),
         ("processors.answers.params.min_occurrences=999", "min_occurrences=999: no answer occurs so often"),
-        ("processors.text={type: image, params: {short_edge: 9}}", "processors.text.params.max_length: unknown key"),
-        ("model_config.pixelbert.image_encoder={type: bert}", "max_pool: unknown key"),
+        ("processors.text={type: image, params: {short_edge: 9}}", "processors.text.type: 'image' is no processor of text"),
+        ("model_config.pixelbert.image_encoder={type: bert}", "the encoder 'bert' cannot be built (TypeError"),
         ("processors.answers.params.splits=[trian]", "dataset_config.vqa2.splits.trian: no such split"),
     ],
 )

@@ -12,20 +12,21 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_arrays
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import FilePath
 
 
 @dataclass(kw_only=True)
 class CaptionSource:
     """One caption file; paths are relative to env.data_dir."""
 
-    captions: str = ""  # captions_*2014.json, or another file of the same format
-    images: str = ""  # folder of its images, or a pattern of the path with {image_id} or {file_name}
+    captions: FilePath = ""  # captions_*2014.json, or another file of the same format
+    images: FilePath = ""  # folder of its images, or a pattern of the path with {image_id} or {file_name}
     karpathy_splits: list[str] = field(default_factory=list)  # only images that `karpathy` has in these; none: every image
 
 
 @dataclass(kw_only=True)
 class CocoConfig(BuilderConfig):
-    karpathy: str | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
+    karpathy: FilePath | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
     splits: dict[str, list[CaptionSource]] = field(default_factory=dict)  # datasets/coco/defaults.yaml has the official ones
 
 

@@ -10,15 +10,15 @@ from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_ima
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, nearest
+from pixelbert_plugin.schema import ConfigError, FilePath, nearest
 
 OWN = ("train", "val", "test")
 
 
 @dataclass(kw_only=True)
 class Flickr30kConfig(BuilderConfig):
-    karpathy: str = ""  # dataset_flickr30k.json, or another file of the same format; relative to env.data_dir
-    images: str = ""  # folder of the images; relative to env.data_dir
+    karpathy: FilePath = ""  # dataset_flickr30k.json, or another file of the same format; relative to env.data_dir
+    images: FilePath = ""  # folder of the images; relative to env.data_dir
     splits: dict[str, list[str]] = field(default_factory=lambda: {name: [name] for name in OWN})  # the file's that make one
 
 

@@ -10,7 +10,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_lines
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.schema import ConfigError, FilePath
 
 LABELS = {"true": "True", "false": "False"}  # the official files have "True" and "False"; NLVR's first edition "true"
 
@@ -19,8 +19,8 @@ LABELS = {"true": "True", "false": "False"}  # the official files have "True" an
 class StatementSource:
     """One official file; paths are relative to env.data_dir."""
 
-    statements: str = ""  # data/dev.json and so on
-    images: str = ""  # path of an image with {stem} (dev-850-0), {side} (0 left, 1 right) and, in train, {directory}
+    statements: FilePath = ""  # data/dev.json and so on
+    images: FilePath = ""  # path of an image with {stem} (dev-850-0), {side} (0 left, 1 right) and, in train, {directory}
 
 
 @dataclass(kw_only=True)

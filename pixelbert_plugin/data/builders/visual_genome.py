@@ -19,7 +19,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_array
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, require
+from pixelbert_plugin.schema import ConfigError, FilePath, require
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ COUNTS = ("listed_images", "coco_images", "flickr30k_images", "left_out_regions"
 
 @dataclass(kw_only=True)
 class VisualGenomeConfig(BuilderConfig):
-    regions: str = ""  # region_descriptions.json; this and the other paths are relative to env.data_dir
-    image_data: str = ""  # image_data.json
-    images: str = ""  # folder that holds VG_100K/ and VG_100K_2/
-    exclude_coco: str | None = None  # dataset_coco.json: leave its val and test images out (by coco_id). None: keep them
-    exclude_flickr30k: str | None = None  # dataset_flickr30k.json: the same (by flickr_id)
+    regions: FilePath = ""  # region_descriptions.json; this and the other paths are relative to env.data_dir
+    image_data: FilePath = ""  # image_data.json
+    images: FilePath = ""  # folder that holds VG_100K/ and VG_100K_2/
+    exclude_coco: FilePath | None = None  # dataset_coco.json: leave its val and test images out (by coco_id). None: keep them
+    exclude_flickr30k: FilePath | None = None  # dataset_flickr30k.json: the same (by flickr_id)
     num_val_images: int = 0  # no split is published: this many images, evenly spread, are val instead of train. 0: no val
 
     def check(self) -> None:

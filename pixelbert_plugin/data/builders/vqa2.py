@@ -10,6 +10,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_arrays
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import FilePath
 
 GROUPS = ("answer_type", "question_type")
 
@@ -18,15 +19,15 @@ GROUPS = ("answer_type", "question_type")
 class Source:
     """One official pair of files; paths are relative to env.data_dir."""
 
-    questions: str = ""  # v2_OpenEnded_mscoco_*_questions.json
-    annotations: str | None = None  # v2_mscoco_*_annotations.json; none for the test sets, whose answers are secret
-    images: str = ""  # image path with {image_id}, such as coco/val2014/COCO_val2014_{image_id:012d}.jpg
+    questions: FilePath = ""  # v2_OpenEnded_mscoco_*_questions.json
+    annotations: FilePath | None = None  # v2_mscoco_*_annotations.json; none for the test sets, whose answers are secret
+    images: FilePath = ""  # image path with {image_id}, such as coco/val2014/COCO_val2014_{image_id:012d}.jpg
     karpathy_splits: list[str] = field(default_factory=list)  # only images that `karpathy` has in these; none: every image
 
 
 @dataclass(kw_only=True)
 class Vqa2Config(BuilderConfig):
-    karpathy: str | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
+    karpathy: FilePath | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
     splits: dict[str, list[Source]] = field(default_factory=dict)  # a split's sources; datasets/vqa2/defaults.yaml has all
 
 

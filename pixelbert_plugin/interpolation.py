@@ -1,0 +1,80 @@
+"""`${key}` in a configuration: another key's value, or what one of omegaconf's resolvers gives (`${oc.env:HOME}`)."""
+
+from typing import Any
+
+from pixelbert_plugin import yaml_text
+from pixelbert_plugin.scalars import shown
+from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.yaml_text import Plain
+
+
+def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The tree with `${key}` and omegaconf's resolvers filled in; `defaults` are what keys that are not set stand for."""
+    if not _holds(values):
+        return values
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tree = OmegaConf.create(_for_omegaconf(_over(defaults, values)))
+
+    def resolve(node: Any, holder: Any, key: str | int, path: str) -> Any:
+        """`node`, which `tree` has as `holder[key]`."""
+        inner = _structure(node)
+        try:
+            if isinstance(node, str) and inner is node:
+                return _plain(OmegaConf.to_object(holder[key]) if OmegaConf.is_config(holder[key]) else holder[key])
+            if isinstance(inner, dict):
+                return {name: resolve(item, holder[key], name, f"{path}.{name}") for name, item in inner.items()}
+            if isinstance(inner, list):
+                return [resolve(item, holder[key], index, f"{path}[{index}]") for index, item in enumerate(inner)]
+            return node
+        except RecursionError as error:
+            raise ConfigError(path, f"{shown(node)} is refused: it refers to itself") from error
+        except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(path, f"{shown(node)} is refused: {reason}; write \\${{ for the characters as such") from error
+
+    return {key: resolve(node, tree, key, key) if _holds(node) else node for key, node in values.items()}
+
+
+def _structure(node: Any) -> Any:
+    """A list or mapping, also a typed one; any scalar as it is."""
+    found = yaml_text.structure(node)
+    return found if isinstance(found, dict | list) else node
+
+
+def _holds(node: Any) -> bool:
+    """Whether there is an interpolation in a tree."""
+    if isinstance(node, dict):
+        return any(_holds(value) for value in node.values())
+    if isinstance(node, list):
+        return any(_holds(value) for value in node)
+    return isinstance(node, str) and "${" in node
+
+
+def _over(below: Any, above: Any) -> Any:
+    above = _structure(above)
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: _over(below.get(key), value) for key, value in above.items()}
+
+
+def _for_omegaconf(node: Any) -> Any:
+    """A tree whose scalars are text, and None for null, as omegaconf can hold it."""
+    node = _structure(node)
+    if isinstance(node, dict):
+        return {key: _for_omegaconf(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_for_omegaconf(value) for value in node]
+    return yaml_text.text(node) if isinstance(node, str) else node
+
+
+def _plain(node: Any) -> Any:
+    """What an interpolation gave: scalars whose meaning the type of the option decides, as if they were written there."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return Plain(node) if isinstance(node, str) else node
