@@ -1,7 +1,9 @@
 """Every random draw of a run is a function of the seed and of what it is drawn for; no generator is carried along.
 
-Order = f(seed, epoch); augmentation and pixel sampling = f(seed, epoch, image id); dropout = f(seed, update, …).
-A resumed run therefore repeats nothing and skips nothing, on any number of data-loader workers.
+Order = f(seed, epoch); masking and negatives = f(seed, epoch, sample id); augmentation and pixel sampling = f(seed, epoch,
+image id, first sample of the image's group in the update): an image that is in seven updates of an epoch is sampled seven
+times, as in the paper, and alike in all micro-batches and processes of one update. Dropout = f(seed, update, …). A resumed
+run therefore repeats nothing and skips nothing, on any number of data-loader workers.
 """
 
 import hashlib

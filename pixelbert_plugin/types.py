@@ -37,7 +37,7 @@ class Batch:
     images: list[Tensor] | Tensor  # from workers: I × (3 h w) uint8; on the device: I 3 H W float, padded with 0
     image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
     image_index: Tensor  # R N int64, which images each text is put to
-    image_seeds: Tensor  # I int64, f(seed, epoch, image id): drives augmentation and pixel sampling
+    image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
     samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures

@@ -73,8 +73,13 @@ class Loader:
             while True:
                 order = self.order(seed, epoch, batch_size, texts_per_image)
                 for at in range(start, len(order), batch_size):
-                    shares = share(order[at : at + batch_size], self.rank, self.world_size, micro_batch_size)
-                    yield [MicroBatch(epoch, ids, True, self.num_negatives, is_filler) for ids, is_filler in shares]
+                    ids = order[at : at + batch_size]
+                    leaders = self.leaders(ids)
+                    shares = share(np.arange(len(ids)), self.rank, self.world_size, micro_batch_size)
+                    yield [
+                        MicroBatch(epoch, ids[places], True, self.num_negatives, is_filler, leaders[places])
+                        for places, is_filler in shares
+                    ]
                 epoch, start = epoch + 1, 0
 
         batches = self._read(micro_batch for update in updates() for micro_batch in update)
@@ -91,6 +96,11 @@ class Loader:
         sample_ids = ids % len(self.images_M)
         sizes = None if self.sizes_M2 is None else self.sizes_M2[sample_ids]
         return ids[train_order(self.images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
+
+    def leaders(self, ids: np.ndarray) -> np.ndarray:
+        """For each of an update's samples, the first of those that share its images: the group that one draw is made for."""
+        _, first, group = np.unique(self.images_M[ids % len(self.images_M)], return_index=True, return_inverse=True)
+        return ids[first[group]]
 
     def evaluate(self, batch_size: int) -> Iterator[Batch]:
         """Every sample once, without augmentation. Whole batches are dealt to the processes, so that no result depends on

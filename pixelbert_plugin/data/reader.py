@@ -28,6 +28,7 @@ class MicroBatch:
     train: bool  # whether to augment
     num_negatives: int = 0  # texts of other images beside each sample's own
     is_filler: bool = False  # its samples weigh nothing: another process computes them
+    leaders: np.ndarray | None = None  # B, of each sample's images in the whole update the first one; None in evaluation
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Failure:
 
 @dataclass
 class Images:
-    """The images of a batch, each read once. Keys are (data set, image id)."""
+    """The images of a batch, each read once. Keys are what its augmentation and pixel sampling are drawn for: (data set, image
+    id), and in training the first sample of its group in the update, so that an image is drawn for anew in each update while
+    all micro-batches and processes that share the update draw alike."""
 
     pixels: dict[tuple, Tensor | None] = field(default_factory=dict)  # 3 h w uint8; None where unreadable
     seeds: dict[tuple, int] = field(default_factory=dict)
@@ -47,7 +50,7 @@ class Images:
 
 
 class BatchReader(Dataset):
-    """Reads, tokenizes, decodes and collates; every draw is f(seed, epoch, image or sample id)."""
+    """Reads, tokenizes, decodes and collates; every draw is f(seed, epoch, what it is for), see seeding.py."""
 
     def __init__(
         self,
@@ -68,19 +71,18 @@ class BatchReader(Dataset):
             return Failure(str(error))
 
     def read(self, micro_batch: MicroBatch) -> Batch:
-        names, samples, seeds, encoded = [], [], [], []
-        for number in micro_batch.indices:
-            occurrence, index = divmod(int(number), len(self.mixture))
+        samples, seeds, encoded, keys, images = [], [], [], [], Images()
+        leaders = micro_batch.indices if micro_batch.leaders is None else micro_batch.leaders
+        for number, leader in zip(micro_batch.indices.tolist(), leaders.tolist(), strict=True):
+            index = number % len(self.mixture)
             name, sample = self.mixture.locate(index)
-            seed = derive(self.seed, "text", micro_batch.epoch, name, sample.sample_id, occurrence)
-            names.append(name)
+            seed = derive(self.seed, "text", micro_batch.epoch, *self._drawn_for(number))
             samples.append(sample)
             seeds.append(seed)
             encoded += [self.text(text) for text in self._texts(index, sample, micro_batch.num_negatives, seed)]
-        images = Images()
-        for name, sample in zip(names, samples, strict=True):
-            self._read_images(name, sample, micro_batch, images)
-        keys = [[(name, image_id) for image_id in sample.image_ids] for name, sample in zip(names, samples, strict=True)]
+            group = () if micro_batch.leaders is None else self._drawn_for(leader)[1:]
+            keys.append([(name, image_id, *group) for image_id in sample.image_ids])
+            self._read_images(name, sample, keys[-1], micro_batch, images)
         batch = collate(
             samples,
             [ids for ids, _ in encoded],
@@ -91,9 +93,15 @@ class BatchReader(Dataset):
             pad_token_id=self.text.pad_token_id,
             num_truncated=sum(cut for _, cut in encoded),
         )
-        batch.bad_images = [] if micro_batch.is_filler else list(images.bad.values())
+        batch.bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
         self.prepare(batch, seeds)
         return batch
+
+    def _drawn_for(self, number: int) -> tuple[str, int | str, int]:
+        """Data set, sample id and how often it stood in the epoch before: what makes a sample's draws its own."""
+        occurrence, index = divmod(number, len(self.mixture))
+        name, sample = self.mixture.locate(index)
+        return name, sample.sample_id, occurrence
 
     def _texts(self, index: int, sample: Sample, num_negatives: int, seed: int) -> list[str]:
         """The sample's own text and its negatives'."""
@@ -102,12 +110,11 @@ class BatchReader(Dataset):
         others = self.negatives.draw(index, num_negatives, derive(seed, "negatives"))
         return [sample.text, *(self.mixture[other].text for other in others)]
 
-    def _read_images(self, name: str, sample: Sample, micro_batch: MicroBatch, images: Images) -> None:
-        for image_id, path in zip(sample.image_ids, sample.images, strict=True):
-            key = (name, image_id)
+    def _read_images(self, name: str, sample: Sample, keys: list[tuple], micro_batch: MicroBatch, images: Images) -> None:
+        for key, path in zip(keys, sample.images, strict=True):
             if key in images.seeds:
                 continue
-            images.seeds[key] = derive(self.seed, "image", micro_batch.epoch, name, image_id)
+            images.seeds[key] = derive(self.seed, "image", micro_batch.epoch, *key)
             try:
                 image = self.image.decode(Path(path))
                 images.pixels[key] = self.image.augment(image, images.seeds[key]) if micro_batch.train else image

@@ -195,6 +195,67 @@ def test_workers_change_nothing(vqa2_root):
             assert a.sample_ids == b.sample_ids and torch.equal(a.images, b.images)
 
 
+def draws(loader, updates, micro, texts=1) -> dict[tuple, tuple]:
+    """By (update, image): the seed that pixel sampling draws with, and the sum of the augmented pixels."""
+    found = {}
+    for number, update in enumerate(take(loader, 0, updates, batch=8, micro=micro, texts=texts)):
+        for batch in update:
+            for row, sample in enumerate(batch.samples):
+                place = int(batch.image_index[row, 0])
+                height, width = batch.image_sizes[place].tolist()
+                pixels = batch.images[place, :, :height, :width].contiguous()
+                drawn = (int(batch.image_seeds[place]), float(pixels.double().sum()))
+                assert found.setdefault((number, sample.image_ids), drawn) == drawn
+    return found
+
+
+def test_an_image_is_sampled_and_augmented_anew_in_each_update_and_alike_within_one(vqa2_root):
+    """The paper draws in each step. Three questions an image, one at a time: an image is in up to three updates of an epoch."""
+    options = {"min_crop": 0.6, "color_jitter": 0.4}
+    found = draws(make_loader(vqa2_root, **options), 10, 3)
+    by_image = {}
+    for (number, image), drawn in found.items():
+        by_image.setdefault(image, {})[number] = drawn
+    assert len(by_image) == 12 and max(len(drawn) for drawn in by_image.values()) >= 5
+    for drawn in by_image.values():  # of two epochs
+        assert len({seed for seed, _ in drawn.values()}) == len({pixels for _, pixels in drawn.values()}) == len(drawn)
+    # one after the other, all at once, or spread over three processes: an update draws the same
+    assert draws(make_loader(vqa2_root, **options), 10, None) == draws(make_loader(vqa2_root, **options), 10, 1) == found
+    shared = {}
+    for rank in range(3):
+        loader = make_loader(vqa2_root, **options)
+        loader.rank, loader.world_size = rank, 3
+        part = draws(loader, 10, 2)
+        assert all(shared.get(key, drawn) == drawn for key, drawn in part.items())
+        shared |= part
+    assert shared == found
+
+
+def test_the_group_of_an_update_is_its_samples_of_the_same_images(vqa2_root):
+    loader = make_loader(vqa2_root)
+    first, second = loader.images_M[0], loader.images_M[3]
+    assert loader.images_M[:6].tolist() == [first] * 3 + [second] * 3 and first != second
+    again = len(loader.images_M)  # what a sample's number grows by each time that it stands in an epoch again
+    assert loader.leaders(np.array([4, 1, 0, 5, 1 + again, 2])).tolist() == [4, 1, 1, 4, 1, 1]
+
+
+def test_an_image_of_two_pairs_of_an_update_is_drawn_for_by_pair(vqa2_root):
+    """As NLVR2 has them: however the pairs fall into micro-batches, each draws what it draws alone."""
+    loader = make_loader(vqa2_root)
+    a, b, c = (loader.mixture[index] for index in (0, 3, 6))
+
+    def pair(name, one, other):
+        ids, files = (one.image_ids[0], other.image_ids[0]), (one.images[0], other.images[0])
+        return type(a)(sample_id=name, image_ids=ids, images=files, text="x")
+
+    loader.mixture.parts["vqa2"] = [pair("ab", a, b), pair("ac", a, c)] + [a] * 34
+    ids = np.array([0, 1])
+    both = loader.reader.read(MicroBatch(0, ids, True, leaders=ids))
+    alone = [loader.reader.read(MicroBatch(0, ids[at : at + 1], True, leaders=ids[at : at + 1])) for at in (0, 1)]
+    assert both.image_seeds[both.image_index].tolist() == [batch.image_seeds[batch.image_index][0].tolist() for batch in alone]
+    assert len(set(both.image_seeds.tolist())) == 4 and len(loader.reader.read(MicroBatch(0, ids, False)).images) == 3
+
+
 def test_an_image_is_decoded_once_a_batch_and_indexed(vqa2_root):
     batch = take(make_loader(vqa2_root), 0, 1, batch=9, micro=9, texts=3)[0][0]
     assert len(batch) == 9 and len(batch.images) == len(batch.image_seeds) == 3
