@@ -1,7 +1,11 @@
 """`python -m pixelbert_plugin` is `pixelbert-run`."""
 
+import os
 import sys
 
+from pixelbert_plugin import linux
 from pixelbert_plugin.cli import main
 
+if linux.PARENT_PIPE in os.environ:  # started by a sweep
+    linux.end_with_pipe(int(os.environ.pop(linux.PARENT_PIPE)))
 sys.exit(main())

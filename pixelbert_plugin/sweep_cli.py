@@ -4,9 +4,16 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from pixelbert_plugin.command import exit_status, split_config
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pixelbert_plugin.sweep.plan import SweepConfig
 
 EPILOG = """\
 examples:
@@ -14,8 +21,9 @@ examples:
   pixelbert-sweep config=projects/pixelbert/ablations.yaml only='full,without MLM' seeds=[1] jobs=2
   pixelbert-sweep config=projects/pixelbert/ablations.yaml --table
 
-A kill costs at most the updates since the last checkpoint of one cell; the same command goes on.
-exit status: 0 every cell is done, 1 some failed, 2 wrong input, 130 interrupted"""
+Ctrl-C and SIGTERM let the running cells save; a kill -9 ends them too, and costs at most the updates since their last
+checkpoints. The same command goes on: each cell that is not done, from its checkpoint.
+exit status: 0 every cell is done, 1 some failed, 2 wrong input, 75 stopped by SIGTERM, 130 interrupted"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,8 +39,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells' processes end too
+    signal.signal(signal.SIGTERM, _stop)
     return exit_status(lambda: _main(arguments), arguments.debug, "the same command goes on")
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped("stopped by SIGTERM; the same command goes on")
+
+
+def _show_so_far(sweep: "SweepConfig", console: "Console") -> None:
+    """The table of what is done. One that cannot be written yet is no reason to stop the cells."""
+    from pixelbert_plugin.sweep import table
+
+    try:
+        table.write(sweep)
+    except UserError as error:
+        console.out(f"{error}", highlight=False)
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -55,7 +77,8 @@ def _main(arguments: argparse.Namespace) -> int:
     failed = 0
     if not arguments.table:
         chosen = [cell for cell in plan.cells(sweep) if cell.row in wanted]
-        failed = cells.run_all(chosen, sweep.jobs, console, lambda: table.write(sweep))
+        with cells.alone(Path(sweep.save_dir)):
+            failed = cells.run_all(chosen, sweep.jobs, console, lambda: _show_so_far(sweep, console))
     report, picture = table.write(sweep)
     print(Path(report).read_text(encoding="utf-8"))
     console.out(f"{report}  {picture}", highlight=False)

@@ -81,11 +81,32 @@ def load(file: Path, values: dict) -> SweepConfig:
         configuration.find(stage.config)
         if stage.after is not None and stage.after not in config.stages:
             raise ConfigError(f"stages.{name}.after", f"{stage.after!r} is no stage{nearest(stage.after, list(config.stages))}")
+    _refuse_shared_folders(config)
     for name, row in config.rows.items():
         for stage in [*row.skip, *(stage for stage in row.overrides if stage != "all")]:
             if stage not in config.stages:
                 raise ConfigError(f"rows.{name}", f"{stage!r} is no stage{nearest(stage, list(config.stages))}")
     return config
+
+
+def _refuse_shared_folders(config: SweepConfig) -> None:
+    """Every cell has a folder of its own below save_dir, and can begin some time. Raises ConfigError."""
+    for name, stage in config.stages.items():
+        if not name or Path(name).name != name:
+            raise ConfigError(f"stages.{name}", "its name is a folder's too, so it must be a plain word")
+        after = stage.after
+        for _ in config.stages:
+            after = config.stages[after].after if after is not None else None
+        if after is not None:
+            raise ConfigError(f"stages.{name}.after", f"{stage.after!r} comes after itself")
+        for key, numbers in (("seeds", config.seeds), (f"stages.{name}.seeds", stage.seeds or [])):
+            if len(set(numbers)) < len(numbers):
+                raise ConfigError(key, f"{numbers} names a seed twice")
+    rows: dict[str, str] = {}
+    for name in config.rows:
+        other = rows.setdefault(_file_name(name), name)
+        if other != name:
+            raise ConfigError(f"rows.{name}", f"would share the folder {_file_name(name)!r} with {other!r}; rename one")
 
 
 def cells(config: SweepConfig) -> list[Cell]:

@@ -130,7 +130,7 @@ def test_nlvr2_writes_the_csv_of_the_official_evaluation(world, pretrained, tmp_
 
 
 @pytest.mark.parametrize("name", ["flickr30k", "coco"])
-def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name, capsys):
+def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name, capsys, caplog):
     folder = tmp_path / name
     assert run(world, pretrained, folder, f"{name}_retrieval", "task_config.retrieval.fold_images=2") == 0
     found = results(folder)
@@ -154,7 +154,7 @@ def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrai
         with safe_open(folder / "predictions/test_flickr30k.safetensors", "np") as file:
             assert np.allclose(file.get_tensor("scores"), scores[:2, :10], atol=1e-5)
             assert json.loads(file.metadata()["text_ids"]) == text_ids[:10]
-        assert "only the first 2 of 6 images are scored (task_config.retrieval.max_test_images)" in capsys.readouterr().err
+        assert "only the first 2 of 6 images are scored (task_config.retrieval.max_test_images)" in caplog.text
 
 
 def test_check_asks_for_the_splits_that_answers_are_counted_in(world, capsys, monkeypatch):

@@ -53,7 +53,7 @@ ALLOWED = {
     "cli": {"arguments", "command", "errors", "schema", "config", "describe", "plugins", "run", "new_plugin"},
     "mmf": BASIC
     | {"__version__", "command", "config", "options", "plugins", "build", "data", "engine", "tasks.base", "mmf_checkpoint"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "linux"},
     "__init__": set(),
 }
 

@@ -1,7 +1,11 @@
 """Sweeps: which cells there are, what each runs with, and the table of what is done."""
 
 import json
+import os
+import runpy
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pixelbert_plugin import sweep_cli
+from pixelbert_plugin import linux, sweep_cli
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.sweep import cells, plan, table
 
@@ -118,13 +122,13 @@ def test_a_rerun_runs_only_what_is_not_done(sweep, monkeypatch):
     monkeypatch.setattr(cells.subprocess, "Popen", pretend)
     pretrain, first = plan.cells(sweep)[:2]
     quiet = Console(quiet=True)
-    assert not cells.run(first, quiet, 1, set()) and not commands  # its checkpoint is not there yet
-    assert cells.run(pretrain, quiet, 1, set()) and cells.run(pretrain, quiet, 1, set())
+    assert not cells.run(first, quiet, 1, cells.Started()) and not commands  # its checkpoint is not there yet
+    assert cells.run(pretrain, quiet, 1, cells.Started()) and cells.run(pretrain, quiet, 1, cells.Started())
     assert len(commands) == 1 and commands[0][1:3] == ["-m", "pixelbert_plugin"]
     assert commands[0][-1] == "checkpoint.resume=true"
     other = plan.Cell(pretrain.row, pretrain.stage, 7, pretrain.folder, (*pretrain.arguments, "training.seed=8"), None)
     with pytest.raises(UserError, match="holds a run of other options"):
-        cells.run(other, quiet, 1, set())
+        cells.run(other, quiet, 1, cells.Started())
 
 
 def test_results_of_a_run_that_was_killed_before_its_test_are_not_the_end(sweep):
@@ -182,6 +186,126 @@ def test_an_interruption_ends_the_cells_that_run(sweep, monkeypatch):
     assert sorted(process.wait() for process in started) == [-signal.SIGTERM, 0]
 
 
+# a cell that starts a process of its own, and takes a moment to save after SIGTERM
+CELL = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from pixelbert_plugin import linux
+linux.end_with_pipe(int(os.environ.pop(linux.PARENT_PIPE)))
+folder = Path(next(argument[13:] for argument in sys.argv if argument.startswith("env.save_dir=")))
+def save(*_):
+    time.sleep(0.3)
+    (folder / "saved").touch()
+    os._exit(75)
+signal.signal(signal.SIGTERM, save)
+inner = subprocess.Popen(["sleep", "600"])
+(folder / "pids.part").write_text(f"{os.getpid()} {inner.pid}")
+(folder / "pids.part").rename(folder / "pids")
+time.sleep(600)
+"""
+RUN = """
+import subprocess, sys
+from pixelbert_plugin import linux, sweep_cli
+from pixelbert_plugin.sweep import cells
+popen = subprocess.Popen
+def stand_in(command, **options):
+    return popen([sys.executable, "-c", CELL, *command[3:]], **options)
+cells.subprocess.Popen = stand_in
+sys.exit(sweep_cli.main(sys.argv[1:]))
+"""
+
+
+def start_two_cells(tmp_path):
+    """A sweep with two cells at work, and the numbers of the cells' processes and of those that they started."""
+    arguments = [f"config={tmp_path}/parts.yaml", "only=from scratch", "jobs=2"]
+    command = [sys.executable, "-c", f"CELL = {CELL!r}\n{RUN}", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids, deadline = [], time.monotonic() + 60
+    while len(pids) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        pids = list((tmp_path / "save").glob("*/*/*/pids"))
+    return process, [int(pid) for file in pids for pid in file.read_text().split()]
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_sweep_takes_its_cells_and_what_they_started_with_it(tmp_path, sweep):
+    process, pids = start_two_cells(tmp_path)
+    assert len(pids) == 4 and all(map(lives, pids))
+    with pytest.raises(UserError, match=f"process {process.pid} on .* runs its cells now"), cells.alone(tmp_path / "save"):
+        pass  # a second sweep there
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(lives, pids)) and not list(tmp_path.rglob("saved"))
+    with cells.alone(tmp_path / "save"):
+        pass  # the same command goes on
+
+
+@pytest.mark.parametrize(("number", "status", "line"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "interrupted")])
+def test_a_stopped_sweep_lets_its_cells_save(tmp_path, sweep, number, status, line):
+    process, pids = start_two_cells(tmp_path)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == status and not any(map(lives, pids[::2]))
+    assert len(list(tmp_path.rglob("saved"))) == 2 and "failed" not in output
+    assert line in error and "the same command goes on" in error and error.count("\n") == 1
+    for pid in pids[1::2]:
+        os.kill(pid, signal.SIGKILL)  # these cells left them behind; pixelbert-run does not
+
+
+def test_a_cell_is_told_whom_to_end_with(monkeypatch):
+    seen = []
+    monkeypatch.setenv(linux.PARENT_PIPE, "17")
+    monkeypatch.setattr(linux, "end_with_pipe", seen.append)
+    monkeypatch.setattr("pixelbert_plugin.cli.main", lambda: 0)
+    with pytest.raises(SystemExit):
+        runpy.run_module("pixelbert_plugin", run_name="__main__")
+    assert seen == [17] and linux.PARENT_PIPE not in os.environ  # else what the run starts would end with it too
+
+
+def test_a_folder_of_other_options_is_told_before_anything_runs(sweep, monkeypatch):
+    monkeypatch.setattr(cells.subprocess, "Popen", lambda *_, **__: pytest.fail("a cell was started"))
+    last = plan.cells(sweep)[-1]
+    finish(last, **DONE)
+    (last.folder / "cell.json").write_text("[1]")
+    with pytest.raises(UserError, match=f"{last.folder}: holds a run of other options"):
+        cells.run_all(plan.cells(sweep), 1, Console(quiet=True), lambda: None)
+
+
+def test_a_killed_cell_and_one_without_room_are_told_and_the_others_run(sweep, monkeypatch, capsys):
+    popen = subprocess.Popen
+
+    def pretend(command, **options):
+        folder = folder_of(command)
+        if folder.parts[-3:-1] == ("full", "pretrain"):
+            raise OSError(28, "No space left on device")
+        if folder.parts[-3:-1] == ("without_MLM", "pretrain"):
+            return popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], **options)
+        finish(SimpleNamespace(folder=folder), **DONE)
+        return Ended()
+
+    monkeypatch.setattr(cells.subprocess, "Popen", pretend)
+    assert cells.run_all(plan.cells(sweep), 1, Console(width=500), lambda: None) == 6
+    output = capsys.readouterr().out
+    assert "full/pretrain/seed_7: failed: " in output and "cannot be written (No space left on device)" in output
+    assert "killed (SIGKILL: by hand, or because memory ran out): no output" in output
+    assert output.count("waits for") == 4 and len(table.values(sweep, "from scratch", "vqa2")) == 2
+
+
+def test_cores_are_those_that_the_process_may_use():
+    one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code = f"{one}; from pixelbert_plugin import linux; print(linux.num_cores())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
+
+
 def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
     assert sweep_cli.main([f"config={tmp_path}/parts.yaml", "only=from scratch"]) == 1
     output = capsys.readouterr().out
@@ -197,6 +321,9 @@ def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
         (["stages.vqa2.after=pretrian"], "stages.vqa2.after: 'pretrian' is no stage; did you mean pretrain?"),
         (["rows.full.skip=[vqa]"], "rows.full: 'vqa' is no stage; did you mean vqa2?"),
         (["stages.vqa2.config=none.yaml"], "none.yaml': no such file"),
+        (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice"),
+        (["stages.pretrain.after=vqa2"], "stages.pretrain.after: 'vqa2' comes after itself"),
+        (["rows.without_MLM.run=true"], "rows.without_MLM: would share the folder 'without_MLM' with 'without MLM'"),
         (["sedes=[1]"], "sedes: unknown key; did you mean seeds?"),
     ],
 )
