@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -153,9 +155,8 @@ def build_task(
 
     if processors["text"].needs_fit:
         processors["text"].fit(sample.text for sample in samples("train"))
-    if "answers" in processors and processors["answers"].needs_fit:
-        counted = config.processors.answers.params["splits"]
-        processors["answers"].fit(sample.answer for split in counted for sample in samples(split) if sample.answer is not None)
+    if "answers" in processors and not ("answers" in saved and is_same_run):
+        fit_answers(config, processors["answers"], samples)
     task = registry.build(
         "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
     )
@@ -166,6 +167,27 @@ def build_task(
                 f"{pairs} pairs: a sample of the task {config.task!r} is {task.pairs_per_sample} of them; give a multiple",
             )
     return task, processors
+
+
+def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
+    """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
+    if not answers.needs_fit and "train" not in config.splits():
+        return
+    main: Counter[str] = Counter()
+    spellings: Counter[str] = Counter()
+    for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
+        for sample in samples(split):
+            main.update(() if sample.answer is None else (sample.answer,))
+            spellings.update(sample.answers)
+    if answers.needs_fit:
+        answers.fit(main, spellings)
+    else:
+        answers.learn_spellings(spellings)
+    if len(answers) < 2:
+        raise UserError(
+            f"processors.answers: the vocabulary is the single answer {answers.spellings[0]!r}, so that there is nothing to "
+            "learn; lower min_occurrences or give a vocabulary with more"
+        )
 
 
 def answer_splits(config: RunConfig) -> list[str]:

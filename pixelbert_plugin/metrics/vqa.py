@@ -50,7 +50,7 @@ CONTRACTIONS = dict(
 
 def normalize_answer(answer: str) -> str:
     """An answer as the official script compares it: punctuation, case, number words, articles, contractions."""
-    return _digits_and_articles(_punctuation(_one_line(answer)))
+    return _digits_and_articles(_punctuation(one_line(answer)))
 
 
 @registry.register_metric("vqa_accuracy")
@@ -60,7 +60,7 @@ def vqa_accuracy(prediction: str, answers: tuple[str, ...]) -> float:
     The mean over all leave-one-out sets of min(1, matches / 3): 0, .3, .6, .9, 1 for 0, 1, 2, 3, ≥ 4 of 10 answers.
     With a single annotated answer, as data sets other than VQA have, it is 1 for a match and 0 otherwise.
     """
-    answers, prediction = tuple(map(_one_line, answers)), _one_line(prediction)
+    answers, prediction = tuple(map(one_line, answers)), one_line(prediction)
     if len(set(answers)) > 1:
         answers, prediction = tuple(map(normalize_answer, answers)), normalize_answer(prediction)
     return soft_scores(answers).get(prediction, 0.0)
@@ -78,7 +78,8 @@ def soft_scores(answers: tuple[str, ...]) -> dict[str, float]:
     return scores
 
 
-def _one_line(answer: str) -> str:
+def one_line(answer: str) -> str:
+    """An answer as the official script compares it where all annotators agree."""
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 

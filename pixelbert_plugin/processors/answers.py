@@ -1,8 +1,14 @@
-"""Answer processor: the vocabulary of answers and each question's soft scores over it."""
+"""Answer processor: the vocabulary of answers and each question's soft scores over it. A answers of the vocabulary.
 
+An answer of the vocabulary is a class of spellings that the official rule may take for one ("T-shirt", "t shirt."). The rule
+does so only where annotators disagree, so a class is predicted in its most frequent spelling, never in the normalised one.
+"""
+
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +17,20 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.metrics.vqa import normalize_answer, soft_scores
+from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_scores
+from pixelbert_plugin.processors.answer_files import read_answers
 from pixelbert_plugin.schema import FilePath, require
+
+logger = logging.getLogger(__name__)
+normalized = lru_cache(maxsize=1 << 18)(normalize_answer)  # the same few thousand spellings recur
+NUM_NAMED = 5  # merged answers that are named
 
 
 @dataclass(kw_only=True)
 class AnswersConfig:
     min_occurrences: int = 9  # answers seen less often as a question's main answer are left out (paper: 9, giving 3129)
     splits: list[str] = field(default_factory=lambda: ["train"])  # where occurrences are counted (paper: train and val)
-    vocabulary: FilePath | None = None  # a text file with one answer per line, instead of counting
+    vocabulary: FilePath | None = None  # instead of counting: a text file, one answer a line, or a JSON list or mapping
 
     def check(self) -> None:
         require(self, "min_occurrences", low=1)
@@ -33,54 +44,114 @@ class AnswerProcessor:
 
     def __init__(self, config: AnswersConfig):
         self.config = config
-        self._set([] if config.vocabulary is None else _read(Path(config.vocabulary)))
+        self._set([], [])
+        if config.vocabulary is not None:
+            self._set(*_classes(read_answers(Path(config.vocabulary)), config.vocabulary))
 
     @property
     def needs_fit(self) -> bool:
         """True until a vocabulary is counted (`fit`) or loaded."""
         return not self.answers
 
-    def fit(self, main_answers: Iterable[str]) -> None:
-        """Count normalised main answers; most frequent first, ties by the alphabet. Raises UserError if none is left."""
-        counts = Counter(map(normalize_answer, main_answers))
+    def fit(self, main_answers: Iterable[str], spellings: Iterable[str] = ()) -> None:
+        """Count main answers by class; most frequent first, ties by the alphabet. `spellings`: see `learn_spellings`.
+
+        Either may be a Counter. Raises UserError where no answer is left. A main answer without a word is none.
+        """
+        given, counts = Counter(main_answers), Counter()
+        for answer, count in given.items():
+            counts[answer_key(answer)] += count
+        counts.pop("", None)
         kept = [answer for answer, count in counts.items() if count >= self.config.min_occurrences]
+        if not counts:
+            raise UserError(f"processors.answers: no question of {', '.join(self.config.splits)} has an answer to count")
         if not kept:
-            most = max(counts.values(), default=0)
+            most = max(counts.values())
             raise UserError(
                 f"processors.answers.params.min_occurrences={self.config.min_occurrences}: no answer occurs so often "
                 f"in {', '.join(self.config.splits)} (the most frequent one {most} times); lower it"
             )
-        self._set(sorted(kept, key=lambda answer: (-counts[answer], answer)))
+        kept.sort(key=lambda answer: (-counts[answer], answer))
+        self._set(kept, kept)
+        self.learn_spellings(given)
+        self.learn_spellings(spellings)
+
+    def learn_spellings(self, spellings: Iterable[str]) -> None:
+        """Predict each class as the most frequent of its `spellings`, ties by the alphabet; a Counter, or one by one."""
+        best: dict[int, tuple[int, str]] = {}
+        lines: Counter[str] = Counter()
+        for spelling, count in Counter(spellings).items():
+            lines[one_line(spelling)] += count
+        for line, count in lines.items():
+            index = self._index_of(line)
+            if index is not None and line:
+                best[index] = min(best.get(index, (0, "")), (-count, line))
+        self._set(self.answers, [best[index][1] if index in best else self.spellings[index] for index in range(len(self))])
 
     def __len__(self) -> int:
         return len(self.answers)
 
     def scores(self, answers: tuple[str, ...]) -> Tensor:
-        """A float32: the soft score of every answer in the vocabulary, 0 for those nobody gave."""
+        """A float32: the soft score of every class of the vocabulary, 0 for those nobody gave."""
         scores_A = torch.zeros(len(self.answers))
-        for answer, score in soft_scores(tuple(map(normalize_answer, answers))).items():
-            index = self._index.get(answer)
+        by_normalized = soft_scores(tuple(map(normalized, answers)))
+        for answer in set(answers):
+            index = self._index_of(answer)
             if index is not None:
-                scores_A[index] = score
+                scores_A[index] = by_normalized[normalized(answer)]
         return scores_A
 
+    def ceiling(self, answers: tuple[str, ...]) -> float:
+        """The official accuracy of the best prediction that the vocabulary allows for a question, in 0…1."""
+        given, predicted = tuple(map(one_line, answers)), self._predicted  # where all agree, compared as they are written
+        if len(set(given)) > 1:
+            given, predicted = tuple(map(normalized, given)), self._predicted_normalized
+        return max((score for answer, score in soft_scores(given).items() if answer in predicted), default=0.0)
+
+    def covers(self, answers: tuple[str, ...]) -> bool:
+        """Whether one of a question's answers is in the vocabulary."""
+        return any(self._index_of(answer) is not None for answer in set(answers))
+
     def state_dict(self) -> dict[str, Any]:
-        return {"answers": self.answers}
+        return {"answers": self.answers, "spellings": self.spellings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._set(state["answers"])
+        """Take a checkpoint's vocabulary. Earlier versions saved no spellings: they predicted the classes' names."""
+        self._set(state["answers"], state.get("spellings", state["answers"]))
 
-    def _set(self, answers: list[str]) -> None:
-        self.answers = answers
+    def _index_of(self, answer: str) -> int | None:
+        """The class of an answer as it is written. A word that the official rule drops ("the") has a class of its own; a
+        vocabulary from elsewhere may have one for all of them, ""."""
+        index = self._index.get(answer_key(answer))
+        return self._index.get("") if index is None and not normalized(answer) else index
+
+    def _set(self, answers: list[str], spellings: list[str]) -> None:
+        self.answers, self.spellings = list(answers), list(spellings)  # A: classes by name, and as they are predicted
         self._index = {answer: index for index, answer in enumerate(answers)}
+        self._predicted, self._predicted_normalized = set(spellings), set(map(normalized, spellings))
 
 
-def _read(path: Path) -> list[str]:
-    key = "processors.answers.params.vocabulary"
-    try:
-        answers = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}={str(path)!r}: cannot be read ({error})") from error
-    if not answers or len(set(answers)) < len(answers):
-        raise UserError(f"{key}={str(path)!r}: is empty or holds an answer twice; one answer per line")
-    return answers
+def answer_key(answer: str) -> str:
+    """The name of an answer's class: the answer normalised; where nothing is left of it (articles, marks), in lower case."""
+    return normalized(answer) or one_line(answer).lower()
+
+
+def _classes(entries: list[str], source: str) -> tuple[list[str], list[str]]:
+    """The classes of a file's entries and their spellings there; entries of one class are merged into the first, and said."""
+    spelling_of: dict[str, str] = {}
+    merged = []
+    for entry in entries:
+        first = spelling_of.setdefault(answer_key(entry), entry)
+        if first is not entry:
+            merged.append(f"{entry!r} with {first!r}")
+    if merged:
+        named = ", ".join(merged[:NUM_NAMED]) + (", …" if len(merged) > NUM_NAMED else "")
+        logger.warning(
+            "processors.answers.params.vocabulary=%s: %d of its %d answers are the same as another after the official "
+            "normalisation, and were merged: %s",
+            source,
+            len(merged),
+            len(entries),
+            named,
+        )
+    return list(spelling_of), list(spelling_of.values())

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.metrics.vqa import normalize_answer
-from pixelbert_plugin.processors.answers import AnswerProcessor
+from pixelbert_plugin.metrics.vqa import one_line, vqa_accuracy
+from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key
 from pixelbert_plugin.schema import require
 from pixelbert_plugin.tasks.base import Result
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
@@ -29,7 +29,10 @@ class VqaConfig:
 
 @registry.register_task("vqa")
 class VqaTask:
-    """VQA: binary cross-entropy on soft scores; VQA accuracy, by kind of question, beside the question-only prior.
+    """VQA: binary cross-entropy on soft scores; VQA accuracy, by kind of question, beside what the question alone gives.
+
+    `question_prior` and `question_prefix_prior` are the accuracies of the answers most often given to the same question, and
+    to questions with the same first words; `vocabulary_ceiling` is that of the best prediction the answer vocabulary allows.
 
     With `image_answers_weight` > 0 a second head on the CNN's mean pixel says which answers occur among the image's
     questions in the batch. It gives a CNN without ImageNet weights a short path to the answers, which it would otherwise
@@ -46,6 +49,7 @@ class VqaTask:
         self.answers: AnswerProcessor = processors["answers"]
         self.metric = registry.get("metric", config.metric, "task_config.vqa.metric")
         self.prior: QuestionPrior | None = None
+        self.prefix_prior: PrefixPrior | None = None
 
     def heads(self) -> dict[str, int]:
         heads = {"answers": len(self.answers)}
@@ -58,7 +62,10 @@ class VqaTask:
         batch.targets["answers"] = torch.stack(rows)
 
     def fit(self, train_samples: Iterable[Sample]) -> None:
-        self.prior = QuestionPrior(train_samples)
+        self.prior, self.prefix_prior = QuestionPrior(), PrefixPrior()
+        for sample in train_samples:
+            self.prior.add(sample)
+            self.prefix_prior.add(sample)
 
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """`answers`: summed over answers and questions. `image_answers`: summed over answers and images."""
@@ -82,11 +89,14 @@ class VqaTask:
         best_B = output.logits["answers"].argmax(dim=1).tolist()
         results = []
         for sample, index in zip(batch.samples, best_B, strict=True):
-            result = Result(sample, self.answers.answers[index], sample.answer)
+            result = Result(sample, self.answers.spellings[index], sample.answer)
             if sample.answers:
                 result.scores["accuracy"] = self.metric(result.prediction, sample.answers)
+                if self.metric is vqa_accuracy:  # of another rule nobody knows the best prediction
+                    result.scores["vocabulary_ceiling"] = self.answers.ceiling(sample.answers)
                 if self.prior is not None:
                     result.scores["question_prior"] = self.metric(self.prior(sample), sample.answers)
+                    result.scores["question_prefix_prior"] = self.metric(self.prefix_prior(sample), sample.answers)
             results.append(result)
         return results
 
@@ -110,25 +120,56 @@ class VqaTask:
 class QuestionPrior:
     """The question-only baseline: the answer most often given to the same question in training, image unseen.
 
-    An unseen question gets the most frequent answer of its question_type, or of all training questions.
+    An unseen question gets the most frequent answer of its question_type, or of all training questions. Answers are counted
+    by class, as the vocabulary's are, and given in the class's most frequent spelling.
     """
 
-    def __init__(self, train_samples: Iterable[Sample]):
-        counts: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    def __init__(self, train_samples: Iterable[Sample] = ()):
+        self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # by what is known of a question
+        self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by class
+        self._best: dict[tuple[str, str], str] = {}  # of `_counts`, as it is asked for
         for sample in train_samples:
-            answer = normalize_answer(sample.answer or "")
-            for key in self._keys(sample):
-                counts[key][answer] += 1
-        self._best = {key: min(counter, key=lambda a: (-counter[a], a)) for key, counter in counts.items()}
+            self.add(sample)
+
+    def add(self, sample: Sample) -> None:
+        """Count a training question, all of them before the first guess; one without an answer is passed over."""
+        if sample.answer is None:
+            return
+        answer = answer_key(sample.answer)
+        self._spellings[answer][one_line(sample.answer)] += 1
+        for known in self.keys(sample):
+            self._counts[known][answer] += 1
 
     def __call__(self, sample: Sample) -> str:
-        return next((self._best[key] for key in self._keys(sample) if key in self._best), "")
+        known = next((known for known in self.keys(sample) if known in self._counts), None)
+        if known is None:
+            return ""
+        if known not in self._best:
+            self._best[known] = _most_frequent(self._spellings[_most_frequent(self._counts[known])])
+        return self._best[known]
 
-    @staticmethod
-    def _keys(sample: Sample) -> list[tuple[str, str]]:
-        """From the most to the least specific."""
+    def keys(self, sample: Sample) -> list[tuple[str, str]]:
+        """What is known of a question, from the most to the least specific."""
         kind = sample.groups.get("question_type", "")
         return [("question", sample.text.lower().strip()), ("type", kind), ("all", "")]
+
+
+class PrefixPrior(QuestionPrior):
+    """The baseline by a question's first words: the longest of its prefixes, up to four words, that training knows.
+
+    VQA's question types are such prefixes, and its authors' "per question type" prior is this one; here no type is needed.
+    """
+
+    longest = 4  # words
+
+    def keys(self, sample: Sample) -> list[tuple[str, str]]:
+        words = sample.text.lower().rstrip("?!. ").split()[: self.longest]
+        return [("prefix", " ".join(words[:number])) for number in range(len(words), -1, -1)]
+
+
+def _most_frequent(counts: Counter[str]) -> str:
+    """Ties by the alphabet."""
+    return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def _by_image(batch: Batch) -> tuple[Tensor, Tensor]:

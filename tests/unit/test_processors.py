@@ -251,12 +251,3 @@ def test_vocabulary_counts_normalised_answers_with_a_threshold(tmp_path):
     assert again.answers == answers.answers and torch.equal(again.scores(("2",)), torch.tensor([0.0, 1.0, 0.0]))
     with pytest.raises(UserError, match="min_occurrences=9: no answer occurs so often"):
         build("answers").fit(["yes"] * 8)
-
-
-def test_vocabulary_from_a_file(tmp_path):
-    (tmp_path / "answers.txt").write_text("yes\nno\n\n2\n")
-    assert build("answers", vocabulary=str(tmp_path / "answers.txt")).answers == ["yes", "no", "2"]
-    (tmp_path / "twice.txt").write_text("yes\nyes\n")
-    for name, message in (("twice.txt", "holds an answer twice"), ("none.txt", "cannot be read")):
-        with pytest.raises(UserError, match=message):
-            build("answers", vocabulary=str(tmp_path / name))
