@@ -179,6 +179,8 @@ def test_batches_of_a_window_come_in_random_order_not_by_size():
     sizes = np.stack([numbers % 20 + 1, np.full(400, 9)], axis=1)
     heights = [sizes[ids, 0].mean() for ids in np.split(train_order(numbers, 5, 0, 1, 10, sizes), 40)]
     assert heights != sorted(heights) and heights != sorted(heights, reverse=True)
+    last = [sizes[train_order(numbers, 5, epoch, 1, 10, sizes)[-10:], 0].mean() for epoch in range(6)]
+    assert len(set(last)) > 1  # a whole batch at the end is drawn like the others
     # within 64 batches all images of a height stand together: no batch of 10 spans more than two heights
     spans = [np.ptp(sizes[ids, 0]) for ids in np.split(train_order(numbers, 5, 0, 1, 10, sizes), 40)]
     assert max(spans) <= 1
