@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pixelbert_plugin.miniature.options import WorldConfig
@@ -37,8 +37,7 @@ SIZES = {
     "nlvr2_test2_sets": 1,
     "backbone_updates": 1,
 }
-OPTIONS = [
-    "run_type=train_val",
+SIZE_OPTIONS = [
     "training.max_epochs=null",
     "training.batch_size=8",
     "training.micro_batch_size=2",
@@ -51,8 +50,8 @@ OPTIONS = [
     "processors.image.params.min_crop=0.8",
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
     "env.cache_dir=null",
-    "checkpoint.resume=true",
     "training.timeout_seconds=300",
+    "run_type=train_val",
 ]
 
 
@@ -73,19 +72,22 @@ class Course:
     options: list[str] = field(default_factory=list)
     torchrun: list[str] = field(default_factory=list)
     name_space: str | None = None  # the network namespace it starts in
+    config: str = CONFIG
+    before: list[str] = field(default_factory=list)  # a command that starts the command
+    environment: dict[str, str] = field(default_factory=dict)
     output_before: int = 0  # characters of output before it was started last
 
     def command(self) -> list[str]:
-        arguments = ["-m", "pixelbert_plugin", f"config={CONFIG}", *OPTIONS, *self.options]
-        arguments += [f"env.data_dir={self.data}", f"env.save_dir={self.folder}"]
+        arguments = ["-m", "pixelbert_plugin", f"config={self.config}", *SIZE_OPTIONS, "checkpoint.resume=true"]
+        arguments += [f"env.data_dir={self.data}", f"env.save_dir={self.folder}", *self.options]
         if self.processes == 1 and not self.torchrun:
-            return [sys.executable, *arguments]
+            return [*self.before, sys.executable, *arguments]
         rendezvous = self.torchrun or ["--standalone", f"--nproc-per-node={self.processes}"]
         command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
         return ["ip", "netns", "exec", self.name_space, *command] if self.name_space else command
 
     def start(self) -> subprocess.Popen:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
         if self.name_space:
             environment["GLOO_SOCKET_IFNAME"] = "link0"
         with (self.folder.parent / f"{self.folder.name}.out").open("a") as output:
@@ -137,10 +139,24 @@ class Course:
 
     def copy(self, name: str) -> "Course":
         """The same course, as far as it got, in another folder."""
-        target = self.folder.with_name(name)
+        return self.copy_to(self.folder.with_name(name))
+
+    def copy_to(self, target: Path) -> "Course":
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder, target, symlinks=True)
-        return Course(self.data, target, self.processes, self.options, self.torchrun)
+        return replace(self, folder=target)
+
+    def with_options(self, *options: str) -> "Course":
+        """The same folder with further options."""
+        return replace(self, options=[*self.options, *options])
+
+    def results(self) -> dict:
+        path = self.folder / "results.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def said(self) -> str:
+        """What it printed since it was started last."""
+        return self.output()[self.output_before :]
 
 
 def ranks(process: subprocess.Popen) -> list[int]:
@@ -217,3 +233,38 @@ def group_lives(group: int) -> bool:
 def wait_for_random_moment(course: Course, process: subprocess.Popen, draw: random.Random) -> bool:
     """Some time after the run has logged its first update since it was started. False where it ended before."""
     return course.has_begun(process) and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
+
+
+def flip(content: bytes, place: float = 0.5) -> bytes:
+    """The same with one bit flipped, at a share of its length."""
+    changed = bytearray(content)
+    changed[int(len(changed) * place)] ^= 1
+    return bytes(changed)
+
+
+def is_one_line(output: str) -> bool:
+    """Whether an error was told in a line and without a traceback."""
+    return output.count("\nerror: ") + output.startswith("error: ") == 1 and "Traceback" not in output
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path | None]:
+    """A tmpfs of this size; None, with a word, where it cannot be mounted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        print(f"{folder.name}: a tmpfs cannot be mounted here (needs root); left out", file=sys.stderr)
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Ballast that fills a disk but for `leave` bytes."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while shutil.disk_usage(disk).free > leave:
+            file.write(bytes(min(1_000_000, max(4096, shutil.disk_usage(disk).free - leave))))
+    return ballast

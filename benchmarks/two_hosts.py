@@ -10,12 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from fault_table import Bench, Row
 from fault_tools import Course, ended, wait_until
-
-if TYPE_CHECKING:
-    from faults import Faults, Row
 
 HOSTS = ("pixelbert_a", "pixelbert_b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -46,7 +43,7 @@ def namespaces() -> Iterator[bool]:
             ip("netns", "del", host, check=False)
 
 
-def two_hosts(faults: "Faults") -> Iterator["Row"]:
+def hosts(bench: Bench) -> Iterator[Row]:
     with namespaces() as has_namespaces:
         if not has_namespaces:
             print("hosts: network namespaces cannot be made here (needs root); left out", file=sys.stderr)
@@ -62,8 +59,8 @@ def two_hosts(faults: "Faults") -> Iterator["Row"]:
         options = [f"training.max_updates={UPDATES}", "training.timeout_seconds=10"]
         first, second = (
             Course(
-                faults.data,
-                faults.folder / "hosts",
+                bench.data,
+                bench.folder / "hosts",
                 2,
                 options,
                 [
@@ -83,12 +80,10 @@ def two_hosts(faults: "Faults") -> Iterator["Row"]:
         os.killpg(there.pid, signal.SIGKILL)  # it cannot reach the rendezvous any more
         ended(there)
         status = ended(here, 600)
-        from faults import Row
-
         records = first.records()
         is_whole = [record["update"] for record in records] == list(range(1, UPDATES + 1))
         resumed = int(first.output().rpartition(", after update ")[2].split()[0])
-        same = first.losses()[:resumed] == faults.unbroken(UPDATES)[:resumed]  # on one process dropout draws otherwise
+        same = first.losses()[:resumed] == bench.unbroken(UPDATES)[:resumed]  # on one process dropout draws otherwise
         survived = int(together and went_on and status == 0)
         note = f"two processes, then one from update {resumed} on; identical until there"
         yield Row("the link between two hosts is cut", 1, survived, max(0, reached - resumed), is_whole and same, note)

@@ -54,10 +54,12 @@ def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: b
 
     def finish() -> dict[str, float]:
         evaluation = evaluate_matrix(task, loader, matrix)
-        if is_final and parts.config.evaluation.predict:
-            save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name.replace('/', '_')}.safetensors")
         evaluation.metrics |= counts
         found.append(evaluation)
+        if is_final:  # the metrics first: the matrix may be too large for the disk
+            parts.folder.add_results({f"{name}/{key}": value for key, value in evaluation.metrics.items()})
+            if parts.config.evaluation.predict:
+                save_matrix(matrix, loader, parts.folder.path / "predictions" / f"{name.replace('/', '_')}.safetensors")
         return evaluation.metrics
 
     metrics = parts.processes.on_main(finish)
