@@ -21,8 +21,8 @@ def read_answers(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise _refusal(path, f"is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start}); {FORMS}") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _refusal(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror or error})") from error
     if not text.strip():
         raise _refusal(path, f"is empty; {FORMS}")
     if "\0" in text:

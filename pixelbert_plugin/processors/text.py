@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
 from pixelbert_plugin import registry
@@ -46,20 +46,20 @@ class BertTokenizer:
         return self._tokenizer is None
 
     def fit(self, texts: Iterable[str]) -> None:
-        """Learn a WordPiece vocabulary: every character, then whole words by frequency (at least two, ties by the alphabet).
+        """Learn a WordPiece vocabulary: every character, then pieces merged as long as two neighbours occur twice.
 
-        tokenizers' own trainer breaks ties by hash order, differently in each process; a run must give the same twice.
+        So of a small vocabulary every word that occurs twice is one piece, and of a large one the rare words are made of
+        pieces, never of [UNK]. The same texts give the same vocabulary, in whatever process and order.
         """
         tokenizer = _empty(self.config.lowercase, WordPiece(unk_token="[UNK]"))
-        counts: Counter[str] = Counter()
+        written: Counter[str] = Counter()  # as in the texts, so that each is normalised once
         for text in texts:
-            normalized = tokenizer.normalizer.normalize_str(text)
-            counts.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized))
-        characters = sorted({character for word in counts for character in word})
-        pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
-        words = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
-        vocabulary = list(dict.fromkeys([*pieces, *words]))[: max(self.config.vocab_size, len(pieces))]
-        tokenizer.model = WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+            written.update(text.split())
+        counts: Counter[str] = Counter()
+        for word, count in written.items():
+            for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(word)):
+                counts[piece] += count
+        tokenizer.model = WordPiece(_learn_pieces(counts, self.config.vocab_size), unk_token="[UNK]")
         self._tokenizer = _with_template(tokenizer)
 
     def __call__(self, text: str) -> tuple[list[int], bool]:
@@ -96,6 +96,23 @@ class BertTokenizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's vocabulary, which its word embeddings belong to."""
         self._tokenizer = Tokenizer.from_str(state["tokenizer"])
+
+
+def _learn_pieces(counts: Counter[str], vocab_size: int) -> dict[str, int]:
+    """Pieces and their numbers from words and how often they occur, by tokenizers' trainer.
+
+    It breaks ties by number, and numbers the continuations (##a) as its hash tables happen to list the words: other ones in
+    each process. Given as special tokens, which it numbers in their order, they are the same everywhere.
+    """
+    characters = sorted({character for word in counts for character in word})
+    first = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(vocab_size, len(first)), min_frequency=2, special_tokens=first, show_progress=False
+    )
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.train_from_iterator((" ".join([word] * count) for word, count in counts.items()), trainer)
+    return tokenizer.get_vocab()
 
 
 def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:

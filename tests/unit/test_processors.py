@@ -79,6 +79,24 @@ def test_vocabulary_does_not_depend_on_the_process():
     assert len(outputs) == 1
 
 
+def test_rare_words_are_made_of_pieces_and_nothing_seen_is_unknown():
+    """Words seen once share what other words are made of, as BERT's vocabulary does."""
+    common = ["the player is playing", "a running player was running"] * 50
+    text = build_on([*common, "she plays", "he runs the ＣＡＦÉ 東 ﷺ naïve", "sprinting 🏄"])
+    pieces = text._tokenizer.encode("the player plays").tokens
+    assert pieces == ["[CLS]", "the", "player", "play", "##s", "[SEP]"]
+    for seen in ("he runs the ＣＡＦÉ 東 ﷺ naïve", "sprinting 🏄"):
+        assert "[UNK]" not in text._tokenizer.encode(seen).tokens
+    characters = set("".join(common)) - {" "}
+    size = 5 + 2 * len(characters) + 3
+    small = build("bert_tokenizer", vocab_size=size)
+    small.fit(common)
+    assert small.vocab_size == size < build_on(common).vocab_size
+    least = build("bert_tokenizer", vocab_size=5)
+    least.fit(common)
+    assert least.vocab_size == 5 + 2 * len(characters)
+
+
 def test_bad_vocabularies_name_the_option(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"neither tokenizer\.json nor vocab\.txt"):
