@@ -23,7 +23,9 @@ import numpy as np
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.cache import cached
+from pixelbert_plugin.data.checked import CheckedSamples
 from pixelbert_plugin.data.images import BadImageError, upright_size
+from pixelbert_plugin.data.pairs import Pairs
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Sample
@@ -52,8 +54,11 @@ class Mixture(Sequence):
             names = ", ".join(builders)
             raise UserError(f"datasets: the {split} split of {names} is empty: no data set has one; change run_type")
         for name, samples in parts.items():
-            if not isinstance(samples, Sequence) or (len(samples) and not isinstance(samples[0], Sample)):
+            if not isinstance(samples, Sequence):
                 raise UserError(f"the builder {name!r}: samples({split!r}) must return a list (a Sequence) of Sample")
+            if not isinstance(samples, Pairs):  # whose columns have types
+                samples = parts[name] = CheckedSamples(samples, name, split, registry.location(type(builders[name])))
+                _ask(name, builders[name], split, lambda _, samples=samples: next(iter(samples), None))  # the first one
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
             repeated = _repeated_id(samples)

@@ -108,6 +108,8 @@ class PairsWriter:
 
     def add(self, sample_id: int | str, images: tuple[int, ...], text: str) -> None:
         """A sample; `images` are rows as `image` gave them, equally many for every sample."""
+        if not isinstance(text, str):
+            raise UserError(f"{self.source}: row {len(self)} (sample {sample_id!r}): text is {text!r:.80}, not str")
         self._sample_ids.append(sample_id)
         self._texts.append(text)
         self._rows.extend(images)
@@ -115,7 +117,10 @@ class PairsWriter:
 
     def label(self, answers: tuple[str, ...] = (), answer: str | None = None, groups: tuple[str, ...] = ()) -> None:
         """The label of the sample added last; where one sample has a label, call it for every one. `groups`: G or none."""
-        code = self._book.code
+        code, texts = self._book.code, (*answers, *groups, *(() if answer is None else (answer,)))
+        if isinstance(answers, str) or not all(isinstance(text, str) for text in texts):
+            label = f"answers {answers!r:.80}, answer {answer!r:.80} and groups {groups!r:.80}"
+            raise UserError(f"{self.source}: row {len(self) - 1}: {label} must be a tuple of str, a str and a tuple of str")
         self._answers.extend(map(code, answers))
         self._offsets.append(len(self._answers))
         self._answer.append(-1 if answer is None else code(answer))
