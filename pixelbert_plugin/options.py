@@ -52,7 +52,7 @@ class Training:
     num_workers: int = 2  # data-loader workers of each process, which read and decode; 0: in the process itself
     num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
-    max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping, as in the paper
+    max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping; the paper names none
     early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
 
     @property

@@ -20,7 +20,7 @@ NamedParameters = list[tuple[str, nn.Parameter]]
 class SgdConfig:
     lr: float = 1e-2  # learning rate (paper)
     momentum: float = 0.9  # the paper names none; torchvision's ImageNet recipe
-    weight_decay: float = 5e-4  # on weights; biases and norms have none (paper)
+    weight_decay: float = 5e-4  # (paper) on kernels and matrices; biases and norms have none, which the paper does not say
     nesterov: bool = False  # Nesterov's momentum
 
     def check(self) -> None:
@@ -45,7 +45,7 @@ class Sgd(torch.optim.SGD):
 @dataclass(kw_only=True)
 class AdamWConfig:
     lr: float = 1e-4  # learning rate (paper)
-    weight_decay: float = 1e-2  # decoupled, on weights; biases and norms have none (paper)
+    weight_decay: float = 1e-2  # (paper) decoupled, on matrices; biases, norms and s_v have none: our choice
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # torch's; the paper names none
     eps: float = 1e-8  # torch's; the paper names none
 
@@ -69,7 +69,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list[dict]:
-    """Two parameter groups: matrices and kernels with decay, vectors (biases, norms, s_v) without."""
+    """Two parameter groups: matrices and kernels with decay, vectors (biases, norms, s_v) without, as BERT's own training."""
     parameters = [parameter for _, parameter in named_parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class AnswerHead(nn.Module):
-    """VQA, and any head that is not listed below: an MLP on [CLS] (paper, section 4.1). in: QD; out: Q answers."""
+    """VQA, and any head that is not listed below: an MLP on [CLS] (paper, section 4.1).
+
+    Its width, GELU and layer norm are our choice. in: QD; out: Q answers.
+    """
 
     def __init__(self, hidden_size: int, num_outputs: int):
         super().__init__()
@@ -54,7 +57,10 @@ class MatchingHead(nn.Module):
 
 
 class PairHead(nn.Module):
-    """NLVR2 "pair": the [CLS] vectors of one statement with each of two images, concatenated. in: 2B D; out: B 2."""
+    """NLVR2 "pair": the [CLS] vectors of one statement with each of two images, concatenated (paper); an MLP of our choice.
+
+    in: 2B D; out: B 2.
+    """
 
     def __init__(self, hidden_size: int, num_outputs: int = 2):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pixel random sampling (paper, section 3.2.3). I images, P pixels of the grid (rows × columns), K kept.
+"""Pixel random sampling (paper, section 3.3). I images, P pixels of the grid (rows × columns), K kept.
 
 in: mask_IP bool, seeds_I int64; out: index_IK int64 (ascending), kept_IK bool.
 """

@@ -29,9 +29,9 @@ class PixelBertConfig:
     num_sampled_pixels: int | None = None  # pixels drawn per image in training; paper: 100 in pre-training. None: all
     position_embedding: Literal["none", "2d"] = "none"  # 2d: learned row + column vectors (ClipBERT); none: the paper
     max_grid_size: int = 64  # rows and columns that position_embedding=2d has vectors for
-    pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; off as in the paper
+    pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; the paper names none
     pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
-    freeze_image_encoder: bool = False  # leave the CNN and its batch norms' statistics as they are (paper: for retrieval)
+    freeze_image_encoder: bool = False  # leave the CNN as it is (paper: for retrieval), its batch norms' statistics too
 
     def check(self) -> None:
         require(self, "num_sampled_pixels", "max_grid_size", low=1)

@@ -24,7 +24,7 @@ from pixelbert_plugin.types import Batch, ModelOutput
 class PretrainConfig:
     mlm: bool = True  # masked language modelling, on matched pairs only (paper)
     itm: bool = True  # image-text matching: one pair of an image with another image's text to each true pair (paper)
-    mask_probability: float = 0.15  # share of words that MLM chooses (paper); of them 80 % masked, 10 % replaced
+    mask_probability: float = 0.15  # share of words that MLM chooses (paper); of them 80 % masked, 10 % replaced (BERT)
     whole_words: bool = False  # choose all pieces of a word together
 
     def check(self) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from test_engine import Linear, rows, trainer
 from test_pixelbert import SMALL, batch, model
+from test_pretrain_task import prepared
+from test_pretrain_task import task as pretraining
 from torch import nn
 
 from pixelbert_plugin import registry
@@ -269,6 +271,17 @@ def test_a_word_or_pixel_of_padding_changes_nothing():
         before = net(data).logits["answers"]
         data.input_ids[0, 4:] = 7
         assert torch.equal(net(data).logits["answers"], before)
+
+
+def test_a_true_and_a_false_text_are_masked_by_draws_of_their_own():
+    """Else the masks of a sample's two texts would tell that they belong together."""
+    pretrain = pretraining(mask_probability=0.5)
+    alike = 0
+    for seed in range(40):
+        masked = prepared(pretrain, (seed, seed + 100), pairs=((0, 0), (2, 2)))[0].input_ids
+        alike += int(torch.equal(masked[0], masked[1]))
+        assert not torch.equal(masked, prepared(pretrain, (seed + 500, seed + 700), pairs=((0, 0), (2, 2)))[0].input_ids)
+    assert alike < 5  # of six words each
 
 
 def test_five_hardest_of_twenty_by_hand():
