@@ -3,6 +3,7 @@
 import argparse
 
 from pixelbert_plugin import __version__
+from pixelbert_plugin.command import Parser
 
 EPILOG = """\
 examples:
@@ -18,8 +19,8 @@ exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 4 another
 75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    parser = Parser(
         "pixelbert-run",
         description="Train and evaluate Pixel-BERT from one YAML file.",
         epilog=EPILOG,
@@ -29,17 +30,21 @@ def parser() -> argparse.ArgumentParser:
         "options",
         nargs="*",
         metavar="key=value",
-        help="config=PATH, then any key of the configuration, such as training.batch_size=64",
+        help="config=PATH and any key of the configuration, such as training.batch_size=64; text stays as it is typed, null is "
+        "none, ~/ the home folder, lists and mappings are YAML: [a, b], {a: 1}",
     )
-    parser.add_argument("--list", action="store_true", help="list every registered component with its origin")
-    parser.add_argument("--describe", metavar="NAME", help="the options of a component (or of a section: training, env, …)")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="list every registered component with its origin")
+    instead.add_argument(
+        "--describe", metavar="NAME", nargs="?", const="", help="the options of a component (or of a section: training, env, …)"
+    )
+    instead.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
     )
-    parser.add_argument(
+    instead.add_argument(
         "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
     )
-    parser.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
+    instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
     parser.add_argument("--version", action="version", version=__version__)
     return parser

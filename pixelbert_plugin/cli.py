@@ -6,22 +6,22 @@ import os
 from pathlib import Path
 
 from pixelbert_plugin.arguments import parser
-from pixelbert_plugin.command import exit_status, split_config
+from pixelbert_plugin.command import run_command, split_config, tell
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch: DDP warns of what parallel.py asks it for
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
-    return exit_status(lambda: _main(arguments), arguments.debug, "checkpoint.resume=true goes on from the last checkpoint")
+    return run_command(parser(), argv, _main, "checkpoint.resume=true goes on from the last checkpoint")
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch: DDP warns of what parallel.py asks it for
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import describe, plugins
 
-    needs_none = any((arguments.list, arguments.describe, arguments.new_plugin))
+    needs_none = arguments.list or arguments.describe is not None or arguments.new_plugin is not None
     path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
     config = None if path is None else configuration.load(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
@@ -31,15 +31,15 @@ def _main(arguments: argparse.Namespace) -> int:
         configuration.complete(config)
 
     if arguments.list:
-        print(describe.components())
-    elif arguments.describe:
-        print(describe.options(arguments.describe))
-    elif arguments.new_plugin:
+        tell(describe.components())
+    elif arguments.describe is not None:
+        tell(describe.options(arguments.describe))
+    elif arguments.new_plugin is not None:
         from pixelbert_plugin.new_plugin import write
 
-        print(write(arguments.new_plugin))
+        tell(write(arguments.new_plugin))
     elif arguments.print_config:
-        print(configuration.to_annotated_yaml(config))
+        tell(configuration.to_annotated_yaml(config))
     else:
         from rich.console import Console
 
@@ -47,8 +47,8 @@ def _main(arguments: argparse.Namespace) -> int:
         from pixelbert_plugin.schema import ConfigError
 
         try:
-            if arguments.export:
-                print(export(config, Path(arguments.export)))
+            if arguments.export is not None:
+                tell(str(export(config, Path(arguments.export).expanduser())))
             else:
                 run(config, Console())
         except ConfigError as error:

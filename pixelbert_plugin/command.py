@@ -1,17 +1,60 @@
-"""What the commands share: an error is one line on stderr and an exit status."""
+"""What the commands share: how arguments are read, and that an error is one line on stderr and an exit status."""
 
+import argparse
+import contextlib
+import difflib
+import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from pixelbert_plugin.errors import RunError, UserError
+
+MAX_LINE = 2000  # characters of an error: its head and tail are kept
+MAX_TAIL = 600
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags and key=value in any order. A wrong argument is a UserError of one line."""
+
+    def read(self, argv: list[str]) -> argparse.Namespace:
+        arguments, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            self.error(f"{unknown[0]}: unknown flag{self._hint(unknown[0])}")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help)")
+
+    def _hint(self, flag: str) -> str:
+        name, equals, value = flag.lstrip("-").partition("=")
+        if name == "config":
+            return f"; write config={value or 'PATH'}"
+        if equals or "." in name:
+            return f"; keys are written without dashes: {name}={value or 'VALUE'}"
+        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+
+def run_command(parser: Parser, argv: list[str] | None, run: Callable[[argparse.Namespace], int], interrupted: str) -> int:
+    """The exit status of `run(arguments)`. `interrupted`: what to tell after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or → shows \xd7, \u2192
+    return exit_status(lambda: run(parser.read(argv)), "--debug" in argv, interrupted)
 
 
 def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
     """The exit status of `run()`. `interrupted`: what to tell after Ctrl-C; `debug` adds the traceback of an error."""
     try:
-        return run()
+        status = run()
+        _flush()
+        return status
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         return 130
@@ -20,8 +63,43 @@ def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
             traceback.print_exc()
         if not is_told_elsewhere(error):
             rank = os.environ.get("RANK", "0")
-            print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
+            line = f"error: {one_line(error)}"
+            print(line if rank == "0" else f"rank {rank}: {line}", file=sys.stderr)
         return error.exit_status
+
+
+def one_line(error: object) -> str:
+    """A message in one line of at most MAX_LINE characters, without what a terminal would obey."""
+    text = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(error).strip())
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if len(text) <= MAX_LINE:
+        return text
+    head, tail = text[: MAX_LINE - MAX_TAIL - 50], text[-MAX_TAIL:]
+    return f"{head} … ({len(text) - len(head) - len(tail):,} characters left out) … {tail}"
+
+
+def tell(text: str) -> None:
+    """Print what was asked for. A reader that has seen enough (`| head`) ends it quietly."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _give_up_output()
+    except OSError as error:
+        _give_up_output()
+        raise UserError(f"the output cannot be written ({error.strerror})") from error
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:  # the last lines on the console are lost: nothing that a run saves
+        _give_up_output()
+
+
+def _give_up_output() -> None:
+    """Send what is left to nowhere, so that Python does not try to write it again at its end."""
+    with contextlib.suppress(OSError, ValueError):  # a test's output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_told_elsewhere(error: RunError) -> bool:
@@ -33,7 +111,27 @@ def is_told_elsewhere(error: RunError) -> bool:
 
 def split_config(options: list[str], remedy: str, is_optional: bool = False) -> tuple[str | None, list[str]]:
     """The PATH of `config=PATH`, and the other options. Raises UserError, ending in `remedy`, where it is not given once."""
+    for index, option in enumerate(options):
+        if "=" not in option:
+            suggestion = _suggestion(option, "".join(options[index + 1 : index + 2]))
+            raise UserError(f"{option!r}: not understood{suggestion}; options are given as key=value")
     paths = [option.removeprefix("config=") for option in options if option.startswith("config=")]
     if len(paths) > 1 or not (paths or is_optional):
         raise UserError(f"config=PATH is given {len(paths)} times; {remedy}")
     return (paths[0] if paths else None), [option for option in options if not option.startswith("config=")]
+
+
+def _suggestion(option: str, following: str) -> str:
+    """What somebody meant who wrote an option without =."""
+    key = option.strip().rstrip(":=")
+    if key == "config" or (following and "=" not in following and re.fullmatch(r"[a-z_]+(\.\w+)*", key)):
+        return f"; did you mean {key}={following or 'PATH'}?"
+    is_file = option.lower().endswith((".yaml", ".yml")) or _is_file(option)
+    return f"; did you mean config={option}?" if is_file else ""
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

@@ -28,7 +28,8 @@ def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunCon
         values = interpolated(values, dataclasses.asdict(RunConfig()))
         config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
     except ConfigError as error:
-        raise with_source(error, sources) from error
+        known = [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]
+        raise with_source(_with_other_place(error, known), sources) from error
     if not config.env.save_dir:
         config.env.save_dir = str(Path("save") / file.stem)
     config.sources = sources
@@ -70,8 +71,20 @@ def complete(config: RunConfig) -> RunConfig:
                 _settle(config, options, f"{path}{name}.params.")
                 reference.params = registry.as_dict(options)
     except ConfigError as error:
-        raise with_source(error, config.sources) from error
+        raise with_source(_with_other_place(error, list(leaves(config))), config.sources) from error
     return config
+
+
+def _with_other_place(error: ConfigError, known: list[str]) -> ConfigError:
+    """The error, for an unknown key with the places that have a key of its name: batch_size is training.batch_size."""
+    section, _, name = error.key.rpartition(".")
+    is_section = section.endswith("_config") and "is registered as" in str(error)  # an option where a component's name is due
+    if "unknown key" not in str(error) and not is_section:
+        return error
+    places = sorted({key for key in known if key.rpartition(".")[2] == name and key != error.key})
+    if not places:
+        return error
+    return ConfigError(error.key, f"unknown key; did you mean {' or '.join(places[:3])}?")
 
 
 def _settle(config: RunConfig, options: Any, path: str) -> None:
@@ -92,6 +105,10 @@ def to_yaml(config: RunConfig) -> str:
 
 def leaves(config: RunConfig) -> dict[str, Any]:
     """The resolved values by dotted key."""
+    return _leaves(dump(config))
+
+
+def _leaves(values: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def walk(node: Any, path: str) -> None:
@@ -101,7 +118,7 @@ def leaves(config: RunConfig) -> dict[str, Any]:
         else:
             found[path] = node
 
-    walk(dump(config), "")
+    walk(values, "")
     return found
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import exit_status, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config
 
 EPILOG = """\
 examples:
@@ -16,8 +16,8 @@ examples:
 exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    parser = Parser(
         "pixelbert-data",
         description="Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
         "`check` looks whether a folder holds all that a configuration needs.",
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    command = COMMANDS[arguments.command]
-    return exit_status(lambda: command(arguments.options), arguments.debug, "the same command starts anew")
+    return run_command(
+        parser(), argv, lambda arguments: COMMANDS[arguments.command](arguments.options), "the same command starts anew"
+    )
 
 
 def make(options: list[str]) -> int:

@@ -45,7 +45,8 @@ def options(name: str) -> str:
         blocks += _fields(sections[name], "  ")
     if not blocks:
         known = {name for kind in registry.KINDS for name in registry.names(kind)} | set(sections)
-        raise UserError(f"--describe {name}: neither a component nor a section{nearest(name, sorted(known))}")
+        what = f"--describe {name}: neither a component nor a section" if name else "--describe: name a component or a section"
+        raise UserError(f"{what}{nearest(name, sorted(known))}")
     return "\n".join(blocks)
 
 

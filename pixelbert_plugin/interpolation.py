@@ -15,7 +15,10 @@ def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    tree = OmegaConf.create(_for_omegaconf(_over(defaults, values)))
+    try:
+        tree = OmegaConf.create(_for_omegaconf(_over(defaults, values)))
+    except OmegaConfBaseException as error:  # no ${…} by its grammar
+        raise ConfigError(error.full_key or "", _reason(error)) from error
 
     def resolve(node: Any, holder: Any, key: str | int, path: str) -> Any:
         """`node`, which `tree` has as `holder[key]`."""
@@ -33,10 +36,14 @@ def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
         except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
             if isinstance(error, ConfigError):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(path, f"{shown(node)} is refused: {reason}; write \\${{ for the characters as such") from error
+            raise ConfigError(path, f"{shown(node)} is refused: {_reason(error)}") from error
 
     return {key: resolve(node, tree, key, key) if _holds(node) else node for key, node in values.items()}
+
+
+def _reason(error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{reason}; ${{key}} is another key's value, \\${{ the characters as such"
 
 
 def _structure(node: Any) -> Any:

@@ -31,6 +31,8 @@ def load(user_dir: str | None = None, modules: list[str] | None = None) -> None:
         _load_user_dir(Path(user_dir))
     for module in modules or []:
         try:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ImportError("is no module's name, such as my_package.builders")
             importlib.import_module(module)
         except RunError:
             raise
@@ -46,9 +48,14 @@ def _load_user_dir(path: Path) -> None:
     if not path.exists():
         raise UserError(f"env.user_dir={str(path)!r}: no such file or folder; it names the plugin's Python code")
     package = path / "__init__.py"
-    files = [path] if path.is_file() else [package] if package.exists() else sorted(path.glob("*.py"))
+    try:
+        found = [path] if not path.is_dir() else [package] if package.exists() else sorted(path.glob("*.py"))
+    except OSError as error:
+        raise UserError(f"env.user_dir={str(path)!r}: cannot be read ({error.strerror})") from error
+    files = [file for file in found if file.is_file() and file.suffix == ".py"]
     if not files:
-        raise UserError(f"env.user_dir={str(path)!r}: no Python file in this folder")
+        is_folder = "no Python file in this folder" if path.is_dir() else "is no Python file (name.py)"
+        raise UserError(f"env.user_dir={str(path)!r}: {is_folder}; it names the plugin's Python code")
     for file in files:
         _import_file(file)
 

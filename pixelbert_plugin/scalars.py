@@ -46,7 +46,11 @@ def expanded(path: str) -> str:
     found = os.path.expanduser(path)
     if "\0" in found:
         raise ValueError("a path cannot hold the character NUL")
-    if len(found.encode()) > 4095 or any(len(part.encode()) > 255 for part in found.split("/")):
+    try:
+        parts = [len(os.fsencode(part)) for part in found.split("/")]
+    except UnicodeEncodeError as error:
+        raise ValueError("holds a character that no file name can have") from error
+    if sum(parts) + len(parts) > 4096 or max(parts) > 255:
         raise ValueError("is too long for a path")
     return found
 

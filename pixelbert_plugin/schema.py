@@ -221,7 +221,10 @@ def _anything(node: Any, path: str) -> Any:
 @functools.cache
 def type_hints(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields, also where its module postpones annotations."""
-    return typing.get_type_hints(kind, include_extras=True)
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception as error:  # a plugin's annotations can raise anything
+        raise UserError(f"{kind.__module__}.{kind.__qualname__}: the types of its options cannot be read ({error})") from error
 
 
 def _metadata(kind: Any) -> tuple[Any, ...]:
@@ -247,6 +250,9 @@ def _check(value: Any, path: str) -> None:
             if not hasattr(value, name):
                 raise ConfigError(path, str(error)) from error
             raise ConfigError(_join(path, name), f"{shown(getattr(value, name))} is refused: {reason}") from error
+        except Exception as error:  # a plugin's check is wrong
+            what = f"{type(value).__qualname__}.check() fails ({type(error).__name__}: {error}); --debug shows where"
+            raise ConfigError(path, what) from error
         for field in dataclasses.fields(value):
             _check(getattr(value, field.name), _join(path, field.name))
     elif isinstance(value, dict):

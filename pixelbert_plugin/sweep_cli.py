@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pixelbert_plugin.command import exit_status, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config
 from pixelbert_plugin.errors import Stopped, UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ exit status: 0 every cell is done, 1 some failed, 2 wrong input, 75 stopped by S
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "pixelbert-sweep",
         description="Run a table of experiments: rows × stages × seeds, cell by cell.",
         epilog=EPILOG,
@@ -38,9 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _stop)
-    return exit_status(lambda: _main(arguments), arguments.debug, "the same command goes on")
+    return run_command(parser, argv, _main, "the same command goes on")
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -86,6 +86,14 @@ def structure(node: Any) -> Any:
     return Plain(node) if isinstance(parsed, Plain) else parsed
 
 
+def unfolded(node: Any) -> Any:
+    """A tree in which what was typed as {a: 1} or [a] is a mapping or list; scalars are as they were written."""
+    inner = structure(node)
+    if isinstance(inner, dict):
+        return {key: unfolded(value) for key, value in inner.items()}
+    return [unfolded(value) for value in inner] if isinstance(inner, list) else node
+
+
 def text(node: str) -> str | None:
     """What a scalar is where text is wanted: as it is written; None for an unquoted null."""
     if isinstance(node, Typed) and node.strip()[:1] in ('"', "'") and type(quoted := structure(node)) is str:

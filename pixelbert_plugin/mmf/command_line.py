@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import exit_status, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config
 from pixelbert_plugin.errors import writing
 
 EPILOG = """\
@@ -23,8 +23,8 @@ vqa2, nlvr2, coco and visual_genome too: such a name means ours, which MMF knows
 --mmf-builders it means MMF's own."""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    parser = Parser(
         "python -m pixelbert_plugin.mmf",
         description="Train and evaluate our models on our data sets with the trainer of facebookresearch/mmf.",
         epilog=EPILOG,
@@ -39,13 +39,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
-    return exit_status(lambda: _main(arguments), arguments.debug, "checkpoint.resume=true goes on from MMF's current.ckpt")
+    return run_command(parser(), argv, _main, "checkpoint.resume=true goes on from MMF's current.ckpt")
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+
     from pixelbert_plugin.mmf.compat import import_mmf
     from pixelbert_plugin.mmf.devices import take_own_gpu
 
@@ -73,6 +73,7 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     from mmf.utils.configuration import get_default_config_path
 
     from pixelbert_plugin import config as configuration
+    from pixelbert_plugin import yaml_text
     from pixelbert_plugin.mmf import devices, translate
     from pixelbert_plugin.mmf.defaults import shipped
     from pixelbert_plugin.mmf.register import register_all
@@ -82,6 +83,7 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     file = configuration.find(path)
     overrides = [re.sub("^dataset=", "datasets=", option) for option in overrides]  # MMF's short form
     values, sources = configuration.read(file, overrides)
+    values = yaml_text.unfolded(values)
     mmfs = translate.take_mmfs(values, configuration.read_values(Path(get_default_config_path()), []))
     for name in values.get("datasets") or []:
         values = translate.merged(shipped(name), values)
@@ -109,6 +111,6 @@ def _write(values: dict[str, Any], save_dir: Path) -> list[str]:
 
 
 def _yaml(values: dict[str, Any]) -> str:
-    import yaml
+    from pixelbert_plugin import yaml_text
 
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return yaml_text.dump(values)

@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pixelbert_plugin import registry
-from pixelbert_plugin.config import PACKAGE, read_values
+from pixelbert_plugin import registry, yaml_text
+from pixelbert_plugin.config import read_values
+from pixelbert_plugin.config_files import PACKAGE
 from pixelbert_plugin.mmf.setting import CACHE
 from pixelbert_plugin.options import Env, Processors
 
@@ -57,5 +56,5 @@ def _options(kind: Any, name: str) -> dict[str, Any]:
 
 def _write(stem: str, content: dict[str, Any]) -> str:
     path = Path(_folder().name) / f"{stem}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml_text.dump(content), encoding="utf-8")
     return str(path)

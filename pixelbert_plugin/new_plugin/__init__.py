@@ -1,8 +1,13 @@
 """`pixelbert-run --new-plugin NAME`: a small package with a data set, a YAML, an entry point and a test, ready to train."""
 
+import builtins
+import importlib.util
 import json
 import keyword
+import os
 import re
+import sys
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -12,19 +17,19 @@ from pixelbert_plugin.errors import UserError, writing
 
 COLORS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "yellow": (240, 200, 40)}
 SHAPES = ("circle", "square", "triangle")
+MAX_NAME = 50  # characters
+RESERVED = {"conftest", "setup", "src", "test", "tests"}  # what stands in the new package's own folder
 SUFFIX = ".tmpl"  # of the template's files; `name` in a path stands for the plugin's
 
 
 def write(name: str) -> str:
     """Write the package into a folder `name`, which must not be there. Returns what to do with it. Raises UserError."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"--new-plugin {name!r}: must be a Python name in small letters, digits and _, such as my_pictures")
-    if name in registry.names("builder"):
-        origin = registry.origin("builder", name)
-        raise UserError(f"--new-plugin {name!r}: there is a builder of this name [{origin}]; choose another")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > MAX_NAME or keyword.iskeyword(name):
+        wanted = f"must be a Python name in small letters, digits and _, of at most {MAX_NAME}, such as my_pictures"
+        raise UserError(f"--new-plugin {name[:200]!r}: {wanted}")
+    if (taken := _taken(name)) is not None:
+        raise UserError(f"--new-plugin {name!r}: {taken}")
     target = Path(name)
-    if target.exists():
-        raise UserError(f"--new-plugin {name!r}: {target} is there already; choose another name, or remove it")
     values = {"name": name, "Class": "".join(part.capitalize() for part in name.split("_"))}
     template = Path(str(files(__name__) / "template"))
     with writing(target, "--new-plugin"):
@@ -35,6 +40,32 @@ def write(name: str) -> str:
             made.write_text(Template(file.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
         _draw_pictures(target / "src" / name / "data")
     return f"pip install -e ./{name} && pixelbert-run config={name}/src/{name}/configs/{name}.yaml"
+
+
+def _taken(name: str) -> str | None:
+    """What has the name already, as a folder, a component, an import or a distribution: case, - and _ make no difference."""
+    same = {_plain(entry): entry for entry in os.listdir()}
+    if _plain(name) in same:
+        return f"{same[_plain(name)]} is there already; choose another name, or remove it"
+    for kind in registry.KINDS:
+        for other in registry.names(kind):
+            if _plain(other) == _plain(name):
+                return f"there is a {kind} of this name [{registry.origin(kind, other)}]; choose another"
+    if keyword.issoftkeyword(name) or hasattr(builtins, name):
+        return "is a word of Python's own; choose another"
+    if name in sys.stdlib_module_names or name in RESERVED:
+        return "is a module's name that Python or its test runner uses; choose another"
+    for distribution in metadata.distributions():
+        if _plain(distribution.name or "") == _plain(name):
+            return f"is the name of an installed distribution, {distribution.name} {distribution.version}; choose another"
+    imports = {_plain(module): module for module in metadata.packages_distributions()}
+    if _plain(name) in imports or importlib.util.find_spec(name) is not None:
+        return f"is the name of an installed module, {imports.get(_plain(name), name)}; choose another"
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def _draw_pictures(folder: Path) -> None:

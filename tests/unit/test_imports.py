@@ -47,12 +47,13 @@ ALLOWED = {
     "miniature": {"errors", "schema", "seeding", "linux"},
     "data_cli": {"__version__", "command", "errors", "schema", "miniature", "plugins", "registry", "build", "data"}
     | {"config", "config_files"},
-    "arguments": {"__version__"},
+    "arguments": {"__version__", "command"},
     "command": {"errors"},
     "new_plugin": {"errors", "registry"},
     "cli": {"arguments", "command", "errors", "schema", "config", "describe", "plugins", "run", "new_plugin"},
     "mmf": BASIC
-    | {"__version__", "command", "config", "options", "plugins", "build", "data", "engine", "tasks.base", "mmf_checkpoint"},
+    | {"__version__", "command", "config", "config_files", "yaml_text", "options", "plugins", "build", "data", "engine"}
+    | {"tasks.base", "mmf_checkpoint"},
     "__main__": {"cli", "linux"},
     "__init__": set(),
 }
