@@ -17,8 +17,10 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
+from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.engine.dist import Processes, local_device_index
+from pixelbert_plugin.engine.stop import StopSignal
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
@@ -240,6 +242,7 @@ def build_loader(
     processors: dict[str, Any],
     device: torch.device,
     processes: Processes,
+    stop: StopSignal | None = None,
 ) -> Loader:
     training, images_M = config.training, mixture.image_numbers()
     negatives = Negatives(mixture, images_M) if task.num_negatives else None
@@ -256,6 +259,7 @@ def build_loader(
         {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
         processes.rank,
         processes.world_size,
+        Wait(training.timeout_seconds, (lambda: stop.is_set) if stop else bool),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import RunError, UserError
 
+USER_MODULE = "pixelbert_user_"  # how the module names of env.user_dir begin
 BUILT_IN = (
     "pixelbert_plugin.encoders",
     "pixelbert_plugin.models",
@@ -60,11 +61,22 @@ def _load_user_dir(path: Path) -> None:
         _import_file(file)
 
 
+def user_files() -> list[Path]:
+    """The files of `env.user_dir` that this process has imported."""
+    return [Path(module.__file__) for name, module in sys.modules.items() if name.startswith(USER_MODULE)]
+
+
+def load_files(files: list[Path]) -> None:
+    """Import them in another process, so that objects of their classes can be unpickled."""
+    for file in files:
+        _import_file(file)
+
+
 def _import_file(file: Path) -> None:
     """Import a file under a name of its own, once per process (a second run must not register it again)."""
     file = file.resolve()
     stem = file.parent.name if file.name == "__init__.py" else file.stem
-    name = f"pixelbert_user_{stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    name = f"{USER_MODULE}{stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     is_package = file.name == "__init__.py"

@@ -29,7 +29,8 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
         key = f"{split}/{name}"
         if key not in parts.loaders:
             single = Mixture(split, {name: samples}, mixture.on_bad_image)
-            parts.loaders[key] = build_loader(config, single, parts.task, parts.processors, parts.device, parts.processes)
+            shared = (parts.task, parts.processors, parts.device, parts.processes, parts.stop)
+            parts.loaders[key] = build_loader(config, single, *shared)
         if getattr(parts.task, "scores_all_pairs", False):
             evaluations[key] = score_split(parts, split, key, batch_size, is_final)
         else:

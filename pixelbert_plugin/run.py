@@ -78,7 +78,7 @@ def train(parts: Parts, start: Start) -> TrainState:
         shard(model)
     optimizers = build_optimizers(config, model)
     parts.precision.prepare(model, optimizers)
-    loader = build_loader(config, parts.data["train"], task, parts.processors, parts.device, parts.processes)
+    loader = build_loader(config, parts.data["train"], task, parts.processors, parts.device, parts.processes, parts.stop)
     state = TrainState()
     if is_resumed:
         state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)

@@ -17,7 +17,7 @@ import torch
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
-from pixelbert_plugin.data.workers import WorkerDeath, read_in_workers
+from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Batch
@@ -41,6 +41,7 @@ class Loader:
     weights: dict[str, float] = field(default_factory=dict)  # by data set; 1 where none is given
     rank: int = 0  # of this process
     world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
+    wait: Wait = field(default_factory=Wait)  # for a batch of the workers
     truncated_texts: int = 0  # so far
     bad_images: Counter = field(default_factory=Counter)  # how often each was skipped so far
 
@@ -126,7 +127,7 @@ class Loader:
         source, deaths, pins = iter(micro_batches), 0, self.device.type == "cuda"
         while True:
             try:
-                for batch in read_in_workers(self.reader, remaining(list(asked)), self.num_workers, pins):
+                for batch in read_in_workers(self.reader, remaining(list(asked)), self.num_workers, pins, self.wait):
                     asked.popleft()
                     deaths = 0
                     yield self._received(batch)
@@ -135,8 +136,8 @@ class Loader:
                 deaths += 1
                 if deaths > MAX_WORKER_DEATHS:
                     raise UserError(
-                        f"training.num_workers={self.num_workers}: workers die again and again ({error}); "
-                        "where memory is short, lower it (0 reads in the training process)"
+                        f"training.num_workers={self.num_workers}: workers die again and again: {error}; "
+                        "training.num_workers=0 reads in the training process"
                     ) from error
                 logger.warning("a data-loader worker died (%s): new ones go on where it was", error)
 

@@ -1,5 +1,6 @@
 """In a data-loader worker: a list of sample indices → Batch (uint8 images, token ids, targets)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class BatchReader(Dataset):
     ):
         self.mixture, self.text, self.image, self.prepare, self.seed = mixture, text, image, prepare, seed
         self.negatives = negatives
+        self.note: Callable[[Path | None], None] | None = None  # told which image is being read, should the process die of it
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | Failure:
         try:
@@ -83,6 +85,8 @@ class BatchReader(Dataset):
             group = () if micro_batch.leaders is None else self._drawn_for(leader)[1:]
             keys.append([(name, image_id, *group) for image_id in sample.image_ids])
             self._read_images(name, sample, keys[-1], micro_batch, images)
+        if self.note is not None:
+            self.note(None)
         batch = collate(
             samples,
             [ids for ids, _ in encoded],
@@ -115,6 +119,8 @@ class BatchReader(Dataset):
             if key in images.seeds:
                 continue
             images.seeds[key] = derive(self.seed, "image", micro_batch.epoch, *key)
+            if self.note is not None:
+                self.note(path)
             try:
                 image = self.image.decode(Path(path))
                 images.pixels[key] = self.image.augment(image, images.seeds[key]) if micro_batch.train else image

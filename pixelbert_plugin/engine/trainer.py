@@ -64,7 +64,7 @@ class Trainer:
         with self.events.bar(state.update, length.total_updates(state.update, state.position)), self.stop.deferred():
             while not is_over:
                 began, before = time.perf_counter(), state.position
-                micro_batches, samples = next(updates)
+                micro_batches, samples = self._next(updates)
                 losses, norm = self.update(micro_batches, state.update + 1, before / len(self.loader))
                 state.update += 1
                 state.samples += samples
@@ -96,6 +96,15 @@ class Trainer:
                     error.is_told = not self.processes.is_main
                     raise error
         return state
+
+    def _next(self, updates: Iterator[tuple[list[Batch], int]]) -> tuple[list[Batch], int]:
+        """The next update's micro-batches. Where SIGTERM ends a wait for data that does not come, what is trained is saved."""
+        try:
+            return next(updates)
+        except Stopped:
+            if self.processes.world_size == 1:  # several processes can only save together
+                self._save()
+            raise
 
     def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
         """One step of every optimizer. Returns this process's share of each part of the loss, averaged over the update (they
