@@ -16,7 +16,7 @@ DECODE = """
 import random, sys, tempfile
 from pathlib import Path
 from pixelbert_plugin import plugins, registry
-from pixelbert_plugin.processors.image import BadImageError
+from pixelbert_plugin.data.images import BadImageError
 plugins.load()
 image = registry.build("processor", "image", {"short_edge": 64, "long_edge": 96}, "processors.image.params")
 files, draw, read, refused = [Path(name) for name in sys.argv[2:]], random.Random(1), 0, 0
@@ -103,7 +103,9 @@ def astray(bench: Bench) -> Iterator[Row]:
         content["images"][0]["filename"] = name
         path.write_text(json.dumps(content))
         config = "projects/pixelbert/configs/mini/flickr30k_retrieval.yaml"
-        course = Course(data, bench.folder / "astray", 1, ["training.max_updates=1", "training.batch_size=2"], config=config)
+        options = ["training.max_updates=1", "training.batch_size=2", "training.micro_batch_size=2"]
+        options.append("task_config.retrieval={num_negatives: 3, num_hardest: 2}")
+        course = Course(data, bench.folder / "astray", 1, options, config=config)
         status = course.finish()
         right = status == 2 and is_one_line(course.said()) and name in course.said()
         yield Row(f"an image named {name} in the annotations", 1, int(right), None, None, last(course))

@@ -107,7 +107,7 @@ def disk_cache(bench: Bench) -> Iterator[Row]:
             return
         fill(disk)
         plain = bench.evaluated("evaluated")
-        course = bench.course("cache", INTERVAL, 1)
+        course = bench.course("cache", 2 * INTERVAL, 1)
         course.options += [f"env.cache_dir={disk}/cache"]
         status = course.finish()
         yield Row("disk full: annotation cache", 1, int(status == 0), None, course.losses() == plain.losses(), last(course))
@@ -164,7 +164,8 @@ def best(bench: Bench) -> Iterator[Row]:
         tensors.write_bytes(flip(tensors.read_bytes()))
         asked = damaged.with_options(*options)
         status = asked.finish()
-        right = status == 2 and is_one_line(asked.said()) and (damaged.folder / "results.json").read_bytes() == before
+        told = is_one_line(asked.said()) and "checkpoint" in last(asked)
+        right = status == 2 and told and (damaged.folder / "results.json").read_bytes() == before
         yield Row(f"best checkpoint with one bit flipped, {options[0]}", 1, int(right), None, None, last(asked))
 
 
@@ -194,4 +195,4 @@ def retrieval(bench: Bench) -> Course:
 def last(course: Course) -> str:
     """The last line that says what was wrong, cut to the table's width."""
     lines = [line for line in course.said().splitlines() if "error: " in line or "annot be written" in line]
-    return lines[-1].partition("error: ")[2][:150] or lines[-1][:150] if lines else ""
+    return lines[-1].partition("error: ")[2][:120] or lines[-1][:120] if lines else ""

@@ -66,7 +66,7 @@ class Bench:
 
     def evaluated(self, name: str) -> Course:
         """A short run that came to its end, for rows about what follows: evaluations, exports."""
-        course = self.course(name, INTERVAL, 1)
-        if course.saved_update() < INTERVAL:
+        course = self.course(name, 2 * INTERVAL, 1)  # with a checkpoint before its last
+        if course.saved_update() < 2 * INTERVAL:
             assert course.finish() == 0, course.output()[-3000:]
         return course

@@ -78,7 +78,8 @@ class Course:
     output_before: int = 0  # characters of output before it was started last
 
     def command(self) -> list[str]:
-        arguments = ["-m", "pixelbert_plugin", f"config={self.config}", *SIZE_OPTIONS, "checkpoint.resume=true"]
+        arguments = ["-m", "pixelbert_plugin", f"config={self.config}", *SIZE_OPTIONS]
+        arguments += ["checkpoint.resume=true"] if self.trains() else []
         arguments += [f"env.data_dir={self.data}", f"env.save_dir={self.folder}", *self.options]
         if self.processes == 1 and not self.torchrun:
             return [*self.before, sys.executable, *arguments]
@@ -149,6 +150,10 @@ class Course:
     def with_options(self, *options: str) -> "Course":
         """The same folder with further options."""
         return replace(self, options=[*self.options, *options])
+
+    def trains(self) -> bool:
+        kinds = [option for option in self.options if option.startswith("run_type=")]
+        return "--export" not in self.options and (not kinds or "train" in kinds[-1])
 
     def results(self) -> dict:
         path = self.folder / "results.json"
