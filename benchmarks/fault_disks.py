@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fault_table import UPDATES, Bench, Row
 from fault_tools import INTERVAL, Course, ended, fill, flip, is_one_line, small_disk, wait_until
@@ -69,7 +70,8 @@ def disk_log(bench: Bench) -> Iterator[Row]:
     with small_disk(bench.folder / "log_disk", "400m") as disk:
         if disk is None:
             return
-        course = Course(bench.data, disk / "run", 1, [f"training.max_updates={UPDATES}"])
+        printed = bench.folder / "log_disk.out"
+        course = Course(bench.data, disk / "run", 1, [f"training.max_updates={UPDATES}"], printed=printed)
         process = course.start()
         wait_until(lambda: course.saved_update() >= INTERVAL, process)
         ballast = fill(disk)
@@ -88,7 +90,7 @@ def disk_results(bench: Bench) -> Iterator[Row]:
         course = bench.evaluated("evaluated").copy_to(disk / "run")
         results, expected = course.folder / "results.json", course.results()
         written = results.read_bytes()
-        asked = course.with_options("run_type=val")
+        asked = replace(course.with_options("run_type=val"), printed=bench.folder / "results_disk.out")
         for what, options in {"predictions": (), "results.json": ("evaluation.predict=false",)}.items():
             ballast = fill(disk)
             refused = asked.with_options(*options)

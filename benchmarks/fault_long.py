@@ -18,8 +18,6 @@ def long(bench: Bench) -> Iterator[Row]:
         f"training.evaluation_interval={EVERY}",
         f"training.checkpoint_interval={EVERY}",
         "training.batch_size=2",
-        "processors.image.params.short_edge=32",
-        "processors.image.params.long_edge=48",
     ]
     process, seen = course.start(), {}
     while process.poll() is None:

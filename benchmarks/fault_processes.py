@@ -158,7 +158,7 @@ def sweep(bench: Bench) -> Iterator[Row]:
     updates = 3 * INTERVAL
     course = Course(bench.data, bench.folder / "sweep" / "full" / "train" / "seed_1", 1, [f"training.max_updates={updates}"])
     fixed = [*SIZE_OPTIONS, *course.options, f"env.data_dir={bench.data}"]
-    stage = {"config": os.path.abspath(course.config), "metric": "val/vqa2/accuracy"}
+    stage = {"config": os.path.abspath(course.config), "metric": "minival/vqa2/accuracy"}
     content = {"save_dir": str(bench.folder / "sweep"), "overrides": fixed, "stages": {"train": stage}, "rows": {"full": {}}}
     file = bench.folder / "sweep.yaml"
     file.write_text(yaml.safe_dump({**content, "seeds": [1, 2], "jobs": 2}))

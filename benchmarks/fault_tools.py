@@ -75,6 +75,7 @@ class Course:
     config: str = CONFIG
     before: list[str] = field(default_factory=list)  # a command that starts the command
     environment: dict[str, str] = field(default_factory=dict)
+    printed: Path | None = None  # file of what it prints. None: beside its folder
     output_before: int = 0  # characters of output before it was started last
 
     def command(self) -> list[str]:
@@ -87,11 +88,15 @@ class Course:
         command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
         return ["ip", "netns", "exec", self.name_space, *command] if self.name_space else command
 
+    @property
+    def output_file(self) -> Path:
+        return self.printed or self.folder.parent / f"{self.folder.name}.out"
+
     def start(self) -> subprocess.Popen:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
         if self.name_space:
             environment["GLOO_SOCKET_IFNAME"] = "link0"
-        with (self.folder.parent / f"{self.folder.name}.out").open("a") as output:
+        with self.output_file.open("a") as output:
             self.output_before = len(self.output())
             process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -108,7 +113,7 @@ class Course:
         return wait_until(lambda: "\nupdate " in self.output()[self.output_before :], process)
 
     def output(self) -> str:
-        return (self.folder.parent / f"{self.folder.name}.out").read_text(errors="replace")
+        return self.output_file.read_text(errors="replace") if self.output_file.exists() else ""
 
     def records(self) -> list[dict]:
         path = self.folder / "log.jsonl"
