@@ -63,7 +63,7 @@ setup(
     extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.3"], "test": TEST, "dev": TEST},
     entry_points={
         "console_scripts": [
-            "pixelbert-run = pixelbert_plugin.cli:main",
+            "pixelbert-run = pixelbert_plugin.cli:program",
             "pixelbert-data = pixelbert_plugin.data_cli:main",
             "pixelbert-sweep = pixelbert_plugin.sweep_cli:main",
         ]

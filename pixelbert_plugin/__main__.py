@@ -1,11 +1,10 @@
 """`python -m pixelbert_plugin` is `pixelbert-run`."""
 
 import os
-import sys
 
 from pixelbert_plugin import linux
-from pixelbert_plugin.cli import main
+from pixelbert_plugin.cli import program
 
 if linux.PARENT_PIPE in os.environ:  # started by a sweep
     linux.end_with_pipe(int(os.environ.pop(linux.PARENT_PIPE)))
-sys.exit(main())
+program()

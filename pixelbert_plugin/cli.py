@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 from pixelbert_plugin.arguments import parser
-from pixelbert_plugin.command import run_command, split_config, tell
+from pixelbert_plugin.command import leave, run_command, split_config, tell
 
 
 def main(argv: list[str] | None = None) -> int:
     return run_command(parser(), argv, _main, "checkpoint.resume=true goes on from the last checkpoint")
+
+
+def program() -> None:
+    leave(main())
 
 
 def _main(arguments: argparse.Namespace) -> int:

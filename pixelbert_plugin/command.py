@@ -1,6 +1,7 @@
 """What the commands share: how arguments are read, and that an error is one line on stderr and an exit status."""
 
 import argparse
+import atexit
 import contextlib
 import difflib
 import io
@@ -100,6 +101,21 @@ def _give_up_output() -> None:
     """Send what is left to nowhere, so that Python does not try to write it again at its end."""
     with contextlib.suppress(OSError, ValueError):  # a test's output is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(status: int) -> NoReturn:
+    """End the program with this status; everything must be closed and saved.
+
+    Once torch was used, without tearing the interpreter down: a thread of gloo's that lets go of a Python object meanwhile
+    is ended by Python inside a C++ destructor, and the process aborts ("terminate called without an active exception").
+    """
+    if "torch" not in sys.modules:
+        sys.exit(status)
+    atexit._run_exitfuncs()  # log files, data-loading workers
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, it is closed, or nobody reads it
+            stream.flush()
+    os._exit(status)
 
 
 def is_told_elsewhere(error: RunError) -> bool:

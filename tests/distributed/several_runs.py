@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from pixelbert_plugin.cli import main
+from pixelbert_plugin.command import leave
 
 
 @contextmanager
@@ -42,4 +43,4 @@ if __name__ == "__main__":
             status = status or main(run["arguments"])
     if dist.is_initialized():
         dist.destroy_process_group()
-    sys.exit(status)
+    leave(status)
