@@ -354,6 +354,22 @@ def test_the_built_transformer_is_bert_base(name):
     assert model.projection.weight.shape == (768, 2048)
 
 
+def test_the_built_heads():
+    """Sizes by hand; exact GELU, not its approximation by tanh."""
+    weights = {
+        "answers": (768 * 1536 + 1536) + 2 * 1536 + (1536 * 3129 + 3129),
+        "pair": (2 * 768 * 768 + 768) + 2 * 768 + (768 * 2 + 2),
+        "itm": 768 * 2 + 2,
+        "mlm": (768 * 768 + 768) + 2 * 768 + VOCABULARY,  # and the word embeddings, which are not its own
+    }
+    for name in TASKS:
+        _, model = built(name)
+        for head, module in model.heads.items():
+            assert sum(p.numel() for p in module.parameters()) == weights[head], head
+            assert {part.approximate for part in module.modules() if isinstance(part, nn.GELU)} <= {"none"}
+            assert not any(isinstance(part, nn.ReLU | nn.Tanh | nn.Dropout) for part in module.modules())
+
+
 def test_the_built_backbones_are_resnet_50_and_resnext_152():
     for name, blocks, groups, width in (("vqa2", [3, 4, 6, 3], 1, 64), ("vqa2_x152", [3, 8, 36, 3], 32, 256)):
         encoder = built(name)[1].image_encoder
