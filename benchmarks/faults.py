@@ -12,6 +12,7 @@ namespaces: they need root, and are left out without it. A row that breaks off c
 
 import argparse
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="these faults only")
     parser.add_argument("--folder", type=Path, help="where to work; the default is temporary")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it, and so would the runs
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)

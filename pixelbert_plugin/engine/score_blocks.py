@@ -16,6 +16,7 @@ from pixelbert_plugin.errors import replacing
 logger = logging.getLogger(__name__)
 DIGEST = 32  # bytes of a SHA-256
 NAMED = 16  # characters of the fingerprint in a file's name
+LOCK = ".block_lock"
 
 
 class BlockStore:
@@ -36,7 +37,7 @@ class BlockStore:
         if is_main:
             with self._or_without():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+                lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         if lock is not None:
             with contextlib.suppress(OSError):  # held by another evaluation, or a file system without locks
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +63,7 @@ class BlockStore:
         """Blocks of other weights or options, of earlier versions, and what a kill left half written."""
         kept = f"block_{self.fingerprint[:NAMED]}_"
         for path in [*self.folder.glob("block_*.npy"), *self.folder.glob(".block_*"), self.folder / "fingerprint"]:
-            if not path.name.startswith(kept):
+            if path.name != LOCK and not path.name.startswith(kept):
                 path.unlink(missing_ok=True)
 
     def load(self, number: int, rows: int, columns: int) -> np.ndarray | None:

@@ -204,7 +204,8 @@ inner = subprocess.Popen(["sleep", "600"])
 time.sleep(600)
 """
 RUN = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process would ignore it
 from pixelbert_plugin import linux, sweep_cli
 from pixelbert_plugin.sweep import cells
 popen = subprocess.Popen
