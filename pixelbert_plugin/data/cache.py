@@ -2,16 +2,20 @@
 
 The hash covers the builder's options and the source files' paths, sizes and times, so that a changed source makes another
 folder; a folder may be deleted at any time. A folder is written aside and renamed, so that it is whole or not there, and
-what is read is checked: a torn or altered one is made again, with a warning.
+what is read is checked: a torn or altered one is made again, with a warning. What a killed process left aside is deleted by
+the next one that writes: a writer holds a lock on its folder.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,9 @@ from pixelbert_plugin.data.columns import Arrays
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of the columns; raise it when a builder reads the same files differently
+FORMAT = 3  # of the columns; raise it when a builder reads the same files differently
 MANIFEST = "manifest.json"
+ASIDE = re.compile(r"\..+-[0-9a-f]{16}-[0-9]+-[0-9a-f]{8}")  # how folders are named while they are written
 
 
 def cached(cache_dir: Path | None, name: str, options: Any, sources: list[Path], make: Callable[[], Arrays]) -> Arrays:
@@ -37,7 +42,7 @@ def cached(cache_dir: Path | None, name: str, options: Any, sources: list[Path],
         return _load(folder)
     except FileNotFoundError:
         reason = "" if folder.is_dir() else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f": {error}"
     if reason is not None:
         logger.warning("%s: not as it was written%s; reading the official files again", folder, reason)
@@ -78,9 +83,7 @@ def _map(folder: Path, names: list[str]) -> Arrays:
 
 def _save(folder: Path, arrays: Arrays) -> Arrays:
     """Write aside, map, rename: another process may put or replace the same folder at the same time."""
-    aside = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        aside.mkdir(parents=True)
+    with _aside(folder) as aside:
         files = {}
         for name, values in arrays.items():
             path = aside / f"{name}.npy"
@@ -96,8 +99,46 @@ def _save(folder: Path, arrays: Arrays) -> Arrays:
             if not folder.is_dir():  # else another process was faster, with the same content
                 raise
         return mapped
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, locked, and deleted in the end unless it was renamed; orphans are deleted before."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for orphan in folder.parent.glob(".*"):
+        if ASIDE.fullmatch(orphan.name):
+            _delete_unlocked(orphan)
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    aside.mkdir()
+    lock = os.open(aside, os.O_RDONLY)
+    try:
+        _lock(lock)
+        yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
+
+
+def _delete_unlocked(folder: Path) -> None:
+    """Delete what a killed process left: nobody holds its lock."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if _lock(descriptor):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether it could be had; never where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _digest(path: Path) -> str:

@@ -61,6 +61,10 @@ class Mixture(Sequence):
                 _ask(name, builders[name], split, lambda _, samples=samples: next(iter(samples), None))  # the first one
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
+            if not (
+                builders[name].config.outside_images or hasattr(samples, "image_files")
+            ):  # whose builders look at each name
+                _refuse_outside(name, samples)
             repeated = _repeated_id(samples)
             if repeated is not None:
                 files = ", ".join(str(path) for _, path in _ask(name, builders[name], split, builders[name].files))
@@ -138,6 +142,17 @@ def _ask(name: str, builder: Builder, split: str, method: Callable[[str], Any]) 
         raise UserError(
             f"the builder {name!r} ({where}) failed on the {split} split: {type(error).__name__}: {error}; --debug shows where"
         ) from error
+
+
+def _refuse_outside(name: str, samples: Sequence[Sample]) -> None:
+    """Raises UserError for an image whose path steps out of its folder."""
+    for sample in samples:
+        for path in sample.images:
+            if ".." in str(path) and ".." in Path(path).parts:
+                raise UserError(
+                    f"datasets: sample {sample.sample_id!r} of {name}: image {str(path)!r} steps out of its folder; "
+                    f"correct the files, or allow it with dataset_config.{name}.outside_images=true"
+                )
 
 
 def _repeated_id(samples: Sequence[Sample]) -> int | str | None:

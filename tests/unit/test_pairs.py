@@ -1,8 +1,10 @@
 """Pairs as columns: they give back what was put in, from memory and from the cache; a damaged cache is made again."""
 
+import fcntl
 import json
 import logging
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +187,9 @@ def change_digests(path: Path) -> None:
         ("manifest.json", Path.unlink, "not as it was written"),
         ("manifest.json", lambda path: path.write_text("{"), "not as it was written"),
         ("manifest.json", lambda path: path.write_text("[]"), "not as it was written"),
+        ("manifest.json", lambda path: path.write_text('{"files": [], "digest": ""}'), "not as it was written"),
+        ("manifest.json", lambda path: path.write_text('{"files": {"a": 3}, "digest": ""}'), "not as it was written"),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe{"), "not as it was written"),
         ("manifest.json", change_digests, "manifest.json is altered"),
     ],
 )
@@ -203,6 +208,57 @@ def test_a_cache_that_cannot_be_written_only_warns(tmp_path, source, caplog):
     (tmp_path / "file").write_text("no folder")
     assert len(read(tmp_path / "file" / "cache", source, [])) == len(ROWS)
     assert "cannot be written" in caplog.text
+
+
+def test_any_flipped_bit_of_a_cache_is_noticed(tmp_path, source, caplog):
+    """Never used, whichever file and bit it is."""
+    folder, draw = tmp_path / "cache", random.Random(1)
+    fresh = list(read(folder, source, []))
+    (made,) = folder.iterdir()
+    for path in sorted(made.iterdir()):
+        content = path.read_bytes()
+        for _ in range(4):
+            copy = bytearray(content)
+            copy[draw.randrange(len(copy))] ^= 1 << draw.randrange(8)
+            path.write_bytes(copy)
+            calls = []
+            caplog.clear()
+            with caplog.at_level(logging.WARNING):
+                assert list(read(folder, source, calls)) == fresh
+            if calls:
+                assert "not as it was written" in caplog.text
+            else:  # a bit of the manifest's white space, or of its indentation
+                assert path.name == "manifest.json" and json.loads(copy) == json.loads(content)
+                path.write_bytes(content)
+
+
+def test_what_a_killed_writer_left_is_deleted_and_what_another_is_writing_is_not(tmp_path, source):
+    folder, stranger = tmp_path / "cache", tmp_path / "cache/.mine-and-only-mine"
+    orphan, busy = (folder / f".mine-0123456789abcdef-{number}-01234567" for number in (1, 2))
+    for path in (orphan, busy, stranger):
+        path.mkdir(parents=True)
+        (path / "texts_bytes.npy").write_text("half of it")
+    (folder / ".mine-0123456789abcdef-3-01234567").write_text("a file")
+    lock = os.open(busy, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    read(folder, source, [])
+    os.close(lock)
+    assert not orphan.exists() and busy.exists() and stranger.exists()
+    (folder / "mine-0").mkdir()
+    read(folder, source, [], options=["another"])
+    assert not busy.exists() and stranger.exists() and (folder / "mine-0").exists()
+
+
+def test_a_full_disk_in_the_midst_of_writing_only_warns_and_leaves_nothing(tmp_path, source, caplog, monkeypatch):
+    def full(path, values, allow_pickle):
+        if path.name == "texts_bytes.npy":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(b"some")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    assert len(read(tmp_path / "cache", source, [])) == len(ROWS)
+    assert "cannot be written (No space left on device); going on without a cache" in caplog.text
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_two_processes_may_write_at_once(tmp_path, source, monkeypatch):

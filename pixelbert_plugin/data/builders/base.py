@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 from pixelbert_plugin.data.cache import cached
 from pixelbert_plugin.data.columns import Arrays
 from pixelbert_plugin.data.files import require_files
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 @dataclass(kw_only=True)
 class BuilderConfig:
     on_bad_image: Literal["error", "skip"] = "error"  # an unreadable image: end the run, or leave its pairs out and count
+    outside_images: bool = False  # whether annotation files may name images outside their folder: absolute, or with ..
     use: dict[str, str] = field(default_factory=dict)  # the data set's own split for train, val or test: {val: minival}
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # published numbers by split, for pixelbert-data check
 
@@ -69,6 +71,16 @@ class Builder:
         require_files(files, self.remedy)
         return cached(self.cache_dir, self.name, options, [path for _, path in files], make)
 
+    def image_name(self, name: Any, path: Path, index: int, unit: str = "entry") -> Any:
+        """The name of an image file, or a part of it, as record `index` of the annotation file `path` has it. Raises UserError
+        where it leads out of the folder of images. (Links in that folder may lead wherever they like.)"""
+        if isinstance(name, str) and not self.config.outside_images and leads_outside(PurePath(name)):
+            raise UserError(
+                f"{path}: {unit} {index}: image {name!r} is outside the folder of images; correct it, or allow it with "
+                f"{self.key}.outside_images=true"
+            )
+        return name
+
     @property
     def key(self) -> str:
         return f"dataset_config.{self.name}"
@@ -89,7 +101,10 @@ class SplitsBuilder(Builder):
     def samples(self, split: str) -> Pairs:
         own = self.source_split(split)
         return Pairs(
-            self.cached([own, self.options(own)], self.source_files(own), lambda: self.read(own).arrays()), self.data_dir
+            self.cached(
+                [own, self.options(own), self.config.outside_images], self.source_files(own), lambda: self.read(own).arrays()
+            ),
+            self.data_dir,
         )
 
     def files(self, split: str) -> list[tuple[str, Path]]:
@@ -114,6 +129,15 @@ class SplitsBuilder(Builder):
 
     def count(self, split: str, samples: Pairs) -> dict[str, int]:
         return {"samples": len(samples), "images": len(samples.image_files)}
+
+
+def leads_outside(name: PurePath) -> bool:
+    return name.is_absolute() or ".." in name.parts
+
+
+def below(folder: str, name: str) -> str:
+    """The path of an image in the folder that an option names."""
+    return str(PurePosixPath(folder, name))
 
 
 def tell_empty(path: Path, number: int) -> None:

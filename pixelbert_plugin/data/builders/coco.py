@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path, tell_empty
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, below, image_path, tell_empty
 from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
 from pixelbert_plugin.data.columns import IdWriter, TextWriter, column
 from pixelbert_plugin.data.files import field as entry
@@ -67,6 +67,8 @@ class CocoBuilder(SplitsBuilder):
                 image_id = entry(record, "id", path, len(images), (int, str), "image")
                 if image_id in images:
                     raise UserError(f"{path}: image {image_id!r} stands twice; download the file again")
+                for name in (image_id, record.get("file_name")):
+                    self.image_name(name, path, len(images), "image")
                 images[image_id] = _image(source, record, key, path, len(images))
             else:
                 where = (path, len(texts))
@@ -106,4 +108,4 @@ def _image(source: CaptionSource, record: dict[str, Any], key: str, path: Path, 
         file_name = entry(record, "file_name", path, index, str, "image") if needs_name else record.get("file_name", "")
         return file_name, image_path(source.images, f"{key}.images", image_id=record["id"], file_name=file_name)
     file_name = entry(record, "file_name", path, index, str, "image")
-    return file_name, f"{source.images}/{file_name}" if source.images else file_name
+    return file_name, below(source.images, file_name)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, tell_empty
+from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, below, tell_empty
 from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_images
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.pairs import PairsWriter
@@ -43,7 +43,7 @@ class Flickr30kBuilder(SplitsBuilder):
         for index, record in read_images(path, key, self.remedy):
             found.add(record["split"])
             image_id = index if record.get("imgid") is None else entry(record, "imgid", path, index, (int, str))
-            file = f"{self.config.images}/{image_file(record)}" if self.config.images else image_file(record)
+            file = below(self.config.images, self.image_name(image_file(record), path, index))
             for sentence in entry(record, "sentences", path, index, list):
                 has_id = isinstance(sentence, dict) and sentence.get("sentid") is not None
                 sentence_id = entry(sentence, "sentid", path, index, (int, str)) if has_id else number

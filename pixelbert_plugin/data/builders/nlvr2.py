@@ -48,6 +48,8 @@ class Nlvr2Builder(SplitsBuilder):
                 place = {"stem": identifier.rpartition("-")[0]}  # without the sentence's number
                 if "{directory}" in source.images:
                     place["directory"] = entry(record, "directory", path, line, (int, str), "line")
+                for name in place.values():
+                    self.image_name(name, path, line, "line")
                 rows = [
                     writer.image(f"{place['stem']}-img{side}", image_path(source.images, images_key, side=side, **place))
                     for side in (0, 1)

@@ -67,7 +67,7 @@ class VisualGenomeBuilder(Builder):
     def samples(self, split: str) -> Pairs:
         own, config = self.source_split(split), self.config
         excluded = [name for name in ("exclude_coco", "exclude_flickr30k") if getattr(config, name) is not None]
-        options = [config.images, config.num_val_images, excluded]
+        options = [config.images, config.num_val_images, excluded, config.outside_images]
         arrays = self.cached(options, self.files(split), self._read)
         self._counts = dict(zip(COUNTS, arrays["counts"].tolist(), strict=True))
         if own == "train":
@@ -118,6 +118,7 @@ class VisualGenomeBuilder(Builder):
             folder_and_name = entry(record, "url", path, index, str).split("/")[-2:]  # VG_100K_2/1.jpg
             if len(folder_and_name) < 2:
                 raise UserError(f"{path}: entry {index}: 'url' is {record['url']!r}, which names no folder and file")
+            self.image_name("/".join(folder_and_name), path, index)
             is_coco, is_flickr = _number(record.get("coco_id")) in coco, _number(record.get("flickr_id")) in flickr
             counts["listed_images"] += 1
             counts["coco_images"] += is_coco

@@ -69,7 +69,8 @@ class Vqa2Builder(SplitsBuilder):
             if annotations is not None:
                 annotation = self._annotation(annotations, question_id, image_id, path, source)
             if self._is_wanted(image_id, source, splits, path):
-                file = image_path(source.images, f"{key}.images", image_id=image_id)
+                name = self.image_name(image_id, path, index)
+                file = image_path(source.images, f"{key}.images", image_id=name)
                 writer.add(question_id, (writer.image(image_id, file),), text)
                 writer.label(*(annotation or ()))
         if annotations:
