@@ -2,8 +2,6 @@
 
 import os
 import platform
-from collections import Counter
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.vocabularies import fit_answers, fit_text
 
 ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have
 
@@ -155,8 +154,7 @@ def build_task(
     def samples(split: str):
         return data[split] if split in data else Mixture.build(builders, split)
 
-    if processors["text"].needs_fit:
-        processors["text"].fit(sample.text for sample in samples("train"))
+    fit_text(processors["text"], samples)
     if "answers" in processors and not ("answers" in saved and is_same_run):
         fit_answers(config, processors["answers"], samples)
     task = registry.build(
@@ -169,36 +167,6 @@ def build_task(
                 f"{pairs} pairs: a sample of the task {config.task!r} is {task.pairs_per_sample} of them; give a multiple",
             )
     return task, processors
-
-
-def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
-    """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
-    if not answers.needs_fit and "train" not in config.splits():
-        return
-    main: Counter[str] = Counter()
-    spellings: Counter[str] = Counter()
-    for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
-        for sample in samples(split):
-            main.update(() if sample.answer is None else (sample.answer,))
-            spellings.update(sample.answers)
-    if answers.needs_fit:
-        answers.fit(main, spellings)
-    else:
-        answers.learn_spellings(spellings)
-    if len(answers) < 2:
-        raise UserError(
-            f"processors.answers: the vocabulary is the single answer {answers.spellings[0]!r}, so that there is nothing to "
-            "learn; lower min_occurrences or give a vocabulary with more"
-        )
-
-
-def answer_splits(config: RunConfig) -> list[str]:
-    """The splits that a training counts its answers in, besides those of run_type."""
-    if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
-        return []
-    answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
-    counted = config.processors.answers.params["splits"] if answers.needs_fit else []
-    return [split for split in counted if split not in config.splits()]
 
 
 def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:

@@ -56,24 +56,30 @@ def check(options: list[str]) -> int:
 
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import plugins, registry
-    from pixelbert_plugin.build import answer_splits, build_builders
-    from pixelbert_plugin.data.check import check
+    from pixelbert_plugin.build import build_builders
+    from pixelbert_plugin.data.check import Row, check
+    from pixelbert_plugin.vocabularies import answer_splits, vocabularies
 
     config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
     plugins.load(config.env.user_dir, config.plugins)
     configuration.complete(config)
     image = registry.build_component("processor", config.processors.image, "processors.image.params")
-    rows = check(build_builders(config), [*config.splits(), *answer_splits(config)], image)
+    builders = build_builders(config)
+    found, reasons = vocabularies(config, builders)
+    rows = check(builders, [*config.splits(), *answer_splits(config)], image, found.get("text"), found.get("answers"))
+    for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
+        rows.append(Row("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
     table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))
     for name in ("what", "status", "found"):
         table.add_column(name, overflow="fold")  # a path is worth nothing cut short
     for row in rows:
-        color = "green" if row.status == "ok" else "red"
+        color = {"ok": "green", "warning": "yellow"}.get(row.status, "red")
         what = row.what.removeprefix(f"{config.env.data_dir}/")
         table.add_row(row.dataset, escape(row.split), escape(what), f"[{color}]{row.status}[/{color}]", escape(row.detail))
     Console().print(table)
-    wrong = sum(row.status != "ok" for row in rows)
-    print(f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks passed")
+    wrong, warnings = sum(row.status not in ("ok", "warning") for row in rows), sum(row.status == "warning" for row in rows)
+    told = f", {warnings} with a warning" if warnings else ""
+    print(f"{wrong} of {len(rows)} checks failed{told}" if wrong else f"all {len(rows)} checks passed{told}")
     return 2 if wrong else 0
 
 

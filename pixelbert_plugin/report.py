@@ -6,6 +6,7 @@ from collections import Counter
 from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import results_table
 from pixelbert_plugin.engine.progress import TimeLeft
@@ -14,6 +15,22 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.parts import Parts
 
 logger = logging.getLogger(__name__)
+
+
+def tell_survey(parts: Parts) -> None:
+    """Say what of the data is cut, left out or can never be right, before time is spent on it."""
+
+    def tell() -> None:
+        for split, mixture in parts.data.items():
+            for name, samples in mixture.parts.items():
+                for remark in survey(samples, parts.processors["text"], parts.processors.get("answers")):
+                    line = f"{split}/{name}: {remark.what}: {remark.detail}"
+                    if remark.is_warning:
+                        logger.warning("%s", line)
+                    elif remark.what == "answer vocabulary":
+                        parts.console.out(line, highlight=False)
+
+    parts.processes.on_main(tell)
 
 
 def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str, Evaluation]:
@@ -109,7 +126,7 @@ def report(parts: Parts, split: str) -> dict[str, float]:
         results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
         if parts.config.evaluation.predict and hasattr(parts.task, "predictions"):
             parts.processes.on_main(lambda name=name, evaluation=evaluation: write_predictions(parts, name, evaluation))
-        tell_cut_and_skipped(parts, parts.loaders[key], name)
+        tell_skipped(parts, parts.loaders[key], name)
     for table in results_table(results):
         parts.console.print(table)
     parts.processes.on_main(
@@ -123,16 +140,12 @@ def write_predictions(parts: Parts, name: str, evaluation: Evaluation) -> None:
     parts.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
 
 
-def tell_cut_and_skipped(parts: Parts, loader: Loader, what: str) -> None:
-    """Say how many texts were cut and which images were skipped, by all processes: both change results."""
-    counts = parts.processes.gather((loader.truncated_texts, loader.bad_images))
+def tell_skipped(parts: Parts, loader: Loader, what: str) -> None:
+    """Say which images were skipped, by all processes: that changes results."""
+    counts = parts.processes.gather(loader.bad_images)
     if counts is None:
         return
-    truncated, bad_images = sum(texts for texts, _ in counts), sum((images for _, images in counts), Counter())
-    if truncated:
-        limit = f"processors.text.params.max_length={parts.processors['text'].config.max_length}"
-        logger.warning("%s: %d texts were cut to %s tokens", what, truncated, limit)
-    if bad_images:
+    if bad_images := sum(counts, Counter()):
         name = f"skipped_images_{what.replace('/', '_')}.json"
         path = parts.folder.write_json(name, dict(bad_images))
         logger.warning("%s: %d unreadable images were skipped; %s lists them", what, len(bad_images), path)

@@ -24,7 +24,7 @@ from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.parts import Parts, Start, prepare, used
-from pixelbert_plugin.report import evaluate_split, report, tell_cut_and_skipped
+from pixelbert_plugin.report import evaluate_split, report, tell_skipped, tell_survey
 from pixelbert_plugin.weights import load_reported
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             logging.getLogger(__package__).setLevel(logging.ERROR)
             logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
         parts, start = prepare(config, console, device, processes, stop, folder)
+        tell_survey(parts)
         results: dict[str, Any] = {}
         if "train" in config.splits():
             state = train(parts, start)
@@ -112,7 +113,7 @@ def train(parts: Parts, start: Start) -> TrainState:
         state = trainer.train()
     finally:
         events.close()
-    tell_cut_and_skipped(parts, loader, "train")
+    tell_skipped(parts, loader, "train")
     return state
 
 

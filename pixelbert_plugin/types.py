@@ -41,7 +41,6 @@ class Batch:
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
     samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures
-    num_truncated: int = 0  # texts cut to the tokenizer's max_length
     bad_images: list[str] = field(default_factory=list)  # why images were skipped, one line each
 
     def __len__(self) -> int:

@@ -4,17 +4,18 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Sample
 
 NUM_NAMED = 3  # missing images that are named
-Status = Literal["ok", "missing", "differs", "broken"]
+Status = Literal["ok", "warning", "missing", "differs", "broken"]  # a warning is no failure
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,17 @@ class Row:
 Finding = tuple[str, Status, str]  # the last three of a row
 
 
-def check(builders: dict[str, Builder], splits: list[str], image_processor: ImageProcessor) -> list[Row]:
-    """The rows of every split of every data set. What is wrong becomes a row: nothing is raised."""
+def check(
+    builders: dict[str, Builder],
+    splits: list[str],
+    image_processor: ImageProcessor,
+    text: Any | None = None,
+    answers: Any | None = None,
+) -> list[Row]:
+    """The rows of every split of every data set. What is wrong becomes a row: nothing is raised.
+
+    `text` and `answers` are the processors with their vocabularies; what needs one that is None is not looked at.
+    """
     rows = []
     for name, builder in builders.items():
         for split in splits:
@@ -41,7 +51,7 @@ def check(builders: dict[str, Builder], splits: list[str], image_processor: Imag
                 if builder.has_split(split):
                     own = builder.source_split(split)
                     title = split if own == split else f"{split} ({own})"
-                    for finding in _check_split(name, builder, split, own, image_processor):
+                    for finding in _check_split(name, builder, split, own, image_processor, text, answers):
                         findings.append(finding)
                 else:
                     findings.append(("split", "ok", "the data set has none"))
@@ -53,7 +63,15 @@ def check(builders: dict[str, Builder], splits: list[str], image_processor: Imag
     return rows
 
 
-def _check_split(name: str, builder: Builder, split: str, own: str, processor: ImageProcessor) -> Iterator[Finding]:
+def _check_split(
+    name: str,
+    builder: Builder,
+    split: str,
+    own: str,
+    processor: ImageProcessor,
+    text: Any | None,
+    answers: Any | None,
+) -> Iterator[Finding]:
     files = builder.files(split)
     for key, path in files:
         is_there = path.is_file()
@@ -65,6 +83,8 @@ def _check_split(name: str, builder: Builder, split: str, own: str, processor: I
     samples = Mixture.build({name: builder}, split).parts[name]
     yield from _check_counts(builder, split, own, samples)
     yield from _check_images(samples, processor)
+    for remark in survey(samples, text, answers):
+        yield remark.what, "warning" if remark.is_warning else "ok", remark.detail
 
 
 def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Sample]) -> Iterator[Finding]:

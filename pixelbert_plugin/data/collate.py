@@ -14,7 +14,6 @@ def collate(
     image_seeds: dict[tuple, int],
     weights: list[float],
     pad_token_id: int,
-    num_truncated: int,
 ) -> Batch:
     """`token_ids`: R texts, R / B of each sample. `image_keys`: B × N keys into `images` and `image_seeds`, whose order is
     the batch's order of images."""
@@ -30,7 +29,6 @@ def collate(
         image_seeds=torch.tensor([image_seeds[key] for key in images]),
         weights=torch.tensor(weights),
         samples=samples,
-        num_truncated=num_truncated,
     )
 
 

@@ -42,7 +42,6 @@ class Loader:
     rank: int = 0  # of this process
     world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
     wait: Wait = field(default_factory=Wait)  # for a batch of the workers
-    truncated_texts: int = 0  # so far
     bad_images: Counter = field(default_factory=Counter)  # how often each was skipped so far
 
     def __post_init__(self):
@@ -144,7 +143,6 @@ class Loader:
     def _received(self, batch: Batch | Failure) -> Batch:
         if isinstance(batch, Failure):
             raise UserError(batch.message)
-        self.truncated_texts += batch.num_truncated
         for reason in batch.bad_images:
             if reason not in self.bad_images:
                 logger.warning("skipped: %s", reason)

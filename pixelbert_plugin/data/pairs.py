@@ -21,8 +21,9 @@ class Pairs(Sequence):
         self.root = root
         self.image_rows_MN = arrays["image_rows"]  # int32, each sample's images
         self.image_files = column(arrays, "image_files")  # I texts, below root
-        self._sample_ids, self._texts = column(arrays, "sample_ids"), column(arrays, "texts")
+        self._sample_ids, self.texts = column(arrays, "sample_ids"), column(arrays, "texts")
         self._image_ids = column(arrays, "image_ids")
+        self.left_out = column(arrays, "left_out")  # files of images that have no text
         self._labels = Labels(arrays) if "answers" in arrays else None
 
     def __len__(self) -> int:
@@ -35,7 +36,7 @@ class Pairs(Sequence):
             sample_id=self._sample_ids.item(row),
             image_ids=tuple([self._image_ids.item(image) for image in images]),
             images=tuple([self.root / self.image_files.item(image) for image in images]),
-            text=self._texts.item(row),
+            text=self.texts.item(row),
             **(self._labels.of(row) if self._labels else {}),
         )
 
@@ -83,7 +84,7 @@ class PairsWriter:
     def __init__(self, source: object, group_names: tuple[str, ...] = ()):
         self.source, self.group_names = source, group_names
         self._sample_ids, self._image_ids = IdWriter(f"{source}: sample ids"), IdWriter(f"{source}: image ids")
-        self._texts, self._files = TextWriter(), TextWriter()
+        self._texts, self._files, self._left_out = TextWriter(), TextWriter(), TextWriter()
         self._rows = array("i")  # M · N
         self._row_of: dict[int | str, int] = {}
         self._num_images = 1  # N
@@ -106,6 +107,10 @@ class PairsWriter:
             )
         return row
 
+    def has_image(self, image_id: int | str) -> bool:
+        """Whether `image` was called for it."""
+        return image_id in self._row_of
+
     def add(self, sample_id: int | str, images: tuple[int, ...], text: str) -> None:
         """A sample; `images` are rows as `image` gave them, equally many for every sample."""
         if not isinstance(text, str):
@@ -114,6 +119,10 @@ class PairsWriter:
         self._texts.append(text)
         self._rows.extend(images)
         self._num_images = len(images)
+
+    def leave_out(self, file: str) -> None:
+        """Note an image of the split that has no text, and so no sample."""
+        self._left_out.append(file)
 
     def label(self, answers: tuple[str, ...] = (), answer: str | None = None, groups: tuple[str, ...] = ()) -> None:
         """The label of the sample added last; where one sample has a label, call it for every one. `groups`: G or none."""
@@ -144,6 +153,7 @@ class PairsWriter:
             **self._texts.arrays("texts"),
             "image_rows": as_array(self._rows).reshape(len(self), self._num_images),
             **self._image_ids.arrays("image_ids"),
+            **self._left_out.arrays("left_out"),
             **self._files.arrays("image_files"),
             **(labels if len(self._answer) else {}),
         }

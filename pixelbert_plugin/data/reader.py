@@ -81,7 +81,7 @@ class BatchReader(Dataset):
             seed = derive(self.seed, "text", micro_batch.epoch, *self._drawn_for(number))
             samples.append(sample)
             seeds.append(seed)
-            encoded += [self.text(text) for text in self._texts(index, sample, micro_batch.num_negatives, seed)]
+            encoded += [self.text(text)[0] for text in self._texts(index, sample, micro_batch.num_negatives, seed)]
             group = () if micro_batch.leaders is None else self._drawn_for(leader)[1:]
             keys.append([(name, image_id, *group) for image_id in sample.image_ids])
             self._read_images(name, sample, keys[-1], micro_batch, images)
@@ -89,13 +89,12 @@ class BatchReader(Dataset):
             self.note(None)
         batch = collate(
             samples,
-            [ids for ids, _ in encoded],
+            encoded,
             keys,
             _with_stand_ins(images.pixels),
             images.seeds,
             weights=[0.0 if micro_batch.is_filler or any(key in images.bad for key in row) else 1.0 for row in keys],
             pad_token_id=self.text.pad_token_id,
-            num_truncated=sum(cut for _, cut in encoded),
         )
         batch.bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
         self.prepare(batch, seeds)

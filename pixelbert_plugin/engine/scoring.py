@@ -82,7 +82,7 @@ def score_all_pairs(
     matrix = _empty(loader.images_M, max_images)
     blocks = _blocks(loader, matrix)
     texts = _tokenized(loader, matrix.samples_T)
-    truncated_texts, bad_rows = loader.truncated_texts, []
+    bad_rows = []
     with whole(model), ExitStack() as open_now:
         missing, store = list(range(len(blocks))), None
         if folder is not None:
@@ -106,8 +106,6 @@ def score_all_pairs(
                 progress.advance(scores_IC.size)
             if store is not None and not batch.bad_images:  # an unreadable image may be there again next time
                 store.save(number, matrix.scores_IT[blocks[number]])
-    # without the texts that came along with the images; every process embeds all texts, one counts
-    loader.truncated_texts = truncated_texts if processes.is_main else 0
     model.train(was_training)
     scored = processes.gather((bad_rows, {number: matrix.scores_IT[blocks[number]] for number in own}))
     if scored is None:
@@ -196,10 +194,8 @@ def _empty(images_M: np.ndarray, max_images: int | None) -> ScoreMatrix:
 
 
 def _tokenized(loader: Loader, samples_T: np.ndarray) -> list[list[int]]:
-    """Token ids of every text; the loader is told how many were cut."""
-    encoded = [loader.reader.text(loader.mixture[int(index)].text) for index in samples_T]
-    loader.truncated_texts = sum(is_cut for _, is_cut in encoded)
-    return [ids for ids, _ in encoded]
+    """Token ids of every text."""
+    return [loader.reader.text(loader.mixture[int(index)].text)[0] for index in samples_T]
 
 
 def _embedded(

@@ -1,7 +1,9 @@
 """Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or learned from the train split."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +113,24 @@ def _learn_pieces(counts: Counter[str], vocab_size: int) -> dict[str, int]:
     )
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.train_from_iterator((" ".join([word] * count) for word, count in counts.items()), trainer)
+    with _one_thread():
+        tokenizer.train_from_iterator((" ".join([word] * count) for word, count in counts.items()), trainer)
     return tokenizer.get_vocab()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """tokenizers warns in every process that is forked after it has used threads, as data-loader workers are."""
+    name = "TOKENIZERS_PARALLELISM"
+    usual = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if usual is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = usual
 
 
 def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:

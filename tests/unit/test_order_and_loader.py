@@ -266,14 +266,6 @@ def test_an_image_is_decoded_once_a_batch_and_indexed(vqa2_root):
     assert batch.text_mask.sum(1).tolist() == [int((row != 0).sum()) for row in batch.input_ids]
 
 
-def test_truncated_texts_are_counted(vqa2_root):
-    loader = make_loader(vqa2_root)
-    loader.reader.text.config.max_length = 6
-    total = sum(len(loader.reader.text._tokenizer.encode(sample.text).ids) > 6 for sample in loader.mixture)
-    take(loader, 0, 5)
-    assert loader.truncated_texts == total > 0
-
-
 def test_bad_images_end_the_run_or_are_skipped_and_listed(own_vqa2_root):
     bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000103.jpg"
     bad.write_bytes(bad.read_bytes()[:300])

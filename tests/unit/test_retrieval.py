@@ -85,24 +85,8 @@ def test_each_image_goes_through_the_cnn_once_and_each_text_through_the_embeddin
     net.image_encoder.register_forward_pre_hook(lambda _, inputs: seen.update(images=seen["images"] + len(inputs[0])))
     inner = net.embed_texts
     net.embed_texts = lambda ids: (seen.update(texts=seen["texts"] + len(ids)), inner(ids))[1]
-    encode = loader.reader.text
-    loader.reader.text = Cutting(encode)
     matrix = score_all_pairs(net, task(), loader, 4, FP32)
     assert seen == {"images": matrix.scores_IT.shape[0], "texts": matrix.scores_IT.shape[1]}
-    assert loader.truncated_texts == seen["texts"]  # each text once, though the first of an image is read with it again
-
-
-class Cutting:
-    """A text processor all of whose texts are cut."""
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-
-    def __call__(self, text):
-        return self.inner(text)[0], True
 
 
 def test_blocks_outlive_a_kill_and_belong_to_their_weights(vqa2_root, tmp_path, monkeypatch):

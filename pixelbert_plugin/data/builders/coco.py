@@ -99,6 +99,10 @@ class CocoBuilder(SplitsBuilder):
             else:
                 empty += 1
         tell_empty(path, empty)
+        for image_id, (file_name, file) in images.items():
+            is_wanted = not source.karpathy_splits or splits.has(image_id, file_name, source.karpathy_splits)
+            if is_wanted and not writer.has_image(image_id):
+                writer.leave_out(file)
 
 
 def _image(source: CaptionSource, record: dict[str, Any], key: str, path: Path, index: int) -> tuple[str, str]:

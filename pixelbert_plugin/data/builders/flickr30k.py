@@ -58,6 +58,8 @@ class Flickr30kBuilder(SplitsBuilder):
                     writer.add(sentence_id, (writer.image(image_id, file),), text)
                 else:
                     empty += 1
+            if record["split"] in wanted and not writer.has_image(image_id):
+                writer.leave_out(file)
         for name in wanted:
             if name not in found:
                 raise ConfigError(

@@ -57,6 +57,10 @@ class ImageSplits:
         self._asked.add(image)
         return self._split_of.get(image)
 
+    def has(self, image_id: int | str, file_name: str, splits: list[str]) -> bool:
+        """Whether the image is in one of `splits`; asking does not count for `not_asked_for`."""
+        return self._split_of.get(image_id if image_id in self._split_of else file_name) in splits
+
     def places(self) -> dict[int | str, int]:
         """Each image's place in the file: papers cut COCO's test into folds in this order."""
         return {image: place for place, image in enumerate(self._split_of)}

@@ -1,0 +1,70 @@
+"""The vocabularies of words and answers: learned from the splits that a configuration names, where no file gives them."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.options import RunConfig
+
+
+def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
+    """Learn the vocabulary from the train split where it is not read."""
+    if text.needs_fit:
+        text.fit(sample.text for sample in samples("train"))
+
+
+def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
+    """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
+    if not answers.needs_fit and "train" not in config.splits():
+        return
+    main: Counter[str] = Counter()
+    spellings: Counter[str] = Counter()
+    for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
+        for sample in samples(split):
+            main.update(() if sample.answer is None else (sample.answer,))
+            spellings.update(sample.answers)
+    if answers.needs_fit:
+        answers.fit(main, spellings)
+    else:
+        answers.learn_spellings(spellings)
+    if len(answers) < 2:
+        raise UserError(
+            f"processors.answers: the vocabulary is the single answer {answers.spellings[0]!r}, so that there is nothing to "
+            "learn; lower min_occurrences or give a vocabulary with more"
+        )
+
+
+def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The text and answer processors as a run would have them, and of those whose vocabulary cannot be had, why.
+
+    Where nothing is trained, the checkpoint has the vocabularies that are learned: then such a processor is left out.
+    """
+
+    def samples(split: str) -> Mixture:
+        return Mixture.build(builders, split)
+
+    found, reasons = {}, {}
+    used = registry.get("task", config.task, "task").processors
+    for role in [role for role in ("text", "answers") if role in used]:
+        try:
+            processor = registry.build_component("processor", getattr(config.processors, role), f"processors.{role}.params")
+            if "train" in config.splits():
+                fit_text(processor, samples) if role == "text" else fit_answers(config, processor, samples)
+            if not processor.needs_fit:
+                found[role] = processor
+        except RunError as error:
+            reasons[role] = str(error)
+    return found, reasons
+
+
+def answer_splits(config: RunConfig) -> list[str]:
+    """The splits that a training counts its answers in, besides those of run_type."""
+    if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
+        return []
+    answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
+    counted = config.processors.answers.params["splits"] if answers.needs_fit else []
+    return [split for split in counted if split not in config.splits()]
