@@ -86,8 +86,8 @@ def score_all_pairs(
     with whole(model), ExitStack() as open_now:
         missing, store = list(range(len(blocks))), None
         if folder is not None:
-            settings = f"{settings} {batch_size} {precision.description}"
-            marks = processes.on_main(lambda: _marks(model, loader, matrix, blocks, texts, settings))
+            all_settings = f"{settings} {batch_size} {precision.description}"
+            marks = processes.on_main(lambda: _marks(model, loader, matrix, blocks, texts, all_settings))
             store = BlockStore(folder, *marks)
             open_now.enter_context(store.owned(processes.is_main))
             missing = processes.on_main(lambda: _lacking(store, matrix, blocks))
@@ -121,10 +121,8 @@ def num_scored(loader: Loader, max_images: int | None) -> dict[str, float]:
     """How much of a split is scored: `num_images` and `num_texts`; `num_images_in_split` where `max_images` leaves some out."""
     images = int(loader.images_M.max()) + 1
     chosen = min(images, max_images or images)
-    counts = {"num_images": chosen, "num_texts": int((loader.images_M < chosen).sum())}
-    return {
-        name: float(count) for name, count in (counts | ({"num_images_in_split": images} if chosen < images else {})).items()
-    }
+    counts = {"num_images": float(chosen), "num_texts": float((loader.images_M < chosen).sum())}
+    return counts | ({"num_images_in_split": float(images)} if chosen < images else {})
 
 
 def _blocks(loader: Loader, matrix: ScoreMatrix) -> list[np.ndarray]:
