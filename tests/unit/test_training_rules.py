@@ -52,8 +52,9 @@ def looping(scores=(), schedule=lambda update, epoch: 1.0, **options):
     built = trainer(Linear(), schedule=schedule, **options)
     built.loader, built.events, built._log = Data(), Silent(), lambda *_: None
     built.criterion, built.saved, left = "val/set/score", [], iter(scores)
-    built.evaluate = lambda: {"val/set": Evaluation({"score": next(left)})} if scores else {}
+    built.evaluate = lambda: {"val/set": Evaluation({"score": next(left, 0.0)})}
     built.save = lambda state: built.saved.append(state.update)
+    built.record = lambda state: None
     return built
 
 
@@ -149,6 +150,16 @@ def test_evaluations_and_checkpoints_come_at_their_intervals_and_at_the_end():
     built.train()
     assert evaluated == [3, 6, 7]
     assert {2, 4, 6, 7} <= set(built.saved)
+
+
+def test_a_batch_counts_pairs_of_which_a_sample_may_be_several():
+    """Pre-training's sample is a true and a false pair: a batch of 6 pairs is 3 samples, micro-batches of 4 are 2."""
+    asked = []
+    built = looping(max_epochs=1, batch_size=6, micro_batch_size=4, texts_per_image=5)
+    built.task.pairs_per_sample, updates = 2, built.loader.updates
+    built.loader.updates = lambda *arguments: asked.append(arguments) or updates(*arguments)
+    state = built.train()
+    assert asked == [(0, 3, 2, 5)] and state.update == 3 and state.samples == 8
 
 
 @pytest.mark.parametrize("sizes", [(8,), (4, 4), (1, 7), (3, 3, 2), (1,) * 8])
