@@ -61,9 +61,8 @@ class Mixture(Sequence):
                 _ask(name, builders[name], split, lambda _, samples=samples: next(iter(samples), None))  # the first one
             if len(samples) == 0:
                 raise UserError(f"datasets: the {split} split of {name} is empty; check dataset_config.{name} and its files")
-            if not (
-                builders[name].config.outside_images or hasattr(samples, "image_files")
-            ):  # whose builders look at each name
+            is_columns = getattr(samples, "ids_M", None) is not None  # whose builder looked at each name
+            if not is_columns and not builders[name].config.outside_images:
                 _refuse_outside(name, samples)
             repeated = _repeated_id(samples)
             if repeated is not None:
