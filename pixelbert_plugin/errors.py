@@ -1,6 +1,7 @@
 """The errors that end a run on purpose, each with its exit status (see the README's table)."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +62,16 @@ def writing(path: Path, key: str = "env.save_dir"):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` at the end, so that a file is whole or as it was before."""
+    """A path beside `path` to write to; it becomes `path` at the end, so that a file is whole or as it was before.
+
+    It gets the mode that the umask allows, whatever wrote it: safetensors makes files that only their owner can read.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        aside.touch()
+        mode = stat.S_IMODE(aside.stat().st_mode)
         yield aside
+        aside.chmod(mode)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
