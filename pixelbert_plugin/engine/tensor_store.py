@@ -4,8 +4,11 @@ DCP's index (`.metadata`) is a pickle, and an entry that is no tensor is one too
 in whoever loads it. So only tensors are stored, and reading the index admits DCP's own plain classes and nothing else.
 """
 
+import math
 import pickle
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
 
 INDEX = ".metadata"
 PATTERN = "*.distcp"
@@ -55,7 +58,11 @@ class _Reader(FileSystemReader):
 
 
 def read_index(folder: Path) -> Metadata:
-    """The index of a folder's tensors. Raises HostileFileError where it has more than tensors, or leads out of the folder."""
+    """The index of a folder's tensors, in which every one of them is whole.
+
+    Raises HostileFileError where it has more than tensors, leads out of the folder, or leaves a part of a tensor open: DCP
+    would leave there what was in memory before.
+    """
     with (folder / INDEX).open("rb") as file:
         try:
             index = _IndexUnpickler(file).load()
@@ -63,16 +70,60 @@ def read_index(folder: Path) -> Metadata:
             raise
         except Exception as error:  # an arbitrary file may fail anywhere in the unpickler
             raise HostileFileError(f"{INDEX} is no index of tensors ({type(error).__name__}: {error})") from error
-    if not isinstance(index, Metadata) or not isinstance(index.state_dict_metadata, dict):
+    try:
+        _check(index, folder)
+    except HostileFileError:
+        raise
+    except Exception as error:  # its parts may be of any of the admitted types
+        raise HostileFileError(f"{INDEX} is no index of tensors ({type(error).__name__}: {error})") from error
+    return index
+
+
+def _check(index: Metadata, folder: Path) -> None:
+    if not isinstance(index, Metadata):
         raise HostileFileError(f"{INDEX} is no index of tensors")
+    stored, held = index.storage_data or {}, Counter[str]()
+    for place in stored.values():
+        path = Path(place.relative_path)
+        if path.name != place.relative_path or not path.match(PATTERN) or getattr(place, "transform_descriptors", None):
+            raise HostileFileError(f"{INDEX} leads to {place.relative_path!r}, which is no file of tensors beside it")
+        held[path.name] += place.length
+        if min(place.offset, place.length) < 0 or place.offset + place.length > (folder / path).stat().st_size:
+            raise HostileFileError(f"{INDEX} leads past the end of {path.name}")
+    if any(length > (folder / name).stat().st_size for name, length in held.items()):
+        raise HostileFileError(f"{INDEX} has tensors that share their place in a file")
     for name, entry in index.state_dict_metadata.items():
         if not isinstance(entry, TensorStorageMetadata):
             raise HostileFileError(f"{INDEX}: {name} is no tensor but pickled bytes; it is refused, not executed")
-    for entry in (index.storage_data or {}).values():
-        path = Path(entry.relative_path)
-        if path.name != entry.relative_path or not path.match(PATTERN) or entry.transform_descriptors:
-            raise HostileFileError(f"{INDEX} leads to {entry.relative_path!r}, which is no file of tensors beside it")
-    return index
+        if not isinstance(entry.properties.dtype, torch.dtype) or not is_covered(entry.size, entry.chunks):
+            raise HostileFileError(f"{INDEX}: the parts of {name} do not make up its {tuple(entry.size)}")
+        for chunk in entry.chunks:
+            place = stored.get(MetadataIndex(name, chunk.offsets))
+            if place is None or place.length < math.prod(chunk.sizes) * entry.properties.dtype.itemsize:
+                raise HostileFileError(f"{INDEX}: a part of {name} is nowhere")
+
+
+def is_covered(size: Sequence[int], chunks: Sequence[ChunkStorageMetadata]) -> bool:
+    """Whether the chunks lie within a tensor of this size, apart from each other, and fill it."""
+    boxes = sorted([(low, low + length) for low, length in zip(c.offsets, c.sizes, strict=True)] for c in chunks)
+    is_within = all(
+        len(box) == len(size) and all(0 <= low <= high <= limit for (low, high), limit in zip(box, size, strict=True))
+        for box in boxes
+    )
+    is_full = sum(math.prod(c.sizes) for c in chunks) == math.prod(size)
+    return is_within and is_full and not _overlap([box for box in boxes if all(low < high for low, high in box)])
+
+
+def _overlap(boxes: list[list[tuple[int, int]]]) -> bool:
+    """Whether any two of the boxes, in order, share a point; each is compared with those that begin before it ends."""
+    for number, box in enumerate(boxes):
+        following = number + 1
+        while following < len(boxes) and (not box or boxes[following][0][0] < box[0][1]):
+            pairs = zip(box, boxes[following], strict=True)
+            if all(low < other_high and other_low < high for (low, high), (other_low, other_high) in pairs):
+                return True
+            following += 1
+    return False
 
 
 def sizes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
