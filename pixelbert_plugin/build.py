@@ -2,6 +2,7 @@
 
 import os
 import platform
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,21 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
-from pixelbert_plugin.vocabularies import fit_answers, fit_text
+from pixelbert_plugin.vocabularies import fit_answers, fit_text, take_vocabulary
 
 ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run starts from, goes on from, or evaluates; without one, it starts from random weights."""
+
+    path: Path | None = None
+    key: str = ""  # the config key that named it
+    content: dict[str, Any] = field(default_factory=dict)  # what it says beside its tensors
+
+    def __str__(self) -> str:
+        return f"{self.key}={str(self.path)!r}"
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -74,7 +87,7 @@ def check_plan(config: RunConfig) -> None:
             raise ConfigError(
                 "checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained"
             )
-    elif paths.resume:
+    elif paths.resume and config.is_asked_now("checkpoint.resume"):
         raise ConfigError("checkpoint.resume", "is for training; run_type has no train in it")
 
 
@@ -97,19 +110,27 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
 
 
 def finished_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path, str]:
-    """The checkpoint to evaluate or export, and the config key that named it."""
-    paths = config.checkpoint
+    """The checkpoint to evaluate or export, and the config key that named it.
+
+    `checkpoint.pretrained` is what a training starts from: only where no run has trained here is it evaluated itself.
+    """
+    paths, save_dir = config.checkpoint, f"env.save_dir={config.env.save_dir!r}"
     if paths.resume_file is not None:
         return Path(paths.resume_file), "checkpoint.resume_file"
-    if paths.pretrained is not None:
+    own = checkpoints.finished()
+    if own is None and paths.pretrained is not None:
         return Path(paths.pretrained), "checkpoint.pretrained"
-    start = checkpoints.best() or checkpoints.newest()
-    if start is None:
+    if own is None:
         raise UserError(
-            f"env.save_dir={config.env.save_dir!r}: holds no checkpoint to evaluate; train first, or name one with "
-            "checkpoint.resume_file=FOLDER"
+            f"{save_dir}: holds no checkpoint to evaluate; train first, or name one with checkpoint.resume_file=FOLDER"
         )
-    return start, "env.save_dir"
+    if paths.pretrained is not None and config.is_asked_now("checkpoint.pretrained"):
+        raise ConfigError(
+            "checkpoint.pretrained",
+            f"{paths.pretrained!r}: {save_dir} holds a run that has trained on, to {own}; leave checkpoint.pretrained out to "
+            "take that, or name the weights to take with checkpoint.resume_file",
+        )
+    return own, "env.save_dir"
 
 
 def build_builders(config: RunConfig) -> dict[str, Builder]:
@@ -132,9 +153,9 @@ def cache_dir(config: RunConfig) -> Path | None:
 
 
 def build_task(
-    config: RunConfig, builders: dict[str, Builder], data: dict[str, Mixture], content: dict[str, Any] | None
+    config: RunConfig, builders: dict[str, Builder], data: dict[str, Mixture], start: Start
 ) -> tuple[Task, dict[str, Any]]:
-    """The task and its processors, their vocabularies taken from the checkpoint's `content` or fitted to the data."""
+    """The task and its processors, their vocabularies taken from the checkpoint of `start` or fitted to the data."""
     task_class = registry.get("task", config.task, "task")
     processors = {
         name: registry.build_component("processor", getattr(config.processors, name), f"processors.{name}.params")
@@ -144,18 +165,18 @@ def build_task(
         if name in processors and not hasattr(type(processors[name]), method):
             chosen = getattr(config.processors, name).type
             raise ConfigError(f"processors.{name}.type", f"{chosen!r} is no processor of {name} (it has no {method!r})")
-    saved = (content or {}).get("processors", {})
-    is_same_run = config.checkpoint.pretrained is None or "train" not in config.splits()
+    saved = start.content.get("processors", {})
+    is_beginning = start.key == "checkpoint.pretrained" and "train" in config.splits()
     if "text" in saved:  # its word embeddings belong to its vocabulary
-        processors["text"].load_state_dict(saved["text"])
-    if "answers" in saved and is_same_run:  # a fine-tuning counts its own answers
-        processors["answers"].load_state_dict(saved["answers"])
+        take_vocabulary("text", processors["text"], saved["text"], str(start))
+    if "answers" in saved and "answers" in processors and not is_beginning:  # a fine-tuning counts its own answers
+        take_vocabulary("answers", processors["answers"], saved["answers"], str(start))
 
     def samples(split: str):
         return data[split] if split in data else Mixture.build(builders, split)
 
     fit_text(processors["text"], samples)
-    if "answers" in processors and not ("answers" in saved and is_same_run):
+    if "answers" in processors and (is_beginning or "answers" not in saved):
         fit_answers(config, processors["answers"], samples)
     task = registry.build(
         "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin import config_files, registry, schema, yaml_text
+from pixelbert_plugin import config_files, registry, saved, schema, yaml_text
 from pixelbert_plugin.config_files import LEFT_OUT, find, read, settle, source_of, with_source
 from pixelbert_plugin.interpolation import interpolated
 from pixelbert_plugin.options import RunConfig
@@ -32,7 +32,7 @@ def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunCon
         raise with_source(_with_other_place(error, known), sources) from error
     if not config.env.save_dir:
         config.env.save_dir = str(Path("save") / file.stem)
-    config.sources = sources
+    config.sources, config.saved_run = sources, saved.run_folder(file)
     return config
 
 
@@ -99,8 +99,12 @@ def dump(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def to_yaml(config: RunConfig) -> str:
-    return yaml_text.dump(dump(config))
+def to_yaml(config: RunConfig, folder: Path) -> str:
+    """The configuration as it is saved in `folder`: what the run is, without what was asked once."""
+    values = dump(config)
+    saved.take_once(values)
+    saved.portable(values, folder)
+    return yaml_text.dump(values)
 
 
 def leaves(config: RunConfig) -> dict[str, Any]:

@@ -8,14 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin import yaml_text
+from pixelbert_plugin import saved, yaml_text
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import INTERVALS
+from pixelbert_plugin.options import COMMAND_LINE, INTERVALS
 from pixelbert_plugin.scalars import expanded, shown
 from pixelbert_plugin.schema import UNTYPED, ConfigError
 from pixelbert_plugin.yaml_text import Typed
 
-COMMAND_LINE = "command line"
 DEFAULT = "default"
 LEFT_OUT = "left out: "  # before the key of what was set for a component of another type
 PACKAGE = Path(__file__).parent
@@ -145,6 +144,7 @@ class _Files:
         node = yaml_text.read(file)
         if not isinstance(node, dict):
             raise UserError(f"{file}: holds no mapping (key: value) at its top level")
+        saved.settle(node, file)
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         includes = node.pop("includes", [])

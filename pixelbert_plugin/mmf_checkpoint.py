@@ -5,6 +5,7 @@ under `model.`, and `_extra_state` holds the processors' vocabularies (pixelbert
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.weights import one_line, read_file
 
 SUFFIXES = (".ckpt", ".pth")
 PREFIX = "model."
@@ -19,7 +21,7 @@ EXTRA = "_extra_state"
 
 
 def is_mmfs(path: Path) -> bool:
-    return path.is_file() and path.suffix in SUFFIXES
+    return os.path.isfile(path) and path.suffix in SUFFIXES
 
 
 def pack(content: dict[str, Any]) -> Tensor:
@@ -34,15 +36,12 @@ def unpack(packed: Tensor) -> dict[str, Any]:
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Our model's weights by our names, and `{"processors": …}`. Raises UserError where the file is none of these."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_file(path)
         state = {name.removeprefix("module."): value for name, value in content.get("model", content).items()}
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
         extra = unpack(state[EXTRA])
         if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
             raise ValueError(f"no weights under {PREFIX!r}")
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else ""
-        raise UserError(
-            f"{key}={str(path)!r}: not a checkpoint that MMF wrote with this model ({type(error).__name__}: {reason})"
-        ) from error
+        raise UserError(f"{key}={str(path)!r}: not a checkpoint that MMF wrote with this model ({one_line(error)})") from error
     return weights, extra

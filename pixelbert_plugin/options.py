@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from pixelbert_plugin.schema import Component, FilePath, Options, component, require
@@ -11,6 +12,8 @@ INTERVALS = (
     ("evaluation_interval", "evaluation_interval_epochs"),
     ("checkpoint_interval", "checkpoint_interval_epochs"),
 )
+
+COMMAND_LINE = "command line"  # the source of a value given as key=value
 
 
 @dataclass(kw_only=True)
@@ -89,9 +92,9 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    resume: bool = False  # go on from the newest good checkpoint of env.save_dir
-    resume_file: FilePath | None = None  # a checkpoint folder to evaluate, or to go on from, instead
-    pretrained: FilePath | None = None  # a checkpoint folder or exported file whose weights (and no more) start the run
+    resume: bool = False  # go on from the newest whole checkpoint of env.save_dir
+    resume_file: FilePath | None = None  # a checkpoint folder to evaluate, to export, or to go on from, instead
+    pretrained: FilePath | None = None  # a checkpoint folder or exported file whose weights (and no more) start the training
     max_to_keep: int = 2  # newest checkpoints kept beside the best one
 
     def check(self) -> None:
@@ -104,7 +107,7 @@ class Env:
     cache_dir: FilePath | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
     save_dir: FilePath | None = None  # run folder. None: save/<config's name>
     user_dir: FilePath | None = None  # plugin folder or file, relative to the file that names it
-    overwrite: bool = False  # delete the run that save_dir holds
+    overwrite: bool = False  # delete the run that save_dir holds; what this program did not write stays
 
 
 @dataclass(kw_only=True)
@@ -130,6 +133,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.sources: dict[str, str] = {}  # by dotted key, where its value was set; none: the default
+        self.saved_run: Path | None = None  # the folder of the run whose saved configuration this is
 
     def check(self) -> None:
         parts = self.run_type.split("_")
@@ -142,3 +146,7 @@ class RunConfig:
 
     def splits(self) -> list[str]:
         return self.run_type.split("_")
+
+    def is_asked_now(self, key: str) -> bool:
+        """Whether the command line gave the key, rather than a file."""
+        return self.sources.get(key) == COMMAND_LINE

@@ -1,14 +1,13 @@
 """What a run is made of, built from its configuration: the main process first, so that the others find its caches."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from pixelbert_plugin.build import build_builders, build_model, build_task, starting_checkpoint
+from pixelbert_plugin.build import Start, build_builders, build_model, build_task, starting_checkpoint
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
@@ -43,15 +42,6 @@ class Parts:
     is_task_fit: bool = False
 
 
-@dataclass(frozen=True)
-class Start:
-    """The checkpoint that a run starts from, goes on from, or evaluates."""
-
-    path: Path | None
-    key: str  # the config key that named it
-    content: dict[str, Any] | None  # what it says beside its tensors
-
-
 def prepare(
     config: RunConfig,
     console: Console,
@@ -67,19 +57,20 @@ def prepare(
         config.checkpoint.resume, config.env.overwrite = True, False
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.max_to_keep, processes)
     path, key = processes.on_main(lambda: starting_checkpoint(config, checkpoints))
-    content = processes.on_main(lambda: restore.read_content(path, key)) if path else None
+    content = processes.on_main(lambda: restore.read_content(path, key)) if path else {}
+    start = Start(path, key, content)
 
     def build() -> Parts:
         builders = build_builders(config)
         data = {split: Mixture.build(builders, split) for split in config.splits()}
-        task, processors = build_task(config, builders, data, content)
+        task, processors = build_task(config, builders, data, start)
         model = build_model(config, task, processors).to(device)
         numbers = precision.choose(config, device)
         return Parts(
             config, console, device, processes, stop, folder, checkpoints, builders, data, task, processors, model, numbers
         )
 
-    return processes.main_first(build), Start(path, key, content)
+    return processes.main_first(build), start
 
 
 def used(parts: Parts) -> dict[str, str]:

@@ -55,7 +55,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             results["training_seconds"] = round(state.seconds, 3)
             take_best_weights(parts, state)
         else:
-            load_reported(parts.model, restore.read_model(start.path), f"{start.key}={start.path}")
+            restore.load_weights(start.path, parts.model, start.key)
             parts.precision.prepare(parts.model, {})
         processes.on_main(lambda: folder.add_results(results))
         for split in config.splits():
@@ -68,7 +68,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
 def train(parts: Parts, start: Start) -> TrainState:
     """Train from random weights, from pre-trained ones, or on from a checkpoint."""
     config, options, folder, model, task = parts.config, parts.config.training, parts.folder, parts.model, parts.task
-    is_resumed = config.checkpoint.resume and start.path is not None and start.key != "checkpoint.pretrained"
+    is_resumed = start.path is not None and start.key != "checkpoint.pretrained"
     if is_resumed:
         restore.load_weights(start.path, model, start.key)
     elif start.path is not None:
@@ -83,13 +83,15 @@ def train(parts: Parts, start: Start) -> TrainState:
     state = TrainState()
     if is_resumed:
         state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)
+        if not parts.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
+            state.forget_best()
     parts.processes.on_main(lambda: enter_folder(parts, start, state, is_resumed))
     if parts.processes.is_main:
         loader.bad_images.update(state.skipped_images)
 
-    yaml = configuration.to_yaml(config)
+    yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
     processors = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
-    about = About(yaml, processors, versions())
+    about = About(yaml, processors, versions(), origin(start))
     events = Events(folder.path, state.update, parts.console) if parts.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))
     trainer = Trainer(
@@ -130,18 +132,27 @@ def enter_folder(parts: Parts, start: Start, state: TrainState, is_resumed: bool
         parts.console.out(f"resuming from {start.path}, after update {state.update}", highlight=False)
     elif config.checkpoint.resume:
         parts.console.out(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False)
+    if start.key == "checkpoint.pretrained":
+        parts.console.out(f"starting from {restore.source_name(origin(start)[-1])}", highlight=False)
+    elif not is_resumed and config.saved_run and (former := restore.started_from(config.saved_run)):
+        logger.warning("the run of %s started from %s; this one starts from random weights", config.saved_run, former)
     if config.env.overwrite:
         folder.clear()
-    folder.write("config.yaml", configuration.to_yaml(config))
+    folder.write("config.yaml", configuration.to_yaml(config, folder.path))
+
+
+def origin(start: Start) -> list[dict[str, Any]]:
+    """Where the weights of a training come from, for its checkpoints: each source since random weights, the latest last."""
+    former = start.content.get("started_from", [])
+    if start.path is None or start.key == "checkpoint.resume":  # its own checkpoint
+        return former
+    return [*former, {"key": start.key, "path": str(start.path), "update": start.content["state"]["update"]}]
 
 
 def take_best_weights(parts: Parts, state: TrainState) -> None:
-    """After training, the weights of the best checkpoint, where those at the end are not."""
-    best = parts.processes.on_main(parts.checkpoints.best)
-    if best is None and state.best_update is not None:
-        logger.warning("%s/best is not whole: the last weights are evaluated", parts.checkpoints.folder)
-    elif best is not None and state.best_update != state.update:
-        restore.load_best(best, parts.model)
+    """After training, the weights of the best checkpoint, where those at the end are not. Raises UserError if it is damaged."""
+    if state.best_update not in (None, state.update):
+        restore.load_best(parts.processes.on_main(lambda: parts.checkpoints.of(state.best_update)), parts.model)
 
 
 def export(config: RunConfig, target: Path) -> Path:

@@ -10,6 +10,8 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.options import RunConfig
 
+VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its state that a model's weights belong to
+
 
 def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
     """Learn the vocabulary from the train split where it is not read."""
@@ -68,3 +70,28 @@ def answer_splits(config: RunConfig) -> list[str]:
     answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
     counted = config.processors.answers.params["splits"] if answers.needs_fit else []
     return [split for split in counted if split not in config.splits()]
+
+
+def take_vocabulary(name: str, processor: Any, saved: dict[str, Any], source: str) -> None:
+    """Load a processor's state from a checkpoint, `source`. Raises UserError where it cannot, or the config names another."""
+    named = {} if processor.needs_fit else processor.state_dict()
+    try:
+        processor.load_state_dict(saved)
+        found = processor.state_dict()
+    except RunError:
+        raise
+    except Exception as error:  # a processor reads what it likes, and a checkpoint may hold anything
+        raise UserError(f"{source}: its processors.{name} cannot be read ({type(error).__name__}: {error})"[:500]) from error
+    own, theirs = (_comparable(state.get(VOCABULARY[name])) for state in (named, found))
+    if named and own != theirs:
+        raise UserError(
+            f"processors.{name}: the vocabulary that this config names is not the one in {source}, which its weights belong "
+            f"to; leave processors.{name}.params.vocabulary out, or name the one it was trained with"
+        )
+
+
+def _comparable(vocabulary: Any) -> Any:
+    """Answers without their punctuation, which earlier versions saved as a file had it."""
+    if not isinstance(vocabulary, list):
+        return vocabulary
+    return ["".join(filter(str.isalnum, str(answer).lower())) for answer in vocabulary]

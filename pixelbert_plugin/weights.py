@@ -1,8 +1,12 @@
 """Weights into modules: every name that does not fit is reported, never silently skipped."""
 
 import logging
+import os
+import pickle
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +15,8 @@ from pixelbert_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+MISSING, SURPLUS, RESHAPED = "tensors missing", "tensors that the model has not", "tensors of another shape"
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, or of a .pth / .bin read with `weights_only=True` (nothing in it is executed).
@@ -18,23 +24,48 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Detectron and training scripts nest the tensors under "model" or "state_dict"; both are looked into.
     Raises ValueError("weights: …") where the file cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"weights: {str(path)!r}: no such file")
+    try:
+        content = read_file(path)
+        for nested in ("model", "state_dict"):
+            if isinstance(content, dict) and isinstance(content.get(nested), dict):
+                content = content[nested]
+        is_state = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+        if not is_state or not all(isinstance(value, Tensor) and value.layout == torch.strided for value in content.values()):
+            raise ValueError("holds no mapping of names to tensors (a state dict)")
+    except ValueError as error:
+        raise ValueError(f"weights: {str(path)[:300]!r}: {error}") from error
+    return content
+
+
+def read_file(path: Path) -> Any:
+    """What a file of weights holds: tensors, and plain values around them. Raises ValueError that says what is wrong."""
+    if os.path.isdir(path):
+        raise ValueError("is a folder; name the file of weights in it")
+    if not os.path.isfile(path):
+        raise ValueError("no such file")
+    if not os.path.getsize(path):
+        raise ValueError("is empty; fetch it again")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights: {str(path)!r}: not a readable file of weights ({reason})") from error
-    for nested in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(nested), dict):
-            content = content[nested]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights: {str(path)!r}: holds no mapping of names to tensors (a state dict)")
-    return content
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles and TorchScript, which are refused in our words below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            "not a file of weights alone: it is damaged, or holds Python objects, which could run code and are never loaded; "
+            "save the tensors by themselves, as torch.save(model.state_dict(), PATH) does"
+        ) from error
+    except Exception as error:  # a damaged file may fail anywhere in the reader
+        raise ValueError(f"not a readable file of weights ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error's kind and the first line of its message, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def load_reported(
@@ -55,22 +86,33 @@ def load_reported(
     if not fits:
         raise UserError(f"{source}: none of its {len(state)} tensors fits {type(module).__name__}; is it of another model?")
     module.load_state_dict(fits, strict=False)
+    differences = compare(module, state)
     prefixes, unused = tuple(expected_missing), tuple(expected_unused)
-    surplus = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    missing, surplus = differences[MISSING], differences[SURPLUS]
     report = {
         "left as initialised, not in the file": [name for name in missing if not name.startswith(prefixes)],
         "left as initialised, as expected": [name for name in missing if name.startswith(prefixes)],
         "in the file but not in the model": [name for name in surplus if not name.startswith(unused)],
         "in the file but not in the model, as expected": [name for name in surplus if name.startswith(unused)],
-        "of another shape, not loaded": [
-            f"{name} {tuple(value.shape)} ≠ {tuple(own[name].shape)}"
-            for name, value in state.items()
-            if name in own and own[name].shape != value.shape
-        ],
+        "of another shape, not loaded": differences[RESHAPED],
     }
     logger.info("%s: %d tensors loaded into %s", source, len(fits), type(module).__name__)
     report_names(source, report)
+
+
+def compare(module: nn.Module, state: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Names that a module's own tensors and `state` do not share, by kind; the count that batch norms keep is left out."""
+    own = module.state_dict()
+    missing, surplus = (
+        [name for name in names if name not in others and not name.endswith("num_batches_tracked")]
+        for names, others in ((own, state), (state, own))
+    )
+    reshaped = [
+        f"{name} {tuple(value.shape)} ≠ {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    return {MISSING: missing, SURPLUS: surplus, RESHAPED: reshaped}
 
 
 def report_names(source: str, report: dict[str, list[str]]) -> None:

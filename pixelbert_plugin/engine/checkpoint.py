@@ -8,7 +8,6 @@
 anything in it is read, and passed over for the one before it.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin.engine import tensor_store
+from pixelbert_plugin.engine.checkpoint_folder import CONFIG, DIGESTS, STATE, digest_of, is_own, make_way, problem, remove, sync
 from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.optim import parameter_state
 from pixelbert_plugin.engine.parallel import share_buffers
@@ -29,7 +29,6 @@ from pixelbert_plugin.errors import UserError, writing
 
 logger = logging.getLogger(__name__)
 
-STATE, CONFIG, DIGESTS = "state.json", "config.yaml", "digests.json"
 PREFIX = "update_"
 MODEL, OPTIMIZER = "model/", "optimizer/"  # prefixes of the tensors' names
 
@@ -48,6 +47,10 @@ class TrainState:
     evaluations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)  # of the latest evaluation
     skipped_images: dict[str, int] = field(default_factory=dict)  # why each was skipped, and how often
+
+    def forget_best(self) -> None:
+        """Let the next evaluation be the best one."""
+        self.best, self.best_update, self.evaluations_since_best = None, None, 0
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> "TrainState":
@@ -69,9 +72,10 @@ class TrainState:
 class About:
     """What a checkpoint says beside weights and position."""
 
-    config_yaml: str
+    config_yaml: str  # of the run, without what was asked of it once
     processors: dict[str, dict[str, Any]]  # vocabulary, sizes, answers: what a new image or text needs
     versions: dict[str, str]
+    started_from: list[dict[str, Any]] = field(default_factory=list)  # where its weights come from, the latest last. []: random
 
 
 class Checkpoints:
@@ -97,6 +101,7 @@ class Checkpoints:
             "precision": {"used": precision.description, "state": precision.state_dict()},
             "processors": about.processors,
             "versions": about.versions,
+            "started_from": about.started_from,
         }
         self.processes.on_main(lambda: _start(aside, target))
         try:
@@ -114,14 +119,13 @@ class Checkpoints:
             try:
                 (aside / STATE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
                 (aside / CONFIG).write_text(config_yaml, encoding="utf-8")
-                digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
+                digests = {path.name: digest_of(path) for path in sorted(aside.iterdir())}
                 (aside / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
                 for path in [*aside.iterdir(), aside]:
-                    _sync(path)
-                if target.exists():  # left by an earlier life of this run, torn or not
-                    shutil.rmtree(target)
+                    sync(path)
+                make_way(target)  # where an earlier life of this run left one, torn or not
                 aside.rename(target)
-                _sync(self.folder)
+                sync(self.folder)
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
@@ -129,9 +133,48 @@ class Checkpoints:
             self._prune(target)
 
     def best(self) -> Path | None:
-        """The best checkpoint, if it is whole."""
+        """The best checkpoint, None where none was linked. Raises UserError where it is not whole."""
         link = self.folder / "best"
-        return link if link.exists() and problem(link) is None else None
+        return self._whole(link) if os.path.lexists(link) else None
+
+    def finished(self) -> Path | None:
+        """What the run has come to: its best checkpoint, or its newest one where nothing chose a best; None without any.
+
+        Raises UserError where that one is not whole: another in its place would be a wrong result.
+        """
+        if (best := self.best()) is not None:
+            return best
+        if not (found := self._all()):
+            return None
+        newest = self._whole(found[-1])
+        try:  # a copy may have lost the link
+            chosen = TrainState.read(json.loads((newest / STATE).read_text(encoding="utf-8"))).best_update
+        except (ValueError, TypeError, KeyError):
+            chosen = None  # who reads it tells what is wrong with it
+        return newest if chosen is None else self.of(chosen)
+
+    def of(self, update: int) -> Path:
+        """The checkpoint of an update. Raises UserError where it is not whole."""
+        return self._whole(self.folder / f"{PREFIX}{update:06d}")
+
+    def holds_best(self, state: TrainState) -> bool:
+        """Whether the best checkpoint, as `state` has it, is here and whole; else it is named."""
+        if state.best_update is None:
+            return True
+        path = self.folder / f"{PREFIX}{state.best_update:06d}"
+        reason = problem(path) if path.exists() else "no such folder"
+        if reason is not None:
+            logger.warning("checkpoint %s, the best one until now, is refused: %s; the best is chosen anew", path, reason)
+        return reason is None
+
+    def _whole(self, path: Path) -> Path:
+        if (reason := problem(path)) is not None:
+            others = [other for other in self._all() if other.resolve() != path.resolve()]
+            names = f" (there is {', '.join(map(str, others))})" if others else ""
+            raise UserError(
+                f"{path}: not a whole checkpoint: {reason}; restore it, or name another with checkpoint.resume_file{names}"
+            )
+        return path
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint; torn or altered ones are named and passed over."""
@@ -150,17 +193,33 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
-        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        named = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        found = [path for path in named if path.is_dir() and any(map(is_own, path.iterdir()))]
         return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
     def link_best(self, state: TrainState) -> None:
         """Point `best` to the checkpoint of `state.best_update`: again after a kill between its saving and its linking."""
         target = self.folder / f"{PREFIX}{state.best_update or 0:06d}"
-        if target.is_dir() and (self.folder / "best").resolve() != target.resolve():
+        best = self.folder / "best"
+        if target.is_dir() and best.resolve() != target.resolve():
+            if best.is_dir() and not best.is_symlink():  # a copy of the run has a folder for the link
+                make_way(best)
             aside = self.folder / ".best"
             aside.unlink(missing_ok=True)
             aside.symlink_to(target.name)
-            os.replace(aside, self.folder / "best")  # atomic: `best` is always a whole checkpoint
+            os.replace(aside, best)  # atomic: `best` is always a whole checkpoint
+
+    def clear(self) -> None:
+        """Delete a former run's checkpoints, and nothing else that lies beside or in them."""
+        best = self.folder / "best"
+        for path in [*self._all(), *self.folder.glob(f".{PREFIX}*.partial"), best]:
+            if not path.is_symlink():
+                remove(path)
+        for link in (best, self.folder / ".best"):
+            if link.is_symlink():
+                link.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def later_than(self, update: int) -> list[Path]:
         """Checkpoints past `update`, which a run that starts there would mix with its own."""
@@ -170,25 +229,9 @@ class Checkpoints:
         best = (self.folder / "best").resolve()
         for path in self._all()[: -self.max_to_keep]:
             if path.resolve() != best and path != newest:
-                shutil.rmtree(path)
+                remove(path)
         for leftover in self.folder.glob(f".{PREFIX}*"):  # of a write that was killed
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def problem(path: Path) -> str | None:
-    """Why a checkpoint folder cannot be trusted; None where it is whole. Nothing in it but the digests is interpreted."""
-    try:
-        digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
-        missing = {tensor_store.INDEX, STATE, CONFIG} - set(digests)
-        if missing:
-            return f"{DIGESTS} does not list {', '.join(sorted(missing))}"
-        unlisted = {file.name for file in path.glob(tensor_store.PATTERN)} - set(digests)
-        if unlisted:
-            return f"{DIGESTS} does not list {min(unlisted)}"
-        altered = [name for name, digest in digests.items() if _digest(path / Path(name).name) != digest]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return f"{altered[0]} is not as it was written (SHA-256 differs)" if altered else None
 
 
 def saved_weights(model: nn.Module, precision: Fp32) -> dict[str, Tensor]:
@@ -218,16 +261,3 @@ def _start(aside: Path, target: Path) -> None:
     with writing(target):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

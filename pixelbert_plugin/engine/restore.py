@@ -1,6 +1,6 @@
 """Going on from a checkpoint: verified first, then read, whatever the processes and the precision it was saved on."""
 
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,32 +11,68 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin import mmf_checkpoint
-from pixelbert_plugin.engine import export, tensor_store
-from pixelbert_plugin.engine.checkpoint import CONFIG, MODEL, OPTIMIZER, STATE, TrainState, problem, rules
+from pixelbert_plugin.engine import content, export, tensor_store
+from pixelbert_plugin.engine.checkpoint import MODEL, OPTIMIZER, TrainState, rules
+from pixelbert_plugin.engine.checkpoint_folder import CONFIG, DIGESTS, STATE, is_own, problem
 from pixelbert_plugin.engine.optim import set_parameter_state
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.weights import compare, one_line
 
 
 def read_content(path: Path, key: str) -> dict[str, Any]:
     """What a checkpoint folder, verified first, or an exported or MMF's file says beside its tensors. Raises UserError."""
-    if mmf_checkpoint.is_mmfs(path):
-        return {"state": asdict(TrainState()), "versions": {}, **mmf_checkpoint.read(path, key)[1]}
-    if path.is_file():
-        return export.read_content(path, key)
-    if not path.is_dir():
-        raise UserError(f"{key}={str(path)!r}: no such checkpoint folder, and no exported file")
+    if os.path.isfile(path):
+        return _read_file_content(path, key)
+    require_checkpoint(path, key)
     reason = problem(path)
     if reason is not None:
         raise UserError(f"{key}={str(path)!r}: not a whole checkpoint: {reason}")
     try:
-        content = json.loads((path / STATE).read_text(encoding="utf-8"))
-        TrainState.read(content)
+        found = content.parse((path / STATE).read_text(encoding="utf-8"))
         tensor_store.read_index(path)
-        content["config"] = (path / CONFIG).read_text(encoding="utf-8")
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{key}={str(path)!r}: not a checkpoint of pixelbert-run ({type(error).__name__}: {error})") from error
-    return content
+        found["config"] = (path / CONFIG).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}={str(path)!r}: not a checkpoint of pixelbert-run ({one_line(error)})") from error
+    return found
+
+
+def _read_file_content(path: Path, key: str) -> dict[str, Any]:
+    if is_own(path) and (path.parent / DIGESTS).exists():
+        raise UserError(f"{key}={str(path)!r}: is one file of a checkpoint; name its folder, {key}={path.parent}")
+    if not mmf_checkpoint.is_mmfs(path):
+        return export.read_content(path, key)
+    found = {"state": asdict(TrainState()), "versions": {}, **mmf_checkpoint.read(path, key)[1]}
+    try:
+        content.check(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{key}={str(path)!r}: not a checkpoint that MMF wrote with this model ({one_line(error)})") from error
+    return found
+
+
+def require_checkpoint(path: Path, key: str) -> None:
+    """Raises UserError where `path` is no folder, or is the folder of a run or of its checkpoints."""
+    if not os.path.isdir(path):
+        raise UserError(f"{key}={str(path)[:300]!r}: no such checkpoint folder, and no exported file")
+    for folder, what in ((path / "checkpoints", "a run's folder"), (path, "the folder of a run's checkpoints")):
+        names = sorted(file.parent.name for file in folder.glob(f"*/{DIGESTS}"))
+        if names and not (path / DIGESTS).exists():
+            raise UserError(f"{key}={str(path)!r}: is {what}; name one of its checkpoints, {key}={folder / names[0]}")
+
+
+def started_from(run: Path) -> str | None:
+    """What a run's weights started from, as one of its checkpoints says; None where none does."""
+    for path in (run / "checkpoints").glob(f"*/{STATE}"):
+        try:
+            return source_name(content.parse(path.read_text(encoding="utf-8"))["started_from"][-1])
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+    return None
+
+
+def source_name(source: dict[str, Any]) -> str:
+    """An entry of a checkpoint's `started_from`, to be told."""
+    return f"{source['key']}={source['path']!r}, after its update {source['update']}"
 
 
 @contextmanager
@@ -52,24 +88,23 @@ def read_model(path: Path) -> dict[str, Tensor]:
     """The weights by name, whole, on the CPU; of a checkpoint folder or of a file. Verify with `read_content`."""
     if mmf_checkpoint.is_mmfs(path):
         return mmf_checkpoint.read(path, "checkpoint")[0]
-    if path.is_file():
-        from safetensors.torch import load_file
-
-        return load_file(path)
+    if os.path.isfile(path):
+        return export.read_weights(path)
     with reading(path):
         return tensor_store.read_all(path, MODEL)
 
 
 def load_weights(path: Path, model: nn.Module, key: str) -> None:
     """All weights of a model that is not sharded. Raises UserError where the checkpoint is of another model."""
-    try:
-        model.load_state_dict(read_model(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+    weights = read_model(path)
+    differences = compare(model, weights)
+    told = [f"{len(names)} {what}, such as {names[0]}" for what, names in differences.items() if names]
+    if told:
         raise UserError(
-            f"{key}={str(path)!r}: its weights are of another model than this config's ({reason}); resume with the "
-            "config it was made with, or take its weights with checkpoint.pretrained"
-        ) from error
+            f"{key}={str(path)!r}: its weights are of another model than this config's ({'; '.join(told)}); use the config it "
+            "was made with, or start a training from its weights with checkpoint.pretrained"
+        )
+    model.load_state_dict(weights, strict=False)
 
 
 def load_best(path: Path, model: nn.Module) -> None:
@@ -86,7 +121,7 @@ def load_best(path: Path, model: nn.Module) -> None:
 
 def load_training(
     path: Path,
-    content: dict[str, Any],
+    about: dict[str, Any],
     model: nn.Module,
     optimizers: dict[str, torch.optim.Optimizer],
     precision: Fp32,
@@ -94,10 +129,18 @@ def load_training(
 ) -> TrainState:
     """Optimizers, loss scale and position of a verified checkpoint, whatever the processes and precision it was saved on."""
     parameters = precision.optimized(model)
-    stored = {name: about for name, about in tensor_store.sizes(path).items() if name.startswith(OPTIMIZER)}
-    unknown = {where.split("/")[2] for where in stored} - set(parameters)
-    if rules(optimizers) != content.get("optimizers") or unknown:
-        found = content.get("optimizers")
+    try:
+        stored = {name: kind for name, kind in tensor_store.sizes(path).items() if name.startswith(OPTIMIZER)}
+        places = {where: tuple(where.removeprefix(OPTIMIZER).split("/")) for where in stored}
+        unknown = {name for group, name, _ in places.values() if name not in parameters or group not in optimizers}
+    except ValueError as error:
+        raise UserError(f"checkpoint {str(path)!r} cannot be read: {one_line(error)}") from error
+    if (
+        rules(optimizers) != about.get("optimizers")
+        or unknown
+        or not {group for group, _, _ in places.values()} <= set(optimizers)
+    ):
+        found = about.get("optimizers")
         what = f"parameters such as {min(unknown)}" if unknown else f"optimizers {found}, not {rules(optimizers)}"
         raise UserError(
             f"{key}={str(path)!r}: was saved with {what}; resume with the config it was made with, or take its weights with "
@@ -105,16 +148,19 @@ def load_training(
         )
     tensors = {}
     for where, (size, dtype) in stored.items():
-        parameter = parameters[where.split("/")[2]].detach()
+        parameter = parameters[places[where][1]].detach()
         is_like = size == parameter.shape  # then it is sharded as the parameter is
         tensors[where] = torch.zeros_like(parameter, dtype=dtype) if is_like else torch.zeros(size, dtype=dtype)
     with reading(path):
         tensor_store.read(tensors, path)
     states: dict[tuple[str, str], dict[str, Tensor]] = {}
     for where, value in tensors.items():
-        _, group, name, kind = where.split("/")
+        group, name, kind = places[where]
         states.setdefault((group, name), {})[kind] = value
-    for (group, name), state in states.items():
-        set_parameter_state(optimizers[group], parameters[name], state)
-    precision.load_state_dict(content.get("precision", {}).get("state", {}))
-    return TrainState.read(content)
+    try:
+        for (group, name), state in states.items():
+            set_parameter_state(optimizers[group], parameters[name], state)
+        precision.load_state_dict(about.get("precision", {}).get("state", {}))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{key}={str(path)!r}: its optimizers or its precision cannot be read ({one_line(error)})") from error
+    return TrainState.read(about)

@@ -6,21 +6,27 @@ save/<name>/  config.yaml  log.jsonl  evaluations.jsonl  results.json  skipped_i
 
 import errno
 import fcntl
+import glob
 import json
 import logging
 import os
-import shutil
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.errors import UserError, replacing, writing
 
 logger = logging.getLogger(__name__)
 
 HOLDS_A_RUN = ("config.yaml", "log.jsonl", "checkpoints", "tensorboard")
-ALL = (*HOLDS_A_RUN, "evaluations.jsonl", "results.json", "predictions", "scores")
+FILES = ("config.yaml", "log.jsonl", "evaluations.jsonl", "results.json", "skipped_images_*.json")
+PREDICTIONS = ("json", "tsv", "safetensors")  # kinds of files, each named after its split and data set
+FOLDERS = ("checkpoints", "tensorboard", "predictions", "scores")
 LOCK = ".lock"
 LOCK_SECONDS = 5  # how long a run that is just ending may still hold the folder
 
@@ -102,14 +108,32 @@ class RunFolder:
             probe.unlink()
 
     def clear(self) -> None:
-        """Delete a former run's files, and nothing else that may lie in the folder."""
+        """Delete what a former run wrote, and nothing else that may lie there: links to folders are not followed.
+
+        Raises UserError where such a link would keep what must go.
+        """
+        for name in FOLDERS:
+            if (self.path / name).is_symlink():
+                raise UserError(
+                    f"{self.path / name}: is a symbolic link, and env.overwrite=true deletes nothing outside its folder; "
+                    "empty it yourself, or choose another env.save_dir"
+                )
         with writing(self.path):
-            former = [self.path / name for name in ALL]
-            for path in [*former, *self.path.glob("skipped_images_*.json")]:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+            Checkpoints(self.path / "checkpoints", 1).clear()
+            predictions = [f"*_{glob.escape(name)}.{kind}" for name in self._datasets() for kind in PREDICTIONS]
+            _remove(self.path, FILES)
+            _remove(self.path / "tensorboard", ["events.out.tfevents.*"])
+            _remove(self.path / "predictions", predictions)
+            for folder in (self.path / "scores").glob("*"):
+                _remove(folder, ["block_*", ".block_*", "fingerprint"])
+            _remove(self.path / "scores", [])
+
+    def _datasets(self) -> list[str]:
+        """The data sets of the run that the folder holds, which its predictions are named after."""
+        try:
+            return [str(name) for name in yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))["datasets"]]
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            return []
 
     def write(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""
@@ -131,3 +155,15 @@ class RunFolder:
         except (OSError, ValueError):
             former = {}  # a derived file: written anew
         return self.write_json("results.json", {**former, **results})
+
+
+def _remove(folder: Path, patterns: Iterable[str]) -> None:
+    """Delete the files of a folder that match, and the folder where it is left empty; a link to a folder stays as it is."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

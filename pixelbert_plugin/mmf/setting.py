@@ -10,7 +10,7 @@ from torch import nn
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry, schema
-from pixelbert_plugin.build import build_builders, build_loader, build_model, build_task
+from pixelbert_plugin.build import Start, build_builders, build_loader, build_model, build_task
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
@@ -61,16 +61,21 @@ class Setting:
     def make(cls, config: RunConfig, update_frequency: int = 1) -> "Setting":
         builders = build_builders(config)
         pretrained = config.checkpoint.pretrained
-        content = restore.read_content(Path(pretrained), "checkpoint.pretrained") if pretrained else None
+        start = Start()
+        if pretrained:
+            key = "checkpoint.pretrained"
+            start = Start(Path(pretrained), key, restore.read_content(Path(pretrained), key))
         data = {split: Mixture.build(builders, split) for split in config.splits()}
-        task, processors = build_task(config, builders, data, content)
+        task, processors = build_task(config, builders, data, start)
         return cls(config, update_frequency, builders, data, task, processors)
 
     def make_model(self) -> nn.Module:
         """Our model with the weights that our runner would start from. A checkpoint's other head is left as it is made."""
         model = build_model(self.config, self.task, self.processors)
         pretrained = self.config.checkpoint.pretrained
-        if pretrained:
+        if pretrained and "train" not in self.config.splits():
+            restore.load_weights(Path(pretrained), model, "checkpoint.pretrained")
+        elif pretrained:
             heads = [f"heads.{name}." for name in self.task.heads()]
             weights = restore.read_model(Path(pretrained))
             load_reported(model, weights, f"checkpoint.pretrained={pretrained}", heads, expected_unused=["heads."])

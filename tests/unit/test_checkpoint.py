@@ -13,7 +13,8 @@ from test_engine import Linear, rows, trainer
 from torch import nn
 
 from pixelbert_plugin.engine import export, restore, tensor_store
-from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState, _digest, problem
+from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState, problem
+from pixelbert_plugin.engine.checkpoint_folder import digest_of
 from pixelbert_plugin.errors import UserError
 
 ABOUT = About("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
@@ -137,7 +138,7 @@ class Attack:
 
 def seal(path: Path) -> None:
     """Make the digests right, as somebody would who means harm."""
-    digests = {file.name: _digest(file) for file in path.iterdir() if file.name != "digests.json"}
+    digests = {file.name: digest_of(file) for file in path.iterdir() if file.name != "digests.json"}
     (path / "digests.json").write_text(json.dumps(digests))
 
 

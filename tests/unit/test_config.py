@@ -121,7 +121,7 @@ def test_save_dir_defaults_to_the_name_of_the_config(tmp_path):
 
 def test_resolved_dump_loads_back_to_the_same(tiny_config, tmp_path):
     config = configuration.complete(configuration.load(str(tiny_config)))
-    again = write(tmp_path / "again.yaml", configuration.to_yaml(config))
+    again = write(tmp_path / "again.yaml", configuration.to_yaml(config, tmp_path))
     loaded = configuration.complete(configuration.load(again))
     assert configuration.dump(loaded) == configuration.dump(config)
 

@@ -1,0 +1,63 @@
+"""The configuration of a saved run: what the run is, without what was asked of it once.
+
+`save/x/config.yaml`, and the one in each of its checkpoints, mean the run of that folder, wherever the folder was moved to.
+Which weights a training started from, that it was resumed, that it replaced another: such keys are left out where a
+configuration is saved, and dropped where one is read that an earlier version saved with them.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+ONCE = {"checkpoint": ("resume", "resume_file", "pretrained"), "env": ("overwrite",)}
+NOT_ASKED = ("none", "null", "~", "", "false")  # as a file may have it
+BESIDE_IT = (".lock", "log.jsonl", "checkpoints")  # a run's folder holds one of these, a checkpoint's has DIGESTS
+DIGESTS = "digests.json"
+
+
+def run_folder(file: Path) -> Path | None:
+    """The folder of the run that `file` is the saved configuration of; None where it is somebody's own file."""
+    folder = file.absolute().parent
+    if file.name != CONFIG:
+        return None
+    if (folder / DIGESTS).exists() and folder.parent.name == "checkpoints":
+        folder = folder.parent.parent
+    elif not any((folder / name).exists() for name in BESIDE_IT):
+        return None
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def settle(values: dict[str, Any], file: Path) -> None:
+    """Where `file` is a saved run's, let its `values` mean that run: its folder, and nothing that was asked once."""
+    folder = run_folder(file)
+    if folder is None and not (file.name == CONFIG and (file.parent / DIGESTS).exists()):  # a checkpoint, copied
+        return
+    for key, value in take_once(values).items():
+        if str(value).lower() not in NOT_ASKED:
+            logger.info("%s: its %s=%s was asked once; to ask it again, give it on the command line", file, key, value)
+    if folder is not None and isinstance(values.setdefault("env", {}), dict):
+        values["env"]["save_dir"] = str(folder)
+
+
+def take_once(values: dict[str, Any]) -> dict[str, Any]:
+    """Remove from a configuration's `values` what was asked once. Returns it, by dotted key."""
+    found = {}
+    for section, names in ONCE.items():
+        node = values.get(section)
+        for name in names if isinstance(node, dict) else ():
+            if name in node:
+                found[f"{section}.{name}"] = node.pop(name)
+    return found
+
+
+def portable(values: dict[str, Any], folder: Path) -> None:
+    """Make `env.user_dir` relative to `folder`, which the configuration is saved in, where both lie in the working folder."""
+    here, user_dir = Path.cwd(), (values.get("env") or {}).get("user_dir")
+    if user_dir:
+        plugin, target = Path(user_dir).resolve(), folder.resolve()
+        is_near = plugin.is_relative_to(here) and target.is_relative_to(here)
+        values["env"]["user_dir"] = os.path.relpath(plugin, target) if is_near else str(plugin)

@@ -1,0 +1,87 @@
+"""env.overwrite deletes what a run wrote, and nothing else."""
+
+import os
+
+import pytest
+from test_checkpoint import save
+
+from pixelbert_plugin.engine.checkpoint import Checkpoints
+from pixelbert_plugin.engine.run_folder import RunFolder
+from pixelbert_plugin.errors import UserError
+
+OURS = [
+    "log.jsonl",
+    "evaluations.jsonl",
+    "results.json",
+    "skipped_images_train.json",
+    "tensorboard/events.out.tfevents.1.host.2.0",
+    "predictions/val_vqa2.json",
+    "predictions/test-dev_vqa2.safetensors",
+    "scores/test_vqa2/block_00000.npy",
+]
+THEIRS = [
+    "notes.txt",
+    "checkpoints/mine.bin",
+    "checkpoints/update_notes/x",
+    "checkpoints/update_000001/notes.txt",
+    "checkpoints/update_000002/deep/state.json",
+    "predictions/mine.json",
+    "tensorboard/mine.png",
+    "tensorboard/other/events.out.tfevents.1",
+    "scores/mine.npy",
+    "skipped_images_by_hand/list.json",
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder that holds a run of the data set vqa2."""
+    folder = tmp_path / "run"
+    for update in (1, 2):
+        save(folder / "checkpoints", update, best=update == 1)
+    for name in OURS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("ours")
+    (folder / "config.yaml").write_text("datasets: [vqa2]\n")
+    return folder
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def test_a_run_alone_goes_with_its_folders(run):
+    (run / "checkpoints/.update_000003.partial").mkdir()
+    (run / "checkpoints/.update_000003.partial/__0_0.distcp").write_bytes(b"half")
+    (run / ".lock").write_text("{}")
+    RunFolder(run).clear()
+    assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+def test_what_others_put_there_stays(run):
+    for name in THEIRS:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("theirs")
+    RunFolder(run).clear()
+    assert files(run) == set(THEIRS)
+    assert all((run / name).read_text() == "theirs" for name in THEIRS)
+    assert Checkpoints(run / "checkpoints", 2).newest() is None  # what is left is no checkpoint
+    save(run / "checkpoints", 1)  # nor in its way
+    kept = [path for path in (run / "checkpoints").rglob("notes.txt")]
+    assert len(kept) == 1 and kept[0].read_text() == "theirs"
+
+
+def test_links_are_not_followed(run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    os.rename(run / "checkpoints", elsewhere)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/update_000002").symlink_to(elsewhere / "update_000002")
+    (run / "predictions/linked_vqa2.json").symlink_to(elsewhere / "update_000002/state.json")
+    before = files(elsewhere)
+    RunFolder(run).clear()
+    assert files(elsewhere) == before and not (run / "predictions").exists()
+    (run / "tensorboard").symlink_to(elsewhere)
+    (run / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="tensorboard: is a symbolic link"):
+        RunFolder(run).clear()
+    assert files(elsewhere) == before and (run / "results.json").exists()
