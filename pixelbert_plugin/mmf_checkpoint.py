@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.weights import one_line, read_file
 
 SUFFIXES = (".ckpt", ".pth")
@@ -42,6 +42,8 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         extra = unpack(state[EXTRA])
         if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
             raise ValueError(f"no weights under {PREFIX!r}")
+    except RunError:
+        raise
     except Exception as error:
         raise UserError(f"{key}={str(path)!r}: not a checkpoint that MMF wrote with this model ({one_line(error)})") from error
     return weights, extra

@@ -1,5 +1,6 @@
 """Weights into modules: every name that does not fit is reported, never silently skipped."""
 
+import json
 import logging
 import os
 import pickle
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import RunError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +54,49 @@ def read_file(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles and TorchScript, which are refused in our words below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            "not a file of weights alone: it is damaged, or holds Python objects, which could run code and are never loaded; "
-            "save the tensors by themselves, as torch.save(model.state_dict(), PATH) does"
-        ) from error
+    except RunError:
+        raise
     except Exception as error:  # a damaged file may fail anywhere in the reader
         raise ValueError(f"not a readable file of weights ({one_line(error)})") from error
 
 
+def require_shards(folder: Path) -> None:
+    """Raises ValueError where an index of a folder's sharded weights names a file that is not beside it, or is no such file."""
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(shards.values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{index.name} is no index of weights ({one_line(error)})") from error
+        kind = ".safetensors" if ".safetensors" in index.name else ".bin"
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(kind):
+                raise ValueError(f"{index.name} names {str(name)[:200]!r}, which is no {kind} file beside it")
+            if not os.path.isfile(folder / name):
+                raise ValueError(f"{index.name} names {name!r}, which is not there; fetch it again")
+            if kind == ".safetensors":
+                _require_tensors(folder / name, {tensor for tensor, shard in shards.items() if shard == name})
+
+
+def _require_tensors(file: Path, names: set[str]) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            missing = names - set(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file.name}: not a readable file of weights ({one_line(error)})") from error
+    if missing:
+        raise ValueError(f"{file.name} has no {min(missing)!r}, which the index says it has")
+
+
 def one_line(error: BaseException) -> str:
     """An error's kind and the first line of its message, for a message of ours."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch would advise to execute what is in it
+        return (
+            "damaged, or it holds Python objects, which could run code and are never loaded; save the tensors by themselves, "
+            "as torch.save(model.state_dict(), PATH) does"
+        )
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 

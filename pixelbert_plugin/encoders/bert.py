@@ -4,15 +4,17 @@ B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → B
 """
 
 import logging
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin import nvidia_apex, registry
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.schema import FilePath, require
 
 logger = logging.getLogger(__name__)
@@ -149,18 +151,25 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
     """A pre-trained BertModel and its masked-language head's weights; names that do not fit are logged."""
     import transformers
 
-    from pixelbert_plugin.weights import report_names
+    from pixelbert_plugin.weights import one_line, report_names, require_shards
 
     try:
+        if not weights or os.path.isfile(weights):
+            raise ValueError("name the folder that holds config.json and the weights")
+        if os.path.isdir(weights) and not os.path.isfile(os.path.join(weights, "config.json")):
+            raise ValueError("the folder holds no config.json")
+        require_shards(Path(weights))
         architecture = transformers.BertConfig.from_pretrained(weights)
         with _quiet_transformers():
             model, info = transformers.BertForMaskedLM.from_pretrained(
                 weights, output_loading_info=True, dtype=torch.float32, **dropout
             )
-    except (OSError, ValueError) as error:
+    except RunError:
+        raise
+    except Exception as error:  # a damaged file may fail anywhere in transformers
         raise ValueError(
-            f"weights: {weights!r}: not a folder or hub name that can be read here "
-            f"({str(error).splitlines()[0]}); without network give the folder of a downloaded checkpoint"
+            f"weights: {weights[:300]!r}: not a folder or hub name that can be read here ({one_line(error)}); "
+            "without network give the folder of a downloaded checkpoint"
         ) from error
     if architecture.model_type != "bert":
         raise ValueError(f"weights: {weights!r} is a {architecture.model_type} checkpoint, not BERT's")

@@ -4,6 +4,7 @@ I images, H W padded size, C channels of the last stage, P = rows · columns pix
 in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC, mask_IP, grid).
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
+from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
-from pixelbert_plugin.weights import load_reported, read_state_dict
+from pixelbert_plugin.weights import load_reported, one_line, read_state_dict
 
 
 @dataclass(kw_only=True)
@@ -80,7 +82,7 @@ class ResNetEncoder(nn.Module):
 
     def _load(self, weights: str) -> None:
         path = Path(weights)
-        if path.suffix or path.is_file():
+        if path.suffix or os.sep in weights or os.path.exists(path):
             state = from_detection_names(read_state_dict(path))
         else:
             state = _torchvision_weights(weights, self.torchvision_name)
@@ -107,10 +109,10 @@ def from_detection_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = name.removeprefix("backbone.bottom_up.").removeprefix("stem.").split(".")
         if parts[0] in ("res2", "res3", "res4", "res5"):
             parts[0] = f"layer{int(parts[0][-1]) - 1}"
-        if "shortcut" in parts:
+        if "shortcut" in parts[:-1]:
             at = parts.index("shortcut")
             parts[at : at + 2] = ["downsample", "1"] if parts[at + 1] == "norm" else ["downsample", "0", parts[at + 1]]
-        elif parts[-2] == "norm":  # conv2.norm.weight → bn2.weight
+        elif parts[-2:-1] == ["norm"] and len(parts) > 2:  # conv2.norm.weight → bn2.weight
             parts[-3:-1] = [parts[-3].replace("conv", "bn")]
         renamed[".".join(parts)] = value
     return renamed
@@ -126,9 +128,11 @@ def _torchvision_weights(name: str, torchvision_name: str | None) -> dict[str, T
         raise ValueError(f"weights: {name!r}: torchvision has {names} for {torchvision_name}, or give a file")
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+    except RunError:
+        raise
+    except Exception as error:  # no network, or a damaged file in the cache
         raise ValueError(
-            f"weights: {name!r} cannot be downloaded ({error}); download it elsewhere and give the file's path"
+            f"weights: {name!r} cannot be downloaded or read ({one_line(error)}); get it elsewhere and give the file's path"
         ) from error
 
 
