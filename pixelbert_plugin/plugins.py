@@ -47,7 +47,10 @@ def load(user_dir: str | None = None, modules: list[str] | None = None) -> None:
 def _load_user_dir(path: Path) -> None:
     """A folder with `__init__.py` is imported as a package, any other folder file by file; a file by itself."""
     if not path.exists():
-        raise UserError(f"env.user_dir={str(path)!r}: no such file or folder; it names the plugin's Python code")
+        raise UserError(
+            f"env.user_dir={str(path)!r}: no such file or folder; it names the plugin's Python code, "
+            "and where that was moved, env.user_dir=PATH on the command line says where to"
+        )
     package = path / "__init__.py"
     try:
         found = [path] if not path.is_dir() else [package] if package.exists() else sorted(path.glob("*.py"))

@@ -1,0 +1,94 @@
+"""A saved configuration: where its run lies, what is left out of it, and its plugin's path."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from test_checkpoint import save
+
+from pixelbert_plugin import cli, saved
+from pixelbert_plugin import config as configuration
+
+BASE = "datasets: [vqa2]\nenv: {data_dir: there, save_dir: save/x, user_dir: plugin.py}\n"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A working folder with a plugin, a recipe and the folder of the run it made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin.py").write_text("")
+    (tmp_path / "recipe.yaml").write_text(BASE)
+    config = configuration.load("recipe.yaml", ["env.overwrite=true", "checkpoint.pretrained=p", "checkpoint.max_to_keep=3"])
+    run = tmp_path / "save/x"
+    _, checkpoint = save(run / "checkpoints", 2, best=True)
+    for folder in (run, checkpoint):
+        (folder / "config.yaml").write_text(configuration.to_yaml(config, folder))
+    return tmp_path
+
+
+def test_what_was_asked_once_is_left_out(home):
+    values = yaml.safe_load((home / "save/x/config.yaml").read_text())
+    assert values["checkpoint"] == {"max_to_keep": 3} and "overwrite" not in values["env"]
+    config = configuration.load("recipe.yaml", ["checkpoint.pretrained=p"])
+    assert config.checkpoint.pretrained == "p" and config.saved_run is None  # a recipe keeps its own
+    assert config.is_asked_now("checkpoint.pretrained") and not config.is_asked_now("env.save_dir")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints/best/config.yaml", "checkpoints/update_000002/config.yaml"])
+def test_it_means_the_run_of_its_folder_from_everywhere(home, tmp_path_factory, monkeypatch, name):
+    assert configuration.load(f"save/x/{name}").env.save_dir == "save/x"
+    monkeypatch.chdir((home / "save/x" / name).parent)
+    assert Path(configuration.load("config.yaml").env.save_dir).resolve() == home / "save/x"
+    monkeypatch.chdir(home)
+    moved = tmp_path_factory.mktemp("moved") / "y"
+    shutil.move(home / "save/x", moved)
+    assert configuration.load(f"{moved}/{name}").env.save_dir == str(moved)
+    assert configuration.load(f"{moved}/{name}", ["env.save_dir=z"]).env.save_dir == "z"
+
+
+def test_one_off_switches_of_an_earlier_version_are_dropped_and_told(home, caplog):
+    caplog.set_level("INFO")
+    file = home / "save/x/config.yaml"
+    file.write_text(
+        BASE.replace("save_dir: save/x", "overwrite: true") + "checkpoint: {resume: true, pretrained: p, resume_file: null}\n"
+    )
+    config = configuration.load(str(file))
+    assert not config.env.overwrite and not config.checkpoint.resume and config.checkpoint.pretrained is None
+    assert "its checkpoint.pretrained=p was asked once" in caplog.text and "resume_file" not in caplog.text
+    (home / "other.yaml").write_text("includes: [save/x/config.yaml]\n")
+    assert not configuration.load("other.yaml").env.overwrite
+
+
+def test_a_config_that_is_no_runs_is_left_as_it_is(home):
+    (home / "config.yaml").write_text(BASE + "checkpoint: {pretrained: p}\n")
+    config = configuration.load("config.yaml")
+    assert config.env.save_dir == "save/x" and config.checkpoint.pretrained == "p" and config.saved_run is None
+
+
+def test_a_checkpoint_copied_elsewhere_keeps_the_name_of_its_run(home):
+    shutil.copytree(home / "save/x/checkpoints/update_000002", home / "copy")
+    assert configuration.load("copy/config.yaml").env.save_dir == "save/x"
+
+
+def test_the_plugin_is_found_where_all_was_moved_together(home, tmp_path_factory, monkeypatch, capsys):
+    assert yaml.safe_load((home / "save/x/config.yaml").read_text())["env"]["user_dir"] == "../../plugin.py"
+    moved = tmp_path_factory.mktemp("elsewhere") / "home"
+    shutil.move(home, moved)
+    monkeypatch.chdir(moved)
+    for name in ("config.yaml", "checkpoints/best/config.yaml"):
+        assert configuration.load(f"save/x/{name}").env.user_dir == str(moved / "plugin.py")
+    (moved / "plugin.py").rename(moved / "renamed.py")
+    assert cli.main(["config=save/x/config.yaml", "--print-config"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"env.user_dir='{moved}/plugin.py': no such file" in error and "env.user_dir=PATH" in error and error.count("\n") == 1
+    )
+    assert cli.main(["config=save/x/config.yaml", "env.user_dir=renamed.py", "--print-config"]) == 0
+
+
+def test_a_plugin_outside_the_working_folder_keeps_its_whole_path(home, tmp_path_factory):
+    plugin = tmp_path_factory.mktemp("plugins") / "p.py"
+    values = {"env": {"user_dir": str(plugin)}}
+    saved.portable(values, home / "save/x")
+    assert values["env"]["user_dir"] == str(plugin)
