@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from pixelbert_plugin import interrupt
 from pixelbert_plugin.errors import RunError, UserError
 
 MAX_LINE = 2000  # characters of an error: its head and tail are kept
@@ -53,20 +54,34 @@ def run_command(parser: Parser, argv: list[str] | None, run: Callable[[argparse.
 def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
     """The exit status of `run()`. `interrupted`: what to tell after Ctrl-C; `debug` adds the traceback of an error."""
     try:
-        status = run()
-        _flush()
-        return status
+        with interrupt.handling(SIGINT=interrupt.interrupt):
+            status = run()
+            _flush()
+            return status
     except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        return 130
+        return _interrupted(interrupted)
     except RunError as error:
         if debug:
             traceback.print_exc()
         if not is_told_elsewhere(error):
             rank = os.environ.get("RANK", "0")
             line = f"error: {one_line(error)}"
-            print(line if rank == "0" else f"rank {rank}: {line}", file=sys.stderr)
+            _say(line if rank == "0" else f"rank {rank}: {line}")
         return error.exit_status
+    except Exception:
+        if interrupt.was_interrupted():  # some packages turn it into an error of theirs while they are imported
+            return _interrupted(interrupted)
+        raise
+
+
+def _interrupted(what_to_do: str) -> int:
+    _say(f"interrupted; {what_to_do}")
+    return interrupt.INTERRUPTED
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk under 2> is no reason for another exit status
+        print(line, file=sys.stderr, flush=True)
 
 
 def one_line(error: object) -> str:

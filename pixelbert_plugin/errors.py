@@ -1,5 +1,6 @@
 """The errors that end a run on purpose, each with its exit status (see the README's table)."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ class RunError(Exception):
 
     exit_status = 1
     is_told = False  # whether another process of the run prints it
+
+    def add(self, where: str) -> None:
+        """Say in the message where it happened."""
+        self.args = (f"{self} ({where})",)
 
     def __reduce__(self):
         return _told, (str(self), self.exit_status)  # on its way to another process, which only needs to end alike
@@ -53,11 +58,24 @@ def writing(path: Path, key: str = "env.save_dir"):
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
+        remedy = f"{REMEDIES[error.errno]} or " if error.errno in REMEDIES else ""
         raise UserError(
-            f"{path}: cannot be written ({reason}); free space or choose another folder with {key}=PATH. "
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}choose another folder with {key}=PATH. "
             "Checkpoints saved before stay whole."
         ) from error
+
+
+REMEDIES = {  # by what the operating system says
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space of your quota",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "make the file system writable",
+    errno.ENOENT: "put the folder back, which was moved or deleted meanwhile,",
+    errno.ESTALE: "put the folder back, which was moved or deleted meanwhile,",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class Training:
     num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping; the paper names none
+    sanity_check: bool = True  # before update 1: every split's files, and one batch of each through model and metrics
     early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
 
     @property
@@ -63,6 +64,15 @@ class Training:
         """`checkpoint_interval` with its default; None where the interval is in epochs."""
         is_default = self.checkpoint_interval is None and self.checkpoint_interval_epochs is None
         return 1000 if is_default else self.checkpoint_interval
+
+    @property
+    def evaluation_every(self) -> tuple[int | None, float | None]:
+        """The interval in updates, or in epochs."""
+        return self.evaluation_interval, self.evaluation_interval_epochs
+
+    @property
+    def checkpoint_every(self) -> tuple[int | None, float | None]:
+        return self.checkpoint_updates, self.checkpoint_interval_epochs
 
     def check(self) -> None:
         require(self, "batch_size", "micro_batch_size", "texts_per_image", "max_updates", low=1)

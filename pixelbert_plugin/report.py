@@ -39,8 +39,7 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
     pairs = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
     batch_size = max(1, pairs // parts.task.pairs_per_sample)
     mixture = parts.data[split]
-    if not parts.is_task_fit and hasattr(parts.task, "fit") and any(samples[0].answers for samples in mixture.parts.values()):
-        fit_baseline(parts)
+    ensure_fit(parts, mixture)
     evaluations = {}
     for name, samples in mixture.parts.items():
         key = f"{split}/{name}"
@@ -107,6 +106,12 @@ def own_name(parts: Parts, key: str) -> str:
     """ "test-dev/vqa2" for "test/vqa2" where `use` chose so: the results and files of two test sets must not mix."""
     split, dataset = key.split("/")
     return f"{parts.builders[dataset].source_split(split)}/{dataset}"
+
+
+def ensure_fit(parts: Parts, mixture: Mixture) -> None:
+    """Let the task learn its baseline, if it has one, before a split with answers is evaluated."""
+    if not parts.is_task_fit and hasattr(parts.task, "fit") and any(samples[0].answers for samples in mixture.parts.values()):
+        fit_baseline(parts)
 
 
 def fit_baseline(parts: Parts) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import registry
+from pixelbert_plugin import registry, sanity
 from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
+from pixelbert_plugin.console import make_tolerant
 from pixelbert_plugin.engine import export as export_file
 from pixelbert_plugin.engine import restore
 from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState
@@ -36,6 +37,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
     Under torchrun every process calls it; only the main one writes, prints and returns metrics of its own.
     """
     check_plan(config)
+    make_tolerant(console)
     device, training = choose_device(config), config.training
     stop = StopSignal()
     with (
@@ -85,6 +87,9 @@ def train(parts: Parts, start: Start) -> TrainState:
         state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)
         if not parts.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
             state.forget_best()
+    criterion = options.early_stop.criterion or f"val/{config.datasets[0]}/{task.main_metric}"
+    if options.sanity_check:
+        sanity.try_all(parts, criterion)
     parts.processes.on_main(lambda: enter_folder(parts, start, state, is_resumed))
     if parts.processes.is_main:
         loader.bad_images.update(state.skipped_images)
@@ -92,7 +97,8 @@ def train(parts: Parts, start: Start) -> TrainState:
     yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
     processors = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
     about = About(yaml, processors, versions(), origin(start))
-    events = Events(folder.path, state.update, parts.console) if parts.processes.is_main else NoEvents()
+    evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
+    events = Events(folder.path, state.update, evaluated, parts.console) if parts.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))
     trainer = Trainer(
         model=model,
@@ -107,9 +113,10 @@ def train(parts: Parts, start: Start) -> TrainState:
         events=events,
         options=options,
         state=state,
-        evaluate=lambda: evaluate_split(parts, "val") if "val" in parts.data else {},
+        evaluate=(lambda: evaluate_split(parts, "val")) if "val" in parts.data else None,
         save=lambda state: parts.checkpoints.save(model, optimizers, parts.precision, state, about),
-        criterion=options.early_stop.criterion or f"val/{config.datasets[0]}/{task.main_metric}",
+        record=parts.checkpoints.record,
+        criterion=criterion,
     )
     try:
         state = trainer.train()

@@ -167,3 +167,9 @@ def padding_shares(batch: Batch) -> dict[str, float]:
     height, width = batch.images.shape[-2:]
     own = float(batch.image_sizes.prod(dim=1).sum()) / (len(batch.image_sizes) * height * width)
     return {"text": 1 - float(batch.text_mask.float().mean()), "image": 1 - own}
+
+
+def mean_padding(batches: list[Batch]) -> dict[str, float]:
+    """The mean of the batches' `padding_shares`."""
+    shares = [padding_shares(batch) for batch in batches]
+    return {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}

@@ -1,15 +1,16 @@
 """Checkpoints: folders written aside by all processes, synced, then renamed. Nothing in one is ever executed.
 
     checkpoints/update_000120/  __0_0.distcp … .metadata   weights and optimizers, by torch.distributed.checkpoint
-                                state.json  config.yaml  digests.json
+                                state.json  config.yaml  digests.json  evaluated.json
     checkpoints/best → update_000120
 
 `digests.json` is written last and holds the SHA-256 of every other file: a torn or altered checkpoint is recognised before
-anything in it is read, and passed over for the one before it.
+anything in it is read, and passed over for the one before it. `evaluated.json` comes later, see evaluated.py.
 """
 
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.engine import tensor_store
+from pixelbert_plugin.engine import evaluated, tensor_store
 from pixelbert_plugin.engine.checkpoint_folder import CONFIG, DIGESTS, STATE, digest_of, is_own, make_way, problem, remove, sync
 from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.optim import parameter_state
@@ -45,12 +46,21 @@ class TrainState:
     best: float | None = None  # the criterion's best value
     best_update: int | None = None  # the update it was reached at
     evaluations_since_best: int = 0
+    is_evaluation_due: bool = False  # of this update, which is saved before it is evaluated
     metrics: dict[str, float] = field(default_factory=dict)  # of the latest evaluation
     skipped_images: dict[str, int] = field(default_factory=dict)  # why each was skipped, and how often
 
     def forget_best(self) -> None:
         """Let the next evaluation be the best one."""
         self.best, self.best_update, self.evaluations_since_best = None, None, 0
+
+    def note_best(self, value: float, minimize: bool) -> None:
+        """Whether the criterion's latest value is the best yet."""
+        is_better = self.best is None or (value < self.best if minimize else value > self.best)
+        if is_better and not math.isnan(value):
+            self.best, self.best_update, self.evaluations_since_best = value, self.update, 0
+        else:
+            self.evaluations_since_best += 1
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> "TrainState":
@@ -63,6 +73,8 @@ class TrainState:
             value = getattr(state, name)
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"state.{name} is {value!r}, not a whole number from {least}")
+        if type(state.is_evaluation_due) is not bool:
+            raise ValueError(f"state.is_evaluation_due is {state.is_evaluation_due!r}, not true or false")
         if not isinstance(state.seconds, int | float) or not isinstance(state.skipped_images, dict):
             raise ValueError("state.seconds or state.skipped_images is of another type")
         return state
@@ -132,6 +144,17 @@ class Checkpoints:
             self.link_best(state)
             self._prune(target)
 
+    def record(self, state: TrainState) -> None:
+        """Note beside the checkpoint of `state.update` what its evaluation came to, and link `best`. In every process."""
+
+        def write() -> None:
+            folder = self.folder / f"{PREFIX}{state.update:06d}"
+            with writing(folder):
+                evaluated.write(folder, asdict(state))
+                self.link_best(state)
+
+        self.processes.on_main(write)
+
     def best(self) -> Path | None:
         """The best checkpoint, None where none was linked. Raises UserError where it is not whole."""
         link = self.folder / "best"
@@ -148,7 +171,9 @@ class Checkpoints:
             return None
         newest = self._whole(found[-1])
         try:  # a copy may have lost the link
-            chosen = TrainState.read(json.loads((newest / STATE).read_text(encoding="utf-8"))).best_update
+            content = json.loads((newest / STATE).read_text(encoding="utf-8"))
+            content["state"] |= evaluated.read(newest)
+            chosen = TrainState.read(content).best_update
         except (ValueError, TypeError, KeyError):
             chosen = None  # who reads it tells what is wrong with it
         return newest if chosen is None else self.of(chosen)

@@ -7,12 +7,12 @@ import logging
 import os
 from pathlib import Path
 
-from pixelbert_plugin.engine import tensor_store
+from pixelbert_plugin.engine import evaluated, tensor_store
 
 logger = logging.getLogger(__name__)
 
 STATE, CONFIG, DIGESTS = "state.json", "config.yaml", "digests.json"
-OWN = {STATE, CONFIG, DIGESTS, tensor_store.INDEX, f"{tensor_store.INDEX}.tmp"}
+OWN = {STATE, CONFIG, DIGESTS, evaluated.NAME, tensor_store.INDEX, f"{tensor_store.INDEX}.tmp"}
 
 
 def problem(path: Path) -> str | None:
@@ -25,6 +25,7 @@ def problem(path: Path) -> str | None:
         unlisted = {file.name for file in path.glob(tensor_store.PATTERN)} - set(digests)
         if unlisted:
             return f"{DIGESTS} does not list {min(unlisted)}"
+        evaluated.read(path)
         altered = [name for name, digest in digests.items() if digest_of(path / Path(name).name) != digest]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"

@@ -1,6 +1,7 @@
 """Evaluation keyed by sample id: every sample of the split counts once, whatever the batches and the processes were."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -12,6 +13,7 @@ from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.tasks.base import Result, Task
 
 logger = logging.getLogger(__name__)
@@ -86,3 +88,10 @@ def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
     return Evaluation(metrics, results, predicted)
+
+
+def check_criterion(criterion: str | None, metrics: Iterable[str]) -> None:
+    """Raise ConfigError where the metric that chooses the best checkpoint is not among those of an evaluation."""
+    known = list(metrics)
+    if criterion not in known:
+        raise ConfigError("training.early_stop.criterion", f"{criterion!r}: no such metric{nearest(criterion, known)}")

@@ -1,9 +1,7 @@
 """What a run tells: log.jsonl, evaluations.jsonl, TensorBoard, a progress bar, and lines where there is no terminal."""
 
-import json
 import logging
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pixelbert_plugin.data import images
-from pixelbert_plugin.errors import replacing, writing
+from pixelbert_plugin.engine import records
+from pixelbert_plugin.engine.board import Board, Cosmetic
+from pixelbert_plugin.errors import writing
 from pixelbert_plugin.tasks.base import Result
 
 logger = logging.getLogger(__name__)
@@ -22,81 +22,76 @@ NUM_PICTURES = 8  # validation images shown at each evaluation
 
 
 class Events:
-    """Writes a run's events; `update` is TensorBoard's step throughout."""
+    """Writes a run's events; `update` is TensorBoard's step throughout. None of them ends a run: what cannot be written is
+    told once."""
 
-    def __init__(self, folder: Path, resumed_update: int, console: Console):
-        """After a resume, what was logged past `resumed_update` is dropped, so that no update stands twice."""
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, resumed_update: int, evaluated_update: int, console: Console):
+        """After a resume, what was logged past `resumed_update` is dropped, so that no update stands twice, and evaluations
+        past `evaluated_update`."""
         self.console = console
-        self._log = folder / "log.jsonl"
+        self._log, self._evaluations = folder / "log.jsonl", folder / "evaluations.jsonl"
+        self._incomplete: set[Path] = set()  # logs that lack lines
+        self._bar = Cosmetic("the progress bar")
         self._progress: Progress | None = None
-        self._evaluations = folder / "evaluations.jsonl"
         with writing(folder):
-            for file in (self._log, self._evaluations):
-                _cut(file, resumed_update)
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_update + 1)
-        threading.excepthook = _quiet_writer_thread
+            records.cut(self._log, resumed_update)
+            records.cut(self._evaluations, evaluated_update)
+        self._board = Board(folder / "tensorboard", resumed_update)
 
     def flush(self) -> None:
-        with writing(self._log):
-            self._writer.flush()
+        self._board.flush()
 
     def close(self) -> None:
-        with writing(self._log):
-            self._writer.close()
+        self._board.close()
 
     def config(self, text: str, flat: dict[str, Any], used: dict[str, str]) -> None:
         """The resolved configuration as text, its leaves as hparams, and what was `used` of it: precision, its backend, …"""
-        from torch.utils.tensorboard.summary import hparams
-
-        self._writer.add_text("config", "```yaml\n" + text + "\n```", 0)
-        self._writer.add_text("used", "  \n".join(f"{name}: {value}" for name, value in used.items()), 0)
+        shown = "  \n".join(f"{name}: {value}" for name, value in used.items())
+        self._board.texts({"config": "```yaml\n" + text + "\n```", "used": shown})
         self.console.out("  ".join(f"{name} {value}" for name, value in used.items()), highlight=False)
         leaves = flat | {f"used.{name}": value for name, value in used.items()}
         plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in leaves.items()}
-        for summary in hparams(plain, {}):
-            self._writer.file_writer.add_summary(summary)
+        self._board.hparams(plain)
 
     def train(self, record: dict[str, Any], padding: dict[str, float]) -> None:
         """One logged update: a line in log.jsonl, scalars in TensorBoard, the progress bar or a line on the console."""
-        with writing(self._log):
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            update = record["update"]
-            for key, value in record.items():
-                if isinstance(value, dict):
-                    for name, number in value.items():
-                        self._writer.add_scalar(f"train/{key}/{name}", number, update)
-                elif key != "update" and isinstance(value, int | float):
-                    self._writer.add_scalar(f"train/{key}", value, update)
-            for name, share in padding.items():
-                self._writer.add_scalar(f"padding/{name}", share, update)
+        self._append(self._log, record)
+        scalars = {f"padding/{name}": share for name, share in padding.items()}
+        for key, value in record.items():
+            if isinstance(value, dict):
+                scalars |= {f"train/{key}/{name}": number for name, number in value.items()}
+            elif key != "update" and isinstance(value, int | float):
+                scalars[f"train/{key}"] = value
+        self._board.scalars(scalars, record["update"])
         if self._progress is not None:
             rates = "/".join(f"{rate:.1e}" for rate in record["lr"].values())
             shown = f"loss {record['loss']:.3f}  lr {rates}  {record['samples_per_second']:.0f} samples/s"
-            self._progress.update(self._task, completed=update, shown=shown)
+            self._bar.attempt(lambda: self._progress.update(self._task, completed=record["update"], shown=shown))
         else:
-            self.console.out(f"update {update}  {_describe(record)}", highlight=False)
+            self.console.out(f"update {record['update']}  {_describe(record)}", highlight=False)
 
     def evaluation(self, split: str, metrics: dict[str, float], update: int) -> None:
         """An evaluation while training: a line in evaluations.jsonl, scalars in TensorBoard, a line on the console."""
-        with writing(self._log):
-            record = {"update": update, **{f"{split}/{name}": value for name, value in metrics.items()}}
-            with self._evaluations.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            for name, value in metrics.items():
-                # a kind of question may have a slash ("yes/no"), which would nest the chart
-                self._writer.add_scalar(f"{split}/" + name.replace("yes/no", "yes-no"), value, update)
-            self._writer.flush()
+        self._append(self._evaluations, {"update": update, **{f"{split}/{name}": value for name, value in metrics.items()}})
+        # a kind of question may have a slash ("yes/no"), which would nest the chart
+        self._board.scalars({f"{split}/" + name.replace("yes/no", "yes-no"): value for name, value in metrics.items()}, update)
+        self._board.flush()
         shown = {name: value for name, value in metrics.items() if "[" not in name}
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         self.console.out(f"{split} after update {update}: {figures}", highlight=False)
 
     def pictures(self, split: str, results: list[Result], update: int) -> None:
         """Eight images with text, true and predicted answer."""
-        with writing(self._log):
-            self._writer.add_figure(f"{split}/predictions", _figure(_spread(results)), update)
+        self._board.picture(f"{split}/predictions", lambda: _figure(_spread(results)), update)
+
+    def _append(self, path: Path, record: dict[str, Any]) -> None:
+        """A line that cannot be written is missing; the next one is tried all the same, since space may be there again."""
+        try:
+            records.append(path, record)
+        except OSError as error:
+            if path not in self._incomplete:
+                logger.warning("%s: lines are missing from here on (%s); training goes on", path, error.strerror)
+                self._incomplete.add(path)
 
     def bar(self, done: int, total: int) -> "Events":
         """A progress bar on a terminal; elsewhere logged updates are printed as lines."""
@@ -113,17 +108,17 @@ class Events:
 
     def __enter__(self) -> "Events":
         if self._progress is not None:
-            self._progress.start()
+            self._bar.attempt(self._progress.start)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            self._bar.attempt(self._progress.stop)
             self._progress = None
 
     def advance(self, update: int) -> None:
         if self._progress is not None:
-            self._progress.update(self._task, completed=update)
+            self._bar.attempt(lambda: self._progress.update(self._task, completed=update))
 
 
 class NoEvents:
@@ -140,12 +135,6 @@ class NoEvents:
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_arguments: None
-
-
-def _quiet_writer_thread(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer thread fails on a full disk; the main thread gets that error too, and tells it in one line."""
-    if type(error.thread).__name__ != "_AsyncWriterThread":
-        threading.__excepthook__(error)
 
 
 def results_table(results: dict[str, float]) -> Iterator[Table]:
@@ -180,25 +169,6 @@ def _describe(record: dict[str, Any]) -> str:
     rates = "  ".join(f"lr {name} {rate:.2e}" for name, rate in record["lr"].items())
     speed = record["samples_per_second"]
     return f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {rates}  {speed:.1f} samples/s"
-
-
-def _cut(path: Path, last_update: int) -> None:
-    """Keep a log's records up to `last_update`."""
-    kept = [line for line in _lines(path) if json.loads(line)["update"] <= last_update] if path.exists() and last_update else []
-    with replacing(path) as aside:
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-def _lines(path: Path) -> list[str]:
-    """The records of a log; what a kill or an editor left that is none is dropped."""
-
-    def is_record(line: str) -> bool:
-        try:
-            return isinstance(json.loads(line)["update"], int)
-        except (ValueError, KeyError, TypeError):
-            return False
-
-    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if is_record(line)]
 
 
 def _spread(results: list[Result]) -> list[Result]:

@@ -5,10 +5,14 @@ A position is the samples consumed since the start, as if every epoch had had as
 may be short.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 
+from pixelbert_plugin.engine.checkpoint import TrainState
 from pixelbert_plugin.options import Training
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,17 @@ def carried_over(position: int, former_epoch_samples: int, epoch_samples: int) -
     """The position at the same place of the same epoch, where an epoch has another number of samples than it had."""
     epoch, done = divmod(position, former_epoch_samples)
     return epoch * epoch_samples + round(done / former_epoch_samples * epoch_samples)
+
+
+def go_on(state: TrainState, epoch_samples: int) -> None:
+    """Let `state` count its position by today's epoch: at the same place of the same epoch, though that has another length."""
+    if state.position is None:
+        state.position = state.samples
+    if state.epoch_samples not in (None, epoch_samples):
+        state.position = carried_over(state.position, state.epoch_samples, epoch_samples)
+        logger.warning(
+            "an epoch has %d samples now, and had %d when the checkpoint was saved (the data or training.dataset_weights "
+            "changed): training goes on at epoch %.2f",
+            *(epoch_samples, state.epoch_samples, state.position / epoch_samples),
+        )
+    state.epoch_samples = epoch_samples

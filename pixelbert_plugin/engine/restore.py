@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin import mmf_checkpoint
-from pixelbert_plugin.engine import content, export, tensor_store
+from pixelbert_plugin.engine import content, evaluated, export, tensor_store
 from pixelbert_plugin.engine.checkpoint import MODEL, OPTIMIZER, TrainState, rules
 from pixelbert_plugin.engine.checkpoint_folder import CONFIG, DIGESTS, STATE, is_own, problem
 from pixelbert_plugin.engine.optim import set_parameter_state
@@ -30,6 +30,8 @@ def read_content(path: Path, key: str) -> dict[str, Any]:
         raise UserError(f"{key}={str(path)!r}: not a whole checkpoint: {reason}")
     try:
         found = content.parse((path / STATE).read_text(encoding="utf-8"))
+        found["state"] |= evaluated.read(path)
+        content.check(found)
         tensor_store.read_index(path)
         found["config"] = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -4,23 +4,23 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.data.loader import Loader, mean_padding
 from pixelbert_plugin.engine.checkpoint import TrainState
 from pixelbert_plugin.engine.dist import Processes
-from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.engine.evaluator import Evaluation, check_criterion
 from pixelbert_plugin.engine.events import Events
-from pixelbert_plugin.engine.length import Length, carried_over
+from pixelbert_plugin.engine.length import Length, go_on
 from pixelbert_plugin.engine.parallel import Parallel, on_all
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.engine.stop import StopSignal
-from pixelbert_plugin.errors import NonFiniteLossError, Stopped
+from pixelbert_plugin.errors import NonFiniteLossError, RunError, Stopped
 from pixelbert_plugin.options import Training
-from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch
@@ -44,14 +44,18 @@ class Trainer:
     events: Events
     options: Training
     state: TrainState
-    evaluate: Callable[[], dict[str, Evaluation]]  # on the validation split, by "split/dataset"; empty without one
+    evaluate: Callable[[], dict[str, Evaluation]] | None  # on the validation split, by "split/dataset"; None without one
     save: Callable[[TrainState], object]  # in every process
+    record: Callable[[TrainState], object]  # in every process: what an evaluation of the saved update came to
     criterion: str | None  # the metric that chooses the best checkpoint
 
     def train(self) -> TrainState:
-        """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where SIGTERM ended it, all saved."""
+        """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where a signal ended it, all saved.
+
+        What is evaluated is saved before: where an evaluation fails or is killed nothing is lost, and a resume makes up for it.
+        """
         options, state, length = self.options, self.state, self.length
-        self._take_position()
+        go_on(state, len(self.loader))
         self._base_rates = {
             name: [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
@@ -60,8 +64,10 @@ class Trainer:
         self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
         logged_samples, logged_seconds = state.samples, state.seconds
-        is_over = self._is_early_stop() or length.is_over(state.update, state.position)
         with self.events.bar(state.update, length.total_updates(state.update, state.position)), self.stop.deferred():
+            if state.is_evaluation_due and self.evaluate is not None:
+                self._evaluate()
+            is_over = self._is_early_stop() or length.is_over(state.update, state.position)
             while not is_over:
                 began, before = time.perf_counter(), state.position
                 micro_batches, samples = self._next(updates)
@@ -72,8 +78,9 @@ class Trainer:
                 self._note(losses, norm, micro_batches)
                 is_last = length.is_over(state.update, state.position)
                 is_logged = is_last or state.update % options.log_interval == 0
-                is_evaluated = is_last or self._is_due(before, options.evaluation_interval, options.evaluation_interval_epochs)
-                is_saved = is_last or self._is_due(before, options.checkpoint_updates, options.checkpoint_interval_epochs)
+                moved = (state.update, before, state.position)
+                is_evaluated = self.evaluate is not None and (is_last or length.is_due(*options.evaluation_every, *moved))
+                is_saved = is_last or length.is_due(*options.checkpoint_every, *moved)
                 if is_logged or is_evaluated or is_saved:
                     self.check_finite()  # which waits for the device, so that the time below is true
                 state.seconds += time.perf_counter() - began
@@ -83,28 +90,26 @@ class Trainer:
                     self._log(losses, norm, speed, micro_batches)
                     logged_samples, logged_seconds = state.samples, state.seconds
                 self.events.advance(state.update)
-                is_best = is_evaluated and self._evaluate() and state.best_update == state.update
-                is_early_stop = self._is_early_stop()
-                is_over = is_last or is_early_stop
                 is_stopped = self.processes.any(self.stop.is_set)
-                if is_saved or is_best or is_early_stop or is_stopped:
+                if is_saved or is_evaluated or is_stopped:
+                    state.is_evaluation_due = is_evaluated
                     self._save()
-                if is_stopped:
-                    error = Stopped(
-                        f"stopped by SIGTERM after update {state.update}, which is saved; checkpoint.resume=true goes on"
-                    )
-                    error.is_told = not self.processes.is_main
-                    raise error
+                self._end_if_stopped("after")
+                if is_evaluated:
+                    self._evaluate()
+                    self._end_if_stopped("after the evaluation after")
+                is_over = is_last or self._is_early_stop()
         return state
 
     def _next(self, updates: Iterator[tuple[list[Batch], int]]) -> tuple[list[Batch], int]:
         """The next update's micro-batches. Where SIGTERM ends a wait for data that does not come, what is trained is saved."""
         try:
             return next(updates)
-        except Stopped:
-            if self.processes.world_size == 1:  # several processes can only save together
-                self._save()
-            raise
+        except Stopped as error:
+            if self.processes.world_size > 1:  # several processes can only save together
+                raise
+            self._save()
+            raise self._stopped("while waiting for data, after") from error
 
     def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
         """One step of every optimizer. Returns this process's share of each part of the loss, averaged over the update (they
@@ -140,23 +145,6 @@ class Trainer:
     def length(self) -> Length:
         return Length.of(self.options, len(self.loader), self.batch_samples)
 
-    def total_updates(self) -> int:
-        return self.length.total_updates()
-
-    def _take_position(self) -> None:
-        """Where in the data training goes on: at the same place of the same epoch, though an epoch may be another length."""
-        state, now = self.state, len(self.loader)
-        if state.position is None:
-            state.position = state.samples
-        if state.epoch_samples not in (None, now):
-            state.position = carried_over(state.position, state.epoch_samples, now)
-            logger.warning(
-                "an epoch has %d samples now, and had %d when the checkpoint was saved (the data or training.dataset_weights "
-                "changed): training goes on at epoch %.2f",
-                *(now, state.epoch_samples, state.position / now),
-            )
-        state.epoch_samples = now
-
     def check_finite(self) -> None:
         """Raise NonFiniteLossError, with the samples of the first batch whose loss or gradient was NaN or infinite."""
         unchecked, self._unchecked = self._unchecked, []
@@ -188,6 +176,14 @@ class Trainer:
         if self.precision.device.type == "cpu":
             self.check_finite()
 
+    def _end_if_stopped(self, when: str) -> None:
+        """Raise Stopped where a signal asked any process to end; call it where all is saved."""
+        if self.processes.any(self.stop.is_set):
+            raise self._stopped(when)
+
+    def _stopped(self, when: str) -> Stopped:
+        return self.stop.stopped(f"{when} update {self.state.update}, which is saved", is_told=not self.processes.is_main)
+
     def _save(self) -> None:
         self._check_weights()
         counts = self.processes.gather(dict(self.loader.bad_images))
@@ -206,41 +202,38 @@ class Trainer:
         micro = options.micro_batch_size and max(1, options.micro_batch_size // self.task.pairs_per_sample)
         return self.loader.updates(self.state.position, self.batch_samples, micro, options.texts_per_image)
 
-    def _is_due(self, before: int, every_updates: int | None, every_epochs: float | None) -> bool:
-        return self.length.is_due(every_updates, every_epochs, self.state.update, before, self.state.position)
-
     def _is_early_stop(self) -> bool:
         early = self.options.early_stop
         return early.enabled and self.state.evaluations_since_best >= early.patience
 
-    def _evaluate(self) -> bool:
-        """Evaluate on the validation split and note the best. False without a validation split."""
+    def _evaluate(self) -> None:
+        """Evaluate on the validation split, if there is one, note the best and record both with the checkpoint."""
+        state, is_alone = self.state, self.processes.world_size == 1
+        try:
+            with self.stop.immediate() if is_alone else nullcontext():  # several end together
+                evaluations = self.evaluate()
+        except (Stopped, KeyboardInterrupt) as error:
+            raise self._stopped("in the evaluation after") from error
+        except RunError as error:
+            error.add(f"in the evaluation after update {state.update}, which is saved; checkpoint.resume=true goes on")
+            raise
+        state.is_evaluation_due = False
+        self._note_evaluations(evaluations)
+        self.record(state)
+
+    def _note_evaluations(self, evaluations: dict[str, Evaluation]) -> None:
         state = self.state
-        evaluations = self.evaluate()
-        if not evaluations:
-            return False
         state.metrics = {}
         for name, evaluation in evaluations.items():
             state.metrics |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
             self.events.evaluation(name, evaluation.metrics, state.update)
             self.events.pictures(name, evaluation.results, state.update)
-        if self.criterion not in state.metrics:
-            raise ConfigError(
-                "training.early_stop.criterion",
-                f"{self.criterion!r}: no such metric{nearest(self.criterion, list(state.metrics))}",
-            )
-        value = state.metrics[self.criterion]
-        sign = -1 if self.options.early_stop.minimize else 1
-        if state.best is None or sign * value > sign * state.best:
-            state.best, state.best_update, state.evaluations_since_best = value, state.update, 0
-        else:
-            state.evaluations_since_best += 1
-        return True
+        check_criterion(self.criterion, state.metrics)
+        state.note_best(state.metrics[self.criterion], self.options.early_stop.minimize)
 
     def _log(self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]) -> None:
         values = self.processes.sum(torch.stack(list(losses.values()))).tolist()
         parts = dict(zip(losses, values, strict=True))
-        shares = [padding_shares(batch) for batch in micro_batches]
         record = {
             "update": self.state.update,
             "samples": self.state.samples,
@@ -254,5 +247,4 @@ class Trainer:
         }
         if self.precision.loss_scale is not None:
             record |= {"loss_scale": self.precision.loss_scale, "skipped_updates": self.precision.skipped_updates}
-        padding = {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
-        self.events.train(record, padding)
+        self.events.train(record, mean_padding(micro_batches))

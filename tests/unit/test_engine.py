@@ -81,6 +81,7 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         state=TrainState(),
         evaluate=dict,
         save=None,
+        record=None,
         criterion=None,
     )
     built._base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
@@ -161,7 +162,7 @@ def test_first_bad_update_is_named_when_the_check_comes_late():
     ],
 )
 def test_total_updates(options, expected):
-    assert trainer(Linear(), batch_size=3, **options).total_updates() == expected
+    assert trainer(Linear(), batch_size=3, **options).length.total_updates() == expected
 
 
 def test_step_schedule_by_epochs_updates_and_warmup():

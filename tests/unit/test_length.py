@@ -1,7 +1,6 @@
 """Lengths and intervals counted in samples, against a walk through every update and against hand-counted cases."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -9,8 +8,7 @@ from hypothesis import strategies as st
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin.engine.checkpoint import TrainState
-from pixelbert_plugin.engine.length import Length, carried_over
-from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.engine.length import Length, carried_over, go_on
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import Training
 
@@ -68,11 +66,11 @@ def test_a_position_is_carried_over_to_an_epoch_of_another_length():
         assert math.isclose(carried_over(position, former, now) / now, position / former, abs_tol=0.51 / now)
 
 
-def test_the_trainer_carries_it_over_and_says_so(caplog):
-    def taken(**state) -> TrainState:
-        trainer = SimpleNamespace(state=TrainState(**state), loader=[0] * 37)
-        Trainer._take_position(trainer)
-        return trainer.state
+def test_a_resumed_state_is_carried_over_and_says_so(caplog):
+    def taken(**values) -> TrainState:
+        state = TrainState(**values)
+        go_on(state, 37)
+        return state
 
     former = taken(samples=42)  # of a checkpoint that kept no epoch_samples
     assert (former.position, former.epoch_samples, caplog.text) == (42, 37, "")
