@@ -1,21 +1,24 @@
 """Evaluation keyed by sample id: every sample of the split counts once, whatever the batches and the processes were."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.engine.dist import ALONE, Processes
 from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.schema import ConfigError, nearest
 from pixelbert_plugin.tasks.base import Result, Task
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -56,7 +59,8 @@ def evaluate(
         for batch in loader.evaluate(batch_size):
             with precision.autocast():
                 output = model(batch)
-            for result, weight in zip(task.predict(output, batch), batch.weights.tolist(), strict=True):
+            results = ask(task, lambda output=output, batch=batch: task.predict(output, batch))
+            for result, weight in zip(results, batch.weights.tolist(), strict=True):
                 sample_id = result.sample.sample_id
                 rows.append(Row(sample_id, result.prediction, result.truth, result.scores, not weight))
     model.train(was_training)
@@ -84,10 +88,23 @@ def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
         row = by_id[sample.sample_id]
         predicted.append(Result(sample, row.prediction, row.truth, row.scores))
     results = [result for result in predicted if result.sample.sample_id not in skipped]
-    metrics = task.metrics(results)
+    metrics = ask(task, lambda: task.metrics(results))
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
     return Evaluation(metrics, results, predicted)
+
+
+def ask(task: Task, work: Callable[[], T]) -> T:
+    """What a task's predictions or metrics come to. Raises UserError with the place of the task where they fail."""
+    try:
+        return work()
+    except RunError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise UserError(
+            f"the task's predictions or metrics failed ({registry.location(type(task))}): {reason}; --debug shows where"
+        ) from error
 
 
 def check_criterion(criterion: str | None, metrics: Iterable[str]) -> None:

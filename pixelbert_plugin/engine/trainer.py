@@ -218,7 +218,8 @@ class Trainer:
             error.add(f"in the evaluation after update {state.update}, which is saved; checkpoint.resume=true goes on")
             raise
         state.is_evaluation_due = False
-        self._note_evaluations(evaluations)
+        if evaluations:
+            self._note_evaluations(evaluations)
         self.record(state)
 
     def _note_evaluations(self, evaluations: dict[str, Evaluation]) -> None:

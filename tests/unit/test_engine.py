@@ -81,7 +81,7 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         state=TrainState(),
         evaluate=dict,
         save=None,
-        record=None,
+        record=lambda state: None,
         criterion=None,
     )
     built._base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
