@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from pixelbert_plugin import __version__
 from pixelbert_plugin.command import Parser, run_command, split_config
+from pixelbert_plugin.errors import UserError, replacing, writing
 
 EPILOG = """\
 examples:
@@ -12,6 +14,10 @@ examples:
   pixelbert-data make out=data/mini seed=2 coco_train_images=500 overwrite=true
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml run_type=test dataset_config.vqa2.use.test=test-dev
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data images=all
+
+check decodes one image of each split; with images=all every one, in parallel, listing those that cannot be read in
+bad_images=PATH (bad_images.txt); with images=none none.
 
 exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 
@@ -58,15 +64,19 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin import plugins, registry
     from pixelbert_plugin.build import build_builders
     from pixelbert_plugin.data.check import Row, check
+    from pixelbert_plugin.data.decode_all import DecodedImages
     from pixelbert_plugin.vocabularies import answer_splits, vocabularies
 
+    own, options = _own_options(options, images="sample", bad_images="bad_images.txt")
     config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
     plugins.load(config.env.user_dir, config.plugins)
     configuration.complete(config)
     image = registry.build_component("processor", config.processors.image, "processors.image.params")
     builders = build_builders(config)
     found, reasons = vocabularies(config, builders)
-    rows = check(builders, [*config.splits(), *answer_splits(config)], image, found.get("text"), found.get("answers"))
+    how = DecodedImages(image, lambda line: print(line, file=sys.stderr)) if own["images"] == "all" else own["images"]
+    splits = [*config.splits(), *answer_splits(config)]
+    rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
         rows.append(Row("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
     table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))
@@ -77,12 +87,31 @@ def check(options: list[str]) -> int:
         what = row.what.removeprefix(f"{config.env.data_dir}/")
         table.add_row(row.dataset, escape(row.split), escape(what), f"[{color}]{row.status}[/{color}]", escape(row.detail))
     Console().print(table)
+    if isinstance(how, DecodedImages) and how.bad:
+        with writing(Path(own["bad_images"]), "bad_images"), replacing(Path(own["bad_images"])) as aside:
+            aside.write_text("".join(f"{path}\t{reason}\n" for path, reason in how.bad.items()), encoding="utf-8")
+        print(f"images that cannot be read: {len(how.bad):,}, listed with the reasons in {own['bad_images']}")
     wrong, warnings = sum(row.status not in ("ok", "warning") for row in rows), sum(row.status == "warning" for row in rows)
     told = f", {warnings} with a warning" if warnings else ""
     print(f"{wrong} of {len(rows)} checks failed{told}" if wrong else f"all {len(rows)} checks passed{told}")
     return 2 if wrong else 0
 
 
+def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], list[str]]:
+    """The command's own `key=value` arguments, and the others, which are the configuration's. Raises UserError."""
+    own, others = dict(defaults), []
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals and key in own:
+            own[key] = value
+        else:
+            others.append(option)
+    if own["images"] not in IMAGES:
+        raise UserError(f"images={own['images']!r}: no such way to check images (known: {', '.join(IMAGES)})")
+    return own, others
+
+
+IMAGES = ("none", "sample", "all")
 COMMANDS = {"make": make, "check": check}
 
 if __name__ == "__main__":

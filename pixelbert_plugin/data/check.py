@@ -1,4 +1,4 @@
-"""Check of a data folder: every file there, the counts against the published ones, every image there, one decoded."""
+"""Check of a data folder: every file there, the counts against the published ones, every image there, one or all decoded."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.decode_all import DecodedImages
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.survey import survey
@@ -38,8 +39,11 @@ def check(
     image_processor: ImageProcessor,
     text: Any | None = None,
     answers: Any | None = None,
+    decoded: DecodedImages | Literal["none", "sample"] = "sample",
 ) -> list[Row]:
     """The rows of every split of every data set. What is wrong becomes a row: nothing is raised.
+
+    Of each split no image is decoded, or one, or all by `decoded`, which then has the bad ones.
 
     `text` and `answers` are the processors with their vocabularies; what needs one that is None is not looked at.
     """
@@ -51,7 +55,7 @@ def check(
                 if builder.has_split(split):
                     own = builder.source_split(split)
                     title = split if own == split else f"{split} ({own})"
-                    for finding in _check_split(name, builder, split, own, image_processor, text, answers):
+                    for finding in _check_split(name, builder, split, own, image_processor, text, answers, decoded):
                         findings.append(finding)
                 else:
                     findings.append(("split", "ok", "the data set has none"))
@@ -71,6 +75,7 @@ def _check_split(
     processor: ImageProcessor,
     text: Any | None,
     answers: Any | None,
+    decoded: DecodedImages | Literal["none", "sample"],
 ) -> Iterator[Finding]:
     files = builder.files(split)
     for key, path in files:
@@ -82,7 +87,7 @@ def _check_split(
         return
     samples = Mixture.build({name: builder}, split).parts[name]
     yield from _check_counts(builder, split, own, samples)
-    yield from _check_images(samples, processor)
+    yield from _check_images(f"{name} {split}", samples, processor, decoded)
     for remark in survey(samples, text, answers):
         yield remark.what, "warning" if remark.is_warning else "ok", remark.detail
 
@@ -102,25 +107,40 @@ def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Samp
         yield what, "broken", f"{key}: no such count (known: {', '.join(found)})"
 
 
-def _check_images(samples: Sequence[Sample], processor: ImageProcessor) -> Iterator[Finding]:
+def _check_images(
+    title: str, samples: Sequence[Sample], processor: ImageProcessor, decoded: DecodedImages | Literal["none", "sample"]
+) -> Iterator[Finding]:
     paths = _image_paths(samples)
     missing = _missing(paths)
     if missing:
-        named = ", ".join(map(str, missing[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
-        yield "image files", "missing", f"{len(missing):,} of {len(paths):,} are not there: {named}"
+        yield "image files", "missing", f"{len(missing):,} of {len(paths):,} are not there: {_first(missing)}"
     else:
         yield "image files", "ok", f"{len(paths):,}"
     absent = set(missing)
-    first = next((path for path in paths if path not in absent), None)
-    if first is None:
-        yield "one image", "missing", "none to decode"
+    there = [path for path in paths if path not in absent]
+    if decoded == "none":
         return
+    if not there:
+        yield "one image", "missing", "none to decode"
+    elif decoded == "sample":
+        yield "one image", *_decoded_one(there[0], processor)
+    elif bad := decoded.decode(there, title):
+        yield "every image", "broken", f"{len(bad):,} of {len(there):,} cannot be read: {_first(bad)}"
+    else:
+        yield "every image", "ok", f"{len(there):,} decoded"
+
+
+def _decoded_one(path: Path, processor: ImageProcessor) -> tuple[Status, str]:
     try:
-        processor.decode(first)
-        height, width = upright_size(first)
-        yield "one image", "ok", f"{first}: {width} × {height} pixels"
+        processor.decode(path)
+        height, width = upright_size(path)
     except BadImageError as error:
-        yield "one image", "broken", str(error)
+        return "broken", str(error)
+    return "ok", f"{path}: {width} × {height} pixels"
+
+
+def _first(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:NUM_NAMED])) + (", …" if len(paths) > NUM_NAMED else "")
 
 
 def _image_paths(samples: Sequence[Sample]) -> list[Path]:
@@ -137,7 +157,7 @@ def _missing(paths: list[Path]) -> list[Path]:
     for folder in {path.parent for path in paths}:
         try:
             with os.scandir(folder) as entries:
-                listed[folder] = {entry.name for entry in entries}
+                listed[folder] = {entry.name for entry in entries if entry.is_file()}
         except OSError:
             listed[folder] = set()
     return [path for path in paths if path.name not in listed[path.parent]]

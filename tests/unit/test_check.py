@@ -1,13 +1,17 @@
 """The check of a data folder: whole, and with each thing that can be wrong."""
 
 import json
+import os
+import signal
 
 import pytest
 from conftest import draw_image
 from test_pairs import official
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data import decode_all
 from pixelbert_plugin.data.check import Row, check
+from pixelbert_plugin.data.decode_all import DecodedImages
 
 CAPTIONS = {"train": ["a", "b", "c"], "val": ["d"]}  # one caption of each image
 
@@ -117,3 +121,55 @@ def test_a_plugins_plain_list_is_checked_too(root):
         "ok",
         "3",
     )
+
+
+def decoded(lines) -> DecodedImages:
+    return DecodedImages(registry.build("processor", "image", {}, "i"), lines.append, num_processes=2)
+
+
+def rows_decoded(root, how, splits=("train", "val")) -> dict:
+    builder = official("flickr30k", root, counts={})
+    rows = check({"flickr30k": builder}, list(splits), registry.build("processor", "image", {}, "i"), decoded=how)
+    return {(row.split, row.what): (row.status, row.detail) for row in rows}
+
+
+def test_every_image_is_decoded_and_the_bad_ones_are_named(root, monkeypatch):
+    monkeypatch.setattr(decode_all, "TELL_SECONDS", 0)
+    monkeypatch.setattr(decode_all, "CHUNK", 2)
+    lines, folder = [], root / "flickr30k/flickr30k-images"
+    how = decoded(lines)
+    assert rows_decoded(root, how)["train", "every image"] == ("ok", "3 decoded") and how.bad == {}
+    assert "decoded 3 of 3 images, 0 bad, 0 s left" in lines[1] and len(lines) == 3
+    (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
+    (folder / "d.jpg").write_bytes(b"")
+    how = decoded(lines)
+    rows = rows_decoded(root, how)
+    assert rows["train", "every image"] == ("broken", f"1 of 3 cannot be read: {folder / 'b.jpg'}")
+    assert rows["val", "every image"][0] == "broken" and set(how.bad) == {folder / "b.jpg", folder / "d.jpg"}
+    assert "d.jpg: not a readable image (0 bytes; the file is empty)" in how.bad[folder / "d.jpg"]
+
+
+def test_no_image_need_be_decoded(root):
+    (root / "flickr30k/flickr30k-images/a.jpg").write_bytes(b"")
+    rows = rows_decoded(root, "none")
+    assert rows["train", "image files"] == ("ok", "3") and not {what for _, what in rows} & {"one image", "every image"}
+
+
+def test_a_decoder_that_ends_its_process_is_found_out(root, monkeypatch):
+    """None is known; it would be one that nobody has met yet."""
+    how, folder = decoded([]), root / "flickr30k/flickr30k-images"
+
+    def decode(self, path):
+        if path.name == "b.jpg":
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(type(registry.build("processor", "image", {}, "i")), "decode", decode)
+    assert how.decode([folder / f"{name}.jpg" for name in "abc"], "t") == [folder / "b.jpg"]
+    assert how.bad == {folder / "b.jpg": f"{folder / 'b.jpg'}: the process that read it ended"}
+
+
+def test_a_pipe_in_an_images_place_is_missing(root):
+    path = root / "flickr30k/flickr30k-images/a.jpg"
+    path.unlink()
+    os.mkfifo(path)
+    assert rows_decoded(root, "sample")["train", "image files"] == ("missing", f"1 of 3 are not there: {path}")

@@ -1,0 +1,98 @@
+"""Decode every image of a data folder in parallel, for `pixelbert-data check images=all`."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pixelbert_plugin.data.images import BadImageError
+from pixelbert_plugin.linux import end_with_parent, num_cores
+from pixelbert_plugin.processors.image import ImageProcessor
+
+CHUNK = 32  # images that a process is given at a time
+TELL_SECONDS = 10.0  # between two lines of progress
+NO_VERDICT = "the process that read it ended"
+
+
+class DecodedImages:
+    """Decodes each image once, however many splits have it, and remembers the bad ones. `tell` is given a line now and then."""
+
+    def __init__(self, processor: ImageProcessor, tell: Callable[[str], None], num_processes: int | None = None):
+        self._processor, self._tell = processor, tell
+        self._num_processes = num_processes or num_cores()
+        self._done: set[Path] = set()
+        self.bad: dict[Path, str] = {}  # why each cannot be read, in one line
+
+    def decode(self, paths: list[Path], title: str) -> list[Path]:
+        """The bad ones of `paths`."""
+        todo = [path for path in paths if path not in self._done]
+        chunks = [todo[at : at + CHUNK] for at in range(0, len(todo), CHUNK)]
+        began = told = time.monotonic()
+        done = bad = 0
+        for chunk, verdicts in self._verdicts(chunks):
+            self._done.update(chunk)
+            self.bad |= verdicts
+            done, bad, now = done + len(chunk), bad + len(verdicts), time.monotonic()
+            if now - told >= TELL_SECONDS:
+                told, left = now, (now - began) / done * (len(todo) - done)
+                self._tell(f"{title}: decoded {done:,} of {len(todo):,} images, {bad:,} bad, {left:.0f} s left")
+        return [path for path in paths if path in self.bad]
+
+    def _verdicts(self, chunks: list[list[Path]]) -> Iterator[tuple[list[Path], dict[Path, str]]]:
+        """Each chunk and why some of it are bad. A decoder that ends its process is found image by image, in a new one."""
+        lost: list[list[Path]] = []
+        for chunk, future in self._submitted(chunks, self._num_processes):
+            try:
+                yield chunk, future.result()
+            except BrokenProcessPool:
+                lost.append(chunk)
+        for chunk in lost:
+            verdicts: dict[Path, str] = {}
+            for path in chunk:
+                for _, future in self._submitted([[path]], 1):
+                    try:
+                        verdicts |= future.result()
+                    except BrokenProcessPool:
+                        verdicts[path] = f"{path}: {NO_VERDICT}"
+            yield chunk, verdicts
+
+    def _submitted(self, chunks: list[list[Path]], num_processes: int) -> Iterator[tuple[list[Path], Future]]:
+        """Each chunk with its future, as they are done. Left early (Ctrl-C), what has not begun is dropped."""
+        pool = self._pool(num_processes)
+        try:
+            futures = {pool.submit(partial(_bad_ones, self._processor), chunk): chunk for chunk in chunks}
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _pool(self, num_processes: int) -> Executor:
+        if sys.platform != "linux":  # elsewhere a plugin's processor cannot be sent to another process
+            return ThreadPoolExecutor(num_processes)
+        return ProcessPoolExecutor(num_processes, multiprocessing.get_context("fork"), _prepare_process)
+
+
+def _prepare_process() -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what native libraries remark; the verdict has the reason
+
+
+def _bad_ones(processor: ImageProcessor, paths: list[Path]) -> dict[Path, str]:
+    bad = {}
+    for path in paths:
+        try:
+            processor.decode(path)
+        except BadImageError as error:
+            bad[path] = str(error)
+    return bad
