@@ -22,6 +22,7 @@ def shipped_packages() -> dict[str, str]:
 SHIPPED_PACKAGES = shipped_packages()
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.7",  # the suite on every core
     "hypothesis>=6",
     "ruff>=0.6",
     "easy-vqa>=1.0",  # a real VQA data set, for the end-to-end tests
