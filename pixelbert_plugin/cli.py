@@ -48,13 +48,10 @@ def _main(arguments: argparse.Namespace) -> int:
         from rich.console import Console
 
         from pixelbert_plugin.run import export, run
-        from pixelbert_plugin.schema import ConfigError
 
-        try:
+        with configuration.naming_sources(config.sources):
             if arguments.export is not None:
                 tell(str(export(config, Path(arguments.export).expanduser())))
             else:
                 run(config, Console())
-        except ConfigError as error:
-            raise configuration.with_source(error, config.sources) from error
     return 0

@@ -6,11 +6,13 @@ options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import config_files, registry, saved, schema, yaml_text
-from pixelbert_plugin.config_files import LEFT_OUT, find, read, settle, source_of, with_source
+from pixelbert_plugin.config_files import LEFT_OUT, find, naming_sources, read, settle, source_of
 from pixelbert_plugin.interpolation import interpolated
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.schema import ConfigError
@@ -24,12 +26,9 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
     """The merged values of `file` as a configuration, checked all but for the components' options."""
-    try:
+    with naming_sources(sources), _suggesting(lambda: [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]):
         values = interpolated(values, dataclasses.asdict(RunConfig()))
         config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
-    except ConfigError as error:
-        known = [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]
-        raise with_source(_with_other_place(error, known), sources) from error
     if not config.env.save_dir:
         config.env.save_dir = str(Path("save") / file.stem)
     config.sources, config.saved_run = sources, saved.run_folder(file)
@@ -43,7 +42,7 @@ def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
 
 def complete(config: RunConfig) -> RunConfig:
     """Check every component's options and fill in their defaults. Plugins must be loaded before."""
-    try:
+    with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
         precisions = [name for name in [config.training.precision] if name != "auto"]
         for kind, chosen, key, section in (
             ("model", [config.model], "model", "model_config"),
@@ -70,21 +69,21 @@ def complete(config: RunConfig) -> RunConfig:
                 options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
                 _settle(config, options, f"{path}{name}.params.")
                 reference.params = registry.as_dict(options)
-    except ConfigError as error:
-        raise with_source(_with_other_place(error, list(leaves(config))), config.sources) from error
     return config
 
 
-def _with_other_place(error: ConfigError, known: list[str]) -> ConfigError:
-    """The error, for an unknown key with the places that have a key of its name: batch_size is training.batch_size."""
-    section, _, name = error.key.rpartition(".")
-    is_section = section.endswith("_config") and "is registered as" in str(error)  # an option where a component's name is due
-    if "unknown key" not in str(error) and not is_section:
-        return error
-    places = sorted({key for key in known if key.rpartition(".")[2] == name and key != error.key})
-    if not places:
-        return error
-    return ConfigError(error.key, f"unknown key; did you mean {' or '.join(places[:3])}?")
+@contextmanager
+def _suggesting(known: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """For an unknown key, a ConfigError of the body tells which known keys have its name: batch_size is training.batch_size."""
+    try:
+        yield
+    except ConfigError as error:
+        section, _, name = error.key.rpartition(".")
+        is_option = section.endswith("_config") and "is registered as" in str(error)  # where a component's name is due
+        places = sorted({key for key in known() if key.rpartition(".")[2] == name and key != error.key})
+        if not places or not (is_option or "unknown key" in str(error)):
+            raise
+        raise ConfigError(error.key, f"unknown key; did you mean {' or '.join(places[:3])}?") from error
 
 
 def _settle(config: RunConfig, options: Any, path: str) -> None:

@@ -5,6 +5,8 @@ for a component, the `params` given for the old one are left out.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +115,18 @@ def source_of(key: str, sources: dict[str, str]) -> str:
     return below
 
 
-def with_source(error: ConfigError, sources: dict[str, str]) -> ConfigError:
-    """The error with the file that set its key."""
-    source = source_of(error.key, sources)
-    if source == DEFAULT or "(set in " in str(error):
-        return error
-    told = ConfigError("", f"{error} (set in {source})")
-    told.key = error.key
-    return told
+@contextmanager
+def naming_sources(sources: dict[str, str]) -> Iterator[None]:
+    """A ConfigError of the body names the file that set its key."""
+    try:
+        yield
+    except ConfigError as error:
+        source = source_of(error.key, sources)
+        if source == DEFAULT or "(set in " in str(error):
+            raise
+        told = ConfigError("", f"{error} (set in {source})")
+        told.key = error.key
+        raise told from error
 
 
 class _Files:

@@ -71,12 +71,13 @@ def check(options: list[str]) -> int:
     config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
     plugins.load(config.env.user_dir, config.plugins)
     configuration.complete(config)
-    image = registry.build_component("processor", config.processors.image, "processors.image.params")
-    builders = build_builders(config)
-    found, reasons = vocabularies(config, builders)
-    how = DecodedImages(image, lambda line: print(line, file=sys.stderr)) if own["images"] == "all" else own["images"]
-    splits = [*config.splits(), *answer_splits(config)]
-    rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
+    with configuration.naming_sources(config.sources):
+        image = registry.build_component("processor", config.processors.image, "processors.image.params")
+        builders = build_builders(config)
+        found, reasons = vocabularies(config, builders)
+        how = DecodedImages(image, lambda line: print(line, file=sys.stderr)) if own["images"] == "all" else own["images"]
+        splits = [*config.splits(), *answer_splits(config)]
+        rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
         rows.append(Row("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
     table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))

@@ -65,8 +65,9 @@ def _main(arguments: argparse.Namespace) -> int:
     file, options = split_config(arguments.options, "name a sweep's YAML (--help)")
     only = next((option.partition("=")[2] for option in options if option.startswith("only=")), None)
     path = configuration.find(file)
-    values = configuration.read_values(path, [option for option in options if not option.startswith("only=")])
-    sweep, console = plan.load(path, values), Console()
+    values, sources = configuration.read(path, [option for option in options if not option.startswith("only=")])
+    with configuration.naming_sources(sources):
+        sweep, console = plan.load(path, values), Console()
     wanted = (
         [name for name, row in sweep.rows.items() if row.run] if only is None else [name.strip() for name in only.split(",")]
     )

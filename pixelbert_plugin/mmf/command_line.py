@@ -77,7 +77,6 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     from pixelbert_plugin.mmf import devices, translate
     from pixelbert_plugin.mmf.defaults import shipped
     from pixelbert_plugin.mmf.register import register_all
-    from pixelbert_plugin.schema import ConfigError
 
     path, overrides = split_config(options, "name one YAML file (--help)")
     file = configuration.find(path)
@@ -92,10 +91,8 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     configuration.complete(config)
     translate.refuse_ours(config.env.save_dir)
     devices.prepare(config)
-    try:
+    with configuration.naming_sources(sources):
         made = translate.to_mmf(config)
-    except ConfigError as error:
-        raise configuration.with_source(error, sources) from error
     return translate.merged(made, mmfs), config.env.save_dir
 
 
