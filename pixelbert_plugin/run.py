@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import registry, sanity
+from pixelbert_plugin import registry, sanity, saved
 from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
 from pixelbert_plugin.console import make_tolerant
 from pixelbert_plugin.engine import export as export_file
@@ -58,6 +58,8 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             take_best_weights(parts, state)
         else:
             restore.load_weights(start.path, parts.model, start.key)
+            for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
+                logger.warning("%s: evaluated with %s", start, difference)
             parts.precision.prepare(parts.model, {})
         processes.on_main(lambda: folder.add_results(results))
         for split in config.splits():

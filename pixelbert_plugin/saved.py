@@ -7,8 +7,11 @@ configuration is saved, and dropped where one is read that an earlier version sa
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 logger = logging.getLogger(__name__)
 
@@ -61,3 +64,20 @@ def portable(values: dict[str, Any], folder: Path) -> None:
         plugin, target = Path(user_dir).resolve(), folder.resolve()
         is_near = plugin.is_relative_to(here) and target.is_relative_to(here)
         values["env"]["user_dir"] = os.path.relpath(plugin, target) if is_near else str(plugin)
+
+
+def differences(text: str, values: dict[str, Any]) -> list[str]:
+    """Options of the model that a checkpoint's configuration, `text`, has otherwise than `values`; some show in no shape."""
+    try:
+        trained = yaml.safe_load(text)["model_config"][values["model"]]
+    except (yaml.YAMLError, TypeError, KeyError):
+        return []  # of MMF's, or another model's
+    return list(_differences(trained, values["model_config"][values["model"]], f"model_config.{values['model']}"))
+
+
+def _differences(trained: Any, now: Any, key: str) -> Iterator[str]:
+    if isinstance(trained, dict) and isinstance(now, dict):
+        for name in trained.keys() & now.keys() - {"weights"}:
+            yield from _differences(trained[name], now[name], f"{key}.{name}")
+    elif trained != now:
+        yield f"{key}={now}, but {trained} when it was trained"

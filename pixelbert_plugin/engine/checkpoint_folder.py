@@ -27,7 +27,7 @@ def problem(path: Path) -> str | None:
             return f"{DIGESTS} does not list {min(unlisted)}"
         evaluated.read(path)
         altered = [name for name, digest in digests.items() if digest_of(path / Path(name).name) != digest]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return f"{altered[0]} is not as it was written (SHA-256 differs)" if altered else None
 

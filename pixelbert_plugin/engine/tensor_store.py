@@ -2,6 +2,10 @@
 
 DCP's index (`.metadata`) is a pickle, and an entry that is no tensor is one too: whoever writes such a file could run code
 in whoever loads it. So only tensors are stored, and reading the index admits DCP's own plain classes and nothing else.
+
+DCP's HuggingFaceStorageWriter and -Reader (safetensors, no pickle) were tried: written by 2 processes with DDP and with FSDP2,
+read whole by 1 and by 3, in torch 2.8 and 2.14. They would be a second store, not this one's replacement: its checkpoints
+must still load, and the option that shards is named differently in the two versions.
 """
 
 import math

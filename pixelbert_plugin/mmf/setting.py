@@ -141,7 +141,7 @@ def read_config(mmf_config: Any) -> RunConfig:
         # MMF seeds each process with its rank added; ours share one order
         "training": {**training, "seed": max(0, values["training"]["seed"] - get_rank())},
         "evaluation": {"batch_size": values.get("evaluation", {}).get("batch_size")},
-        "checkpoint": {"pretrained": values.get("checkpoint", {}).get("pretrained")},
+        "checkpoint": {"pretrained": _pretrained(values)},
         "env": {
             "data_dir": values["env"]["data_dir"],
             "save_dir": values["env"]["save_dir"],
@@ -152,6 +152,13 @@ def read_config(mmf_config: Any) -> RunConfig:
     config.sources = {}
     registry.get("task", config.task, "task")
     return configuration.complete(config)
+
+
+def _pretrained(values: dict[str, Any]) -> str | None:
+    """What a training starts from; of an evaluation, only where MMF does not load a checkpoint of its own."""
+    checkpoint = values.get("checkpoint") or {}
+    is_mmfs = "train" not in values["run_type"] and (checkpoint.get("resume") or checkpoint.get("resume_file"))
+    return None if is_mmfs else checkpoint.get("pretrained")
 
 
 def splits_of(run_type: str) -> list[str]:

@@ -46,7 +46,7 @@ ALLOWED = {
     "sanity": {"errors", "types", "parts", "report", "build", "data", "engine"},
     "console": set(),
     "interrupt": set(),
-    "run": BASIC | {"console", "sanity", "parts", "report", "build", "config", "options", "engine"},
+    "run": BASIC | {"saved", "console", "sanity", "parts", "report", "build", "config", "options", "engine"},
     "sweep": {"errors", "schema", "config", "interpolation", "linux"},
     "sweep_cli": {"command", "errors", "config", "sweep"},
     "miniature": {"errors", "schema", "seeding", "linux"},

@@ -92,3 +92,16 @@ def test_a_plugin_outside_the_working_folder_keeps_its_whole_path(home, tmp_path
     values = {"env": {"user_dir": str(plugin)}}
     saved.portable(values, home / "save/x")
     assert values["env"]["user_dir"] == str(plugin)
+
+
+def test_options_of_the_model_that_differ_are_named():
+    """The number of heads, for one, shows in no tensor's shape."""
+    values = {"model": "m", "model_config": {"m": {"text": {"heads": 4, "weights": None}, "pool": True, "new": 1}}}
+    text = "model_config: {m: {text: {heads: 2, weights: w}, pool: true, gone: 1}}"
+    assert saved.differences(text, values) == ["model_config.m.text.heads=4, but 2 when it was trained"]
+    assert (
+        saved.differences("", values)
+        == saved.differences("model_config: {x: {}}", values)
+        == saved.differences("[", values)
+        == []
+    )
