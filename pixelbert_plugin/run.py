@@ -57,7 +57,7 @@ def run(config: RunConfig, console: Console) -> dict[str, Any]:
             results["training_seconds"] = round(state.seconds, 3)
             take_best_weights(parts, state)
         else:
-            restore.load_weights(start.path, parts.model, start.key)
+            restore.load_weights(start.path, parts.model, start.key, spare=("heads.",))  # retrieval has no use for MLM's
             for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
                 logger.warning("%s: evaluated with %s", start, difference)
             parts.precision.prepare(parts.model, {})

@@ -96,9 +96,13 @@ def read_model(path: Path) -> dict[str, Tensor]:
         return tensor_store.read_all(path, MODEL)
 
 
-def load_weights(path: Path, model: nn.Module, key: str) -> None:
-    """All weights of a model that is not sharded. Raises UserError where the checkpoint is of another model."""
-    weights = read_model(path)
+def load_weights(path: Path, model: nn.Module, key: str, spare: tuple[str, ...] = ()) -> None:
+    """All weights of a model that is not sharded. Raises UserError where the checkpoint is of another model.
+
+    `spare`: prefixes of names that the checkpoint may have beyond the model's, as other tasks' heads in an evaluation.
+    """
+    own = model.state_dict()
+    weights = {name: value for name, value in read_model(path).items() if name in own or not name.startswith(spare)}
     differences = compare(model, weights)
     told = [f"{len(names)} {what}, such as {names[0]}" for what, names in differences.items() if names]
     if told:

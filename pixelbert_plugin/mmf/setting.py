@@ -74,7 +74,7 @@ class Setting:
         model = build_model(self.config, self.task, self.processors)
         pretrained = self.config.checkpoint.pretrained
         if pretrained and "train" not in self.config.splits():
-            restore.load_weights(Path(pretrained), model, "checkpoint.pretrained")
+            restore.load_weights(Path(pretrained), model, "checkpoint.pretrained", spare=("heads.",))
         elif pretrained:
             heads = [f"heads.{name}." for name in self.task.heads()]
             weights = restore.read_model(Path(pretrained))

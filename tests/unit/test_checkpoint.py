@@ -124,6 +124,11 @@ def test_weights_of_another_model_are_refused(tmp_path):
     other = nn.Linear(2, 2)
     with pytest.raises(UserError, match="its weights are of another model"):
         restore.load_weights(path, other, "k")
+    part = Linear()
+    del part.cnn  # what an evaluation may do without is only what it names
+    restore.load_weights(path, part, "k", spare=("cnn.",))
+    with pytest.raises(UserError, match=r"tensors that the model has not, such as cnn\."):
+        restore.load_weights(path, part, "k", spare=("rest.",))
 
 
 class Attack:
