@@ -61,11 +61,12 @@ def _answers(samples: Sequence[Sample], answers: AnswerProcessor) -> Iterator[Re
     if not labelled:
         return
     share = covered / labelled
+    remedy = "is it of this data set?" if answers.config.vocabulary else "lower processors.answers.params.min_occurrences"
     yield Remark(
         "answer vocabulary",
         share < LOW_COVERAGE or len(answers) < 2,
         f"{len(answers):,} answers; {100 * share:.1f} % of {labelled:,} questions have one of them, and the best prediction "
-        f"earns {100 * ceiling / labelled:.1f} %{'' if share >= LOW_COVERAGE else '; is it of this data set?'}",
+        f"earns {100 * ceiling / labelled:.1f} %{'' if share >= LOW_COVERAGE else f'; {remedy}'}",
     )
     if blank:
         yield Remark("empty answers", True, f"{blank:,} of {labelled:,} questions have no answer with a word")

@@ -31,8 +31,8 @@ class VqaConfig:
 class VqaTask:
     """VQA: binary cross-entropy on soft scores; VQA accuracy, by kind of question, beside what the question alone gives.
 
-    `question_prior` and `question_prefix_prior` are the accuracies of the answers most often given to the same question, and
-    to questions with the same first words; `vocabulary_ceiling` is that of the best prediction the answer vocabulary allows.
+    `question_prior` and `prefix_prior` are the accuracies of the answers most often given to the same question, and
+    to questions with the same first words; `ceiling` is that of the best prediction the answer vocabulary allows.
 
     With `image_answers_weight` > 0 a second head on the CNN's mean pixel says which answers occur among the image's
     questions in the batch. It gives a CNN without ImageNet weights a short path to the answers, which it would otherwise
@@ -93,10 +93,10 @@ class VqaTask:
             if sample.answers:
                 result.scores["accuracy"] = self.metric(result.prediction, sample.answers)
                 if self.metric is vqa_accuracy:  # of another rule nobody knows the best prediction
-                    result.scores["vocabulary_ceiling"] = self.answers.ceiling(sample.answers)
+                    result.scores["ceiling"] = self.answers.ceiling(sample.answers)
                 if self.prior is not None:
                     result.scores["question_prior"] = self.metric(self.prior(sample), sample.answers)
-                    result.scores["question_prefix_prior"] = self.metric(self.prefix_prior(sample), sample.answers)
+                    result.scores["prefix_prior"] = self.metric(self.prefix_prior(sample), sample.answers)
             results.append(result)
         return results
 

@@ -70,3 +70,9 @@ def test_unlabelled_splits_are_predicted_without_figures(task):
 def test_a_statement_about_one_image_is_refused(task):
     with pytest.raises(UserError, match=r"task=nlvr2: sample dev-1-0-0 has 1 image\(s\), not two"):
         task.prepare(SimpleNamespace(samples=[sample("dev-1-0-0", images=1)], targets={}), [0])
+
+
+def test_another_label_is_named_with_its_sample(task):
+    batch = SimpleNamespace(samples=[sample("dev-1-0-0", "False"), sample("dev-2-0-0", "true")], targets={})
+    with pytest.raises(UserError, match=r"sample dev-2-0-0: its label is 'true', not 'False' or 'True'"):
+        task.prepare(batch, [0, 0])

@@ -64,7 +64,8 @@ def test_coverage_and_the_best_attainable_score():
     # 1, 0, 0.6, 0 and 1 of five questions with answers
     assert found["answer vocabulary"] == (
         True,
-        "3 answers; 60.0 % of 5 questions have one of them, and the best prediction earns 52.0 %; is it of this data set?",
+        "3 answers; 60.0 % of 5 questions have one of them, and the best prediction earns 52.0 %; "
+        "lower processors.answers.params.min_occurrences",
     )
     assert found["empty answers"] == (True, "1 of 5 questions have no answer with a word")
     assert found["answers"] == (True, "1 of 6 questions have none")
@@ -105,7 +106,9 @@ def test_a_run_tells_it_before_training(vqa2_root, caplog):
     processes = SimpleNamespace(on_main=lambda function: function())
     report.tell_survey(SimpleNamespace(data=data, processors=processors, console=console, processes=processes))
     assert "train/vqa2: long texts: " in caplog.text and "val/vqa2: long texts: " in caplog.text
-    assert "train/vqa2: answer vocabulary: 2 answers; " in caplog.text and "is it of this data set?" in caplog.text
+    assert (
+        "train/vqa2: answer vocabulary: 2 answers; " in caplog.text and "; lower processors.answers.params.min" in caplog.text
+    )
     answers.fit(sample.answer for sample in data["train"])
     report.tell_survey(SimpleNamespace(data=data, processors=processors, console=console, processes=processes))
     assert "train/vqa2: answer vocabulary: " in console.export_text()

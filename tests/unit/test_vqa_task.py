@@ -118,7 +118,7 @@ def test_prior_by_first_words_takes_the_longest_prefix_that_training_knows():
     vqa.fit(train)
     output = SimpleNamespace(logits={"answers": torch.tensor([[1.0, 0.0]])})
     result = vqa.predict(output, SimpleNamespace(samples=[sample(9, "what color are they", "blue")]))[0]
-    assert result.scores == {"accuracy": 0, "vocabulary_ceiling": 1, "question_prior": 0, "question_prefix_prior": 1}
+    assert result.scores == {"accuracy": 0, "ceiling": 1, "question_prior": 0, "prefix_prior": 1}
 
 
 def test_priors_give_the_spelling_that_annotators_write():
