@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from pixelbert_plugin import plugins
+
+settings.register_profile("busy", deadline=None)  # other tests run at the same time: how long one example takes says nothing
+settings.load_profile("busy")
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220)}
 IMAGES = {"train": 12, "val": 5}
