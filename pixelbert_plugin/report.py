@@ -2,8 +2,11 @@
 
 import logging
 from collections import Counter
+from typing import Any
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_loader, versions
+from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.survey import survey
@@ -154,3 +157,34 @@ def tell_skipped(parts: Parts, loader: Loader, what: str) -> None:
         name = f"skipped_images_{what.replace('/', '_')}.json"
         path = parts.folder.write_json(name, dict(bad_images))
         logger.warning("%s: %d unreadable images were skipped; %s lists them", what, len(bad_images), path)
+
+
+def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerprint]) -> None:
+    """Warn where the data is not as it was when the checkpoint of this `content` was saved; training goes on all the same."""
+    former = content.get("data")
+    for key in sorted(set(former) & set(now)) if isinstance(former, dict) else ():
+        split, name = key.split("/", 1)
+        found = changes(former[key], now[key]) if isinstance(former[key], dict) else []
+        if found:
+            logger.warning(
+                "the %s split of %s changed since the checkpoint was saved (%s): training goes on with it as it is now",
+                *(split, name, ", ".join(found)),
+            )
+        if found and split == "train" and "answers" in parts.processors:
+            tell_new_answers(parts)
+
+
+def tell_new_answers(parts: Parts) -> None:
+    """Warn of answers that a vocabulary counted now would hold and the checkpoint's does not: the head has no place for them."""
+    config = parts.config.processors.answers
+    fresh = registry.build_component("processor", config, "processors.answers.params")
+    if fresh.needs_fit:
+        splits = (parts.data.get(split) or Mixture.build(parts.builders, split) for split in config.params["splits"])
+        fresh.fit([sample.answer for mixture in splits for sample in mixture if sample.answer is not None])
+        missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
+        if missing:
+            logger.warning(
+                "%d answers of the changed data are not among the checkpoint's %d (such as %s): they cannot be learned; start "
+                "anew, from these weights by checkpoint.pretrained, to have them",
+                *(len(missing), len(parts.processors["answers"].answers), ", ".join(map(repr, missing[:3]))),
+            )

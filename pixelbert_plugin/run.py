@@ -13,6 +13,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry, sanity, saved
 from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
 from pixelbert_plugin.console import make_tolerant
+from pixelbert_plugin.data.fingerprint import fingerprints
 from pixelbert_plugin.engine import export as export_file
 from pixelbert_plugin.engine import restore
 from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState
@@ -25,7 +26,7 @@ from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.options import RunConfig
 from pixelbert_plugin.parts import Parts, Start, prepare, used
-from pixelbert_plugin.report import evaluate_split, report, tell_skipped, tell_survey
+from pixelbert_plugin.report import evaluate_split, report, tell_changes, tell_skipped, tell_survey
 from pixelbert_plugin.weights import load_reported
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,10 @@ def train(parts: Parts, start: Start) -> TrainState:
 
     yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
     processors = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
-    about = About(yaml, processors, versions(), origin(start))
+    data = parts.processes.on_main(lambda: fingerprints(parts.data))
+    if is_resumed and parts.processes.is_main:
+        tell_changes(parts, start.content, data)
+    about = About(yaml, processors, versions(), origin(start), data)
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
     events = Events(folder.path, state.update, evaluated, parts.console) if parts.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelbert_plugin.data.columns import Arrays, CodeBook, IdWriter, TextWriter, as_array, column
+from pixelbert_plugin.data.columns import Arrays, CodeBook, IdWriter, TextColumn, TextWriter, as_array, column
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
 
@@ -39,6 +39,15 @@ class Pairs(Sequence):
             text=self.texts.item(row),
             **(self._labels.of(row) if self._labels else {}),
         )
+
+    def columns(self) -> dict[str, list[np.ndarray]]:
+        """Everything that the samples hold, by what it is, as arrays (for fingerprints)."""
+        return {
+            "ids": _arrays(self._sample_ids),
+            "texts": _arrays(self._texts),
+            "answers": self._labels.arrays() if self._labels else [],
+            "images of the samples": [self.image_rows_MN, *_arrays(self._image_ids), *_arrays(self.image_files)],
+        }
 
     @property
     def ids_M(self) -> np.ndarray:
@@ -73,6 +82,13 @@ class Labels:
             "answer": None if answer < 0 else word(answer),
             "groups": {name: word(code) for name, code in groups if code >= 0},
         }
+
+    def arrays(self) -> list[np.ndarray]:
+        return [self._answers_A, self._offsets_M1, self._answer_M, self._groups_MG, *_arrays(self._words)]
+
+
+def _arrays(values: np.ndarray | TextColumn) -> list[np.ndarray]:
+    return [values] if isinstance(values, np.ndarray) else [values.bytes_T, values.offsets_M1]
 
 
 class PairsWriter:

@@ -88,6 +88,7 @@ class About:
     processors: dict[str, dict[str, Any]]  # vocabulary, sizes, answers: what a new image or text needs
     versions: dict[str, str]
     started_from: list[dict[str, Any]] = field(default_factory=list)  # where its weights come from, the latest last. []: random
+    data: dict[str, Any] = field(default_factory=dict)  # fingerprints of the data sets, by "split/dataset"
 
 
 class Checkpoints:
@@ -114,6 +115,7 @@ class Checkpoints:
             "processors": about.processors,
             "versions": about.versions,
             "started_from": about.started_from,
+            "data": about.data,
         }
         self.processes.on_main(lambda: _start(aside, target))
         try:
@@ -285,4 +287,5 @@ def rules(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, str]:
 def _start(aside: Path, target: Path) -> None:
     with writing(target):
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        aside.parent.mkdir(exist_ok=True)  # not its parents: a run's folder that was moved away is not made anew
+        aside.mkdir()

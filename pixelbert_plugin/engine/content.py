@@ -12,6 +12,7 @@ SHAPES: dict[str, tuple[type, Any]] = {
     "precision": (dict, dict),
     "versions": (dict, str),
     "started_from": (list, dict),
+    "data": (dict, dict),
 }
 
 

@@ -139,7 +139,7 @@ class RunFolder:
         """Write a file whole or not at all."""
         path = self.path / name
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # not its parents: a folder that was moved away is not made anew
             with replacing(path) as aside:
                 aside.write_text(text, encoding="utf-8")
         return path
