@@ -175,7 +175,7 @@ def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerpri
 
 
 def tell_new_answers(parts: Parts) -> None:
-    """Warn of answers that a vocabulary counted now would hold and the checkpoint's does not: the head has no place for them."""
+    """Warn of answers that a vocabulary counted now would hold and the checkpoint's lacks: the head has no place for them."""
     config = parts.config.processors.answers
     fresh = registry.build_component("processor", config, "processors.answers.params")
     if fresh.needs_fit:

@@ -44,7 +44,7 @@ class Pairs(Sequence):
         """Everything that the samples hold, by what it is, as arrays (for fingerprints)."""
         return {
             "ids": _arrays(self._sample_ids),
-            "texts": _arrays(self._texts),
+            "texts": _arrays(self.texts),
             "answers": self._labels.arrays() if self._labels else [],
             "images of the samples": [self.image_rows_MN, *_arrays(self._image_ids), *_arrays(self.image_files)],
         }

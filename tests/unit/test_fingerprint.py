@@ -1,0 +1,81 @@
+"""What changed in a data set between a stop and a resume is named: each change of inputs' table, on Pairs and on lists."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelbert_plugin.data.fingerprint import changes, fingerprints
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.types import Sample
+
+
+def plain(root) -> list[Sample]:
+    """Three questions about two images."""
+    for name, value in (("a", 30), ("b", 200)):
+        noise = np.random.default_rng(value).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / f"{name}.png")
+
+    def sample(number, image, text, answer):
+        return Sample(
+            sample_id=number, image_ids=(image,), images=(root / f"{image}.png",), text=text, answers=(answer,), answer=answer
+        )
+
+    return [sample(1, "a", "what?", "red"), sample(2, "a", "how many?", "2"), sample(3, "b", "what?", "blue")]
+
+
+def as_pairs(samples: list[Sample], root) -> Pairs:
+    writer = PairsWriter("test")
+    for sample in samples:
+        rows = tuple(writer.image(name, path.name) for name, path in zip(sample.image_ids, sample.images, strict=True))
+        writer.add(sample.sample_id, rows, sample.text)
+        writer.label(sample.answers, sample.answer)
+    return Pairs(writer.arrays(), root)
+
+
+def found(samples, root, kind: str):
+    part = as_pairs(samples, root) if kind == "pairs" else samples
+    return fingerprints({"train": Mixture("train", {"set": part})})["train/set"]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "list"])
+def test_every_change_is_named(tmp_path, kind):
+    samples = plain(tmp_path)
+    before = found(samples, tmp_path, kind)
+
+    def changed(*others):
+        return changes(before, found(list(others), tmp_path, kind))
+
+    first, second, third = samples
+    assert changed(*samples) == []
+    assert changed(replace(first, text="what is it?"), second, third) == ["texts"]
+    assert changed(replace(first, answers=("green",), answer="green"), second, third) == ["answers"]
+    assert changed(replace(first, answers=("red", "red")), second, third) == ["answers"]
+    assert changed(replace(first, sample_id=9), second, third) == ["ids"]
+    assert changed(first, second) == ["2 samples, 3 before", "image files"]
+    assert changed(*samples, replace(first, sample_id=4)) == ["4 samples, 3 before"]
+    assert changed(first, replace(second, image_ids=("b",), images=third.images), third) == ["images of the samples"]
+    Image.new("RGB", (20, 20)).save(tmp_path / "b.png")  # blacked out
+    assert changed(*samples) == ["image files"]
+    (tmp_path / "b.png").unlink()
+    assert changed(*samples) == ["image files"]
+
+
+def test_a_moved_folder_is_no_change(tmp_path):
+    before = found(plain(tmp_path), tmp_path, "pairs")
+    there = tmp_path / "there"
+    there.mkdir()
+    assert changes(before, found(plain(there), there, "pairs")) == []
+    assert found(plain(there), there, "list") == found(plain(tmp_path), tmp_path, "list")
+
+
+def test_text_boundaries_count():
+    """ "ab" + "c" is not "a" + "bc"."""
+
+    def of(*texts):
+        samples = [Sample(sample_id=n, image_ids=(1,), images=(), text=text) for n, text in enumerate(texts)]
+        return fingerprints({"train": Mixture("train", {"set": samples})})["train/set"]
+
+    assert changes(of("ab", "c"), of("a", "bc")) == ["texts"]
