@@ -1,0 +1,172 @@
+"""Events, pictures and the console only warn, once; a log's lines are whole or missing."""
+
+import errno
+import io
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pixelbert_plugin.console import TolerantStream, make_tolerant
+from pixelbert_plugin.engine import board, records
+from pixelbert_plugin.engine.events import Events
+from pixelbert_plugin.errors import Stopped, UserError, writing
+
+RECORD = {"update": 1, "loss": 0.5, "epoch": 0.1, "lr": {"cnn": 1e-2}, "samples_per_second": 3.0}
+
+
+def full(*_arguments, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def events(tmp_path):
+    made = Events(tmp_path, 0, 0, Console(file=io.StringIO()))
+    yield made
+    made.close()
+
+
+def warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_line_is_whole_or_missing_and_later_ones_are_tried(tmp_path, caplog, events, monkeypatch):
+    """A disk that takes ten bytes of a line, then none; later there is room again."""
+    log, write, room = tmp_path / "log.jsonl", os.write, [None]
+
+    def limited(descriptor, data):
+        if room[0] is None:
+            return write(descriptor, data)
+        if room[0] == 0:
+            full()
+        taken = write(descriptor, data[: room[0]])
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(os, "write", limited)
+    events.train(RECORD, {})
+    for number in (2, 3):
+        room[0] = 10
+        events.train({**RECORD, "update": number}, {})
+    room[0] = None
+    events.train({**RECORD, "update": 4}, {})
+    assert [json.loads(line)["update"] for line in log.read_text().splitlines()] == [1, 4]
+    assert len(warnings(caplog)) == 1 and "log.jsonl: lines are missing from here on (No space left" in warnings(caplog)[0]
+
+
+def test_a_resume_cuts_the_log_and_drops_half_lines(tmp_path):
+    log = tmp_path / "log.jsonl"
+    for update in (1, 2, 3):
+        records.append(log, {"update": update})
+    log.write_bytes(log.read_bytes() + b'{"update": 4, "lo')
+    records.cut(log, 2)
+    assert log.read_text() == '{"update": 1}\n{"update": 2}\n'
+    records.cut(log, 0)
+    assert log.read_text() == ""
+
+
+def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog, monkeypatch, events):
+    monkeypatch.setattr(events._board._writer, "add_scalar", full)
+    for update in (1, 2):
+        events.train({**RECORD, "update": update}, {})
+        events.evaluation("val/set", {"accuracy": 0.5}, update)
+        events.pictures("val/set", [], update)
+        events.flush()
+    assert len(warnings(caplog)) == 1 and "TensorBoard's events in" in warnings(caplog)[0]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_failing_writer_thread_ends_nothing(tmp_path, caplog, events, capfd):
+    """TensorBoard writes in a thread of its own, which fails where the disk is full."""
+    asynchronous = events._board._writer.file_writer.event_writer._async_writer
+    asynchronous._writer.write = full
+    for update in range(1, 30):
+        events.train({**RECORD, "update": update}, {})
+    events.flush()
+    assert len(warnings(caplog)) == 1 and "No space left on device" in warnings(caplog)[0]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_tensorboard_folder_that_cannot_be_made_is_told(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("in the way")
+    made = Events(tmp_path, 0, 0, Console(file=io.StringIO()))
+    made.config("a: 1", {"a": 1}, {"device": "cpu"})
+    made.train(RECORD, {"text": 0.1})
+    made.close()
+    assert len(warnings(caplog)) == 1 and "TensorBoard's events" in warnings(caplog)[0]
+
+
+def test_pictures_that_fail_leave_the_scalars(tmp_path, caplog, events, monkeypatch):
+    monkeypatch.setattr("pixelbert_plugin.engine.events._figure", lambda results: 1 / 0)
+    for update in (1, 2):
+        events.pictures("val/set", [], update)
+        events.train({**RECORD, "update": update}, {})
+    told = warnings(caplog)
+    assert len(told) == 1 and "pictures for TensorBoard: left out from here on (ZeroDivisionError" in told[0]
+    assert not events._board._writing.has_failed
+
+
+def test_a_signal_is_not_swallowed():
+    def stop():
+        raise Stopped("stopped by SIGTERM")
+
+    with pytest.raises(Stopped):
+        board.Cosmetic("x").attempt(stop)
+
+
+def test_the_excepthook_of_other_threads_still_tells(capfd, events):
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_a_full_console_is_told_once(caplog):
+    with open("/dev/full", "w") as stream:
+        console = Console(file=stream)
+        make_tolerant(console)
+        make_tolerant(console)
+        for _ in range(3):
+            console.print("x" * 10_000)
+            console.file.flush()
+    assert len(warnings(caplog)) == 1 and "standard output cannot be written (No space left on device)" in warnings(caplog)[0]
+
+
+def test_a_closed_pipe_is_told_once_and_python_can_end(caplog):
+    reading, writing_end = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing_end, "w") as stream:  # closing it flushes once more
+        console = Console(file=stream)
+        make_tolerant(console)
+        for _ in range(3):
+            console.print("x" * 10_000)
+    assert len(warnings(caplog)) == 1 and "Broken pipe" in warnings(caplog)[0]
+
+
+def test_another_encoding_loses_a_character_and_no_run():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    tolerant = TolerantStream(stream)
+    tolerant.write("a → b ×\n")
+    tolerant.flush()
+    assert stream.buffer.getvalue() == "a ? b ×\n".encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another folder"),
+        (errno.EROFS, "make the file system writable or choose another folder"),
+        (errno.EACCES, "make it writable or choose another folder"),
+        (errno.ENOENT, "put the folder back, which was moved or deleted meanwhile, or choose another folder"),
+        (errno.EIO, "(Input/output error); choose another folder"),
+    ],
+)
+def test_the_advice_fits_what_the_system_said(number, advice):
+    with pytest.raises(UserError) as error, writing(Path("save/x")):
+        raise OSError(number, os.strerror(number))
+    line = str(error.value)
+    assert advice in line and ("free space" in line) == (number == errno.ENOSPC)
