@@ -18,7 +18,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
 from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import Stopped, UserError
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.types import Batch
 
@@ -107,11 +107,19 @@ class Loader:
         how many there are."""
         order = evaluation_order(self.images_M, self.sizes_M2)
         starts = range(0, len(order), batch_size)[self.rank :: self.world_size]
-        yield from self._read(MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
+        micro_batches = (MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
+        yield from self._until_stopped(self._read(micro_batches))
 
     def read(self, groups: Iterable[np.ndarray], num_negatives: int = 0) -> Iterator[Batch]:
         """A batch for each group of samples: without augmentation, each with so many texts of other images."""
-        yield from self._read(MicroBatch(0, indices, False, num_negatives) for indices in groups)
+        yield from self._until_stopped(self._read(MicroBatch(0, indices, False, num_negatives) for indices in groups))
+
+    def _until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches of an evaluation, which SIGTERM and Ctrl-C end between two of them. Several processes end it together."""
+        for batch in batches:
+            if self.world_size == 1 and self.wait.is_interrupted():
+                raise Stopped("stopped in an evaluation; checkpoint.resume=true goes on from the last checkpoint")
+            yield batch
 
     def _read(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         """The batch of each micro-batch, in order. Where a worker dies, new ones go on from the first batch that is missing."""

@@ -4,6 +4,7 @@ with 75 or 130. A second Ctrl-C ends it at once.
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,25 +26,26 @@ class StopSignal:
     def handled(self) -> Iterator["StopSignal"]:
         """Handle both signals while this lasts. Outside `deferred` SIGTERM raises Stopped, from wherever the program is, and
         Ctrl-C KeyboardInterrupt."""
-        with interrupt.handling(SIGTERM=self._handle, SIGINT=self._handle):
-            yield self
+        former = sys.unraisablehook
+        sys.unraisablehook = lambda unraisable: self._is_ours(unraisable.exc_value) or former(unraisable)
+        try:
+            with interrupt.handling(SIGTERM=self._handle, SIGINT=self._handle):
+                yield self
+        finally:
+            sys.unraisablehook = former
+
+    def _is_ours(self, error: BaseException | None) -> bool:
+        """Whether Python dropped what `_handle` raised, as in the midst of a fork: `is_set` remains, and is seen later."""
+        return self.is_set and isinstance(error, KeyboardInterrupt | Stopped)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """While this lasts, a signal only sets `is_set`."""
-        yield from self._while(True)
-
-    @contextmanager
-    def immediate(self) -> Iterator[None]:
-        """Within `deferred`: while this lasts, a signal ends the run as it does outside."""
-        yield from self._while(False)
-
-    def _while(self, is_deferred: bool) -> Iterator[None]:
-        former, self._is_deferred = self._is_deferred, is_deferred
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._is_deferred = former
+            self._is_deferred = False
 
     def stopped(self, what_is_saved: str, is_told: bool = False) -> Stopped:
         """The error that ends the run by the signal that came here, or to another process, which `is_told` elsewhere."""

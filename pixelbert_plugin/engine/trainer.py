@@ -4,7 +4,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -208,11 +207,10 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Evaluate on the validation split, if there is one, note the best and record both with the checkpoint."""
-        state, is_alone = self.state, self.processes.world_size == 1
+        state = self.state
         try:
-            with self.stop.immediate() if is_alone else nullcontext():  # several end together
-                evaluations = self.evaluate()
-        except (Stopped, KeyboardInterrupt) as error:
+            evaluations = self.evaluate()
+        except Stopped as error:
             raise self._stopped("in the evaluation after") from error
         except RunError as error:
             error.add(f"in the evaluation after update {state.update}, which is saved; checkpoint.resume=true goes on")
