@@ -204,3 +204,39 @@ def test_a_weighted_data_set_is_walked_through_whole_before_it_repeats(weight, p
     assert len({tuple(one.tolist()) for one in whole}) == len(whole)  # in another order each time
     named = weighted_epoch(np.arange(size), {"other": (size, weight)}, 3, 0, 1)
     assert named.tolist() != drawn[0].tolist()  # two sets of one size do not walk alike
+
+
+def test_augmentation_spreads_as_its_options_say():
+    """Shares over 400 seeds, within five standard deviations."""
+    image = torch.full((3, 10, 20), 100, dtype=torch.uint8)
+    image[:, :, :10] = 50
+
+    def augmented(**options):
+        processor = registry.build("processor", "image", options, "i")
+        return [processor.augment(image, seed) for seed in range(400)]
+
+    flips = sum(int(one[0, 0, 0]) == 100 for one in augmented(horizontal_flip=0.25))
+    assert abs(flips - 100) < 5 * (400 * 0.25 * 0.75) ** 0.5
+    assert all(torch.equal(one, image) for one in augmented())
+    grey = torch.full((3, 4, 4), 100, dtype=torch.uint8)  # of one value: contrast and saturation have nothing to change
+    jitter = registry.build("processor", "image", {"color_jitter": 0.3}, "i")
+    factors = [float(jitter.augment(grey, seed)[0, 0, 0]) / 100 for seed in range(400)]
+    assert min(factors) >= 0.69 and max(factors) <= 1.31 and min(factors) < 0.75 and max(factors) > 1.25
+    sizes = np.array([one.shape[-2:] for one in augmented(min_crop=0.5)])
+    assert sizes.min(0).tolist() == [5, 10] and sizes.max(0).tolist() == [10, 20]
+
+
+def test_a_pair_with_one_unreadable_image_of_two_weighs_nothing(own_vqa2_root):
+    loader = make_loader(own_vqa2_root)
+    loader.mixture.on_bad_image["vqa2"] = "skip"
+    first, other, third = loader.mixture[0], loader.mixture[5], loader.mixture[11]
+    other.images[0].write_bytes(b"no image")
+
+    def pair(name: str, left: Sample, right: Sample) -> Sample:
+        ids, images = (left.image_ids[0], right.image_ids[0]), (left.images[0], right.images[0])
+        return Sample(sample_id=name, image_ids=ids, images=images, text="x")
+
+    pairs = [pair("bad right", first, other), pair("bad left", other, third), pair("whole", first, third)]
+    loader.mixture.parts["vqa2"] = pairs
+    batch = loader.reader.read(MicroBatch(0, np.arange(3), train=False))
+    assert batch.weights.tolist() == [0.0, 0.0, 1.0] and len(batch.bad_images) == 1

@@ -16,6 +16,8 @@ from torch import nn
 from pixelbert_plugin import registry
 from pixelbert_plugin.engine.dist import ALONE
 from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.engine.loss_scale import LossScale, check_scale
+from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.options import EarlyStop
 from pixelbert_plugin.types import PixelFeatures
 
@@ -282,6 +284,27 @@ def test_a_word_or_pixel_of_padding_changes_nothing():
         before = net(data).logits["answers"]
         data.input_ids[0, 4:] = 7
         assert torch.equal(net(data).logits["answers"], before)
+
+
+@torch.no_grad()
+def test_positions_of_pixels_are_those_of_their_row_and_their_column():
+    plain, placed = without_cnn(), without_cnn(position_embedding="2d", max_grid_size=9)
+    placed.load_state_dict(plain.state_dict(), strict=False)
+    data = batch([torch.zeros(3, 2, 2)] * 3)
+    added = (placed.encode_images(data).pixels - plain.encode_images(data).pixels).view(3, 5, 8, -1)
+    for row in range(5):
+        for column in range(8):
+            expected = placed.row_embedding[row] + placed.column_embedding[column]
+            torch.testing.assert_close(added[1, row, column], expected, atol=1e-5, rtol=0)
+
+
+def test_the_loss_scale_starts_and_grows_as_torchs():
+    theirs = torch.amp.GradScaler("cpu")
+    ours = LossScale()
+    assert (ours.value, ours.growth_interval) == (theirs.get_scale(), theirs.get_growth_interval()) == (65536.0, 2000)
+    check_scale(1.01e-4)
+    with pytest.raises(NonFiniteLossError):
+        check_scale(0.99e-4)
 
 
 def test_a_true_and_a_false_text_are_masked_by_draws_of_their_own():
