@@ -6,9 +6,10 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, ValidArea
+from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, MaskedFrozenBatchNorm2d, ValidArea
 from pixelbert_plugin.encoders.resnet import ResNetEncoder, from_detection_names, pool_pixels
 from pixelbert_plugin.errors import UserError
 
@@ -232,3 +233,32 @@ def test_frozen_norm_has_no_trainable_parameters_and_torchvisions_names():
     assert not any("bn" in name for name, _ in encoder.named_parameters())
     missing = encoder.resnet.load_state_dict(torchvision.models.resnet18(weights=None).state_dict(), strict=False)
     assert missing.missing_keys == []
+
+
+@torch.no_grad()
+def test_norms_of_a_padded_image_equal_torchs_of_the_image_alone():
+    draw = torch.Generator().manual_seed(6)
+    image = torch.randn(1, 5, 6, 9, generator=draw) * 3 + 2
+    padded_image = nn.functional.pad(image, (0, 4, 0, 3), value=50.0)
+    area = ValidArea()
+    area.set(torch.tensor([[6, 9]]), (9, 13), torch.device("cpu"))
+    ours, theirs = MaskedBatchNorm2d(5, area), nn.BatchNorm2d(5)
+    for norm in (ours, theirs):
+        norm.running_mean.fill_(0.5)
+        norm.weight.copy_(torch.arange(5.0))
+        norm.bias.copy_(torch.arange(5.0) - 2)
+    for is_training in (True, True, False):
+        found = ours.train(is_training)(padded_image)
+        expected = theirs.train(is_training)(image)
+        torch.testing.assert_close(found[..., :6, :9], expected, atol=1e-5, rtol=1e-5)
+        assert not found[..., 6:, :].any() and not found[..., 9:].any()
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+        torch.testing.assert_close(ours.running_var, theirs.running_var)
+        assert ours.num_batches_tracked == theirs.num_batches_tracked
+    fixed, reference = MaskedFrozenBatchNorm2d(5, area), FrozenBatchNorm2d(5)
+    for norm in (fixed, reference):
+        norm.running_mean.copy_(torch.arange(5.0))
+        norm.running_var.copy_(torch.tensor([0.0, 1e-6, 1e-5, 1.0, 9.0]))  # where eps counts, and where not
+        norm.weight.copy_(torch.arange(5.0) + 1)
+        norm.bias.fill_(0.25)
+    torch.testing.assert_close(fixed(padded_image)[..., :6, :9], reference(image), rtol=1e-5, atol=1e-4)

@@ -63,6 +63,7 @@ def test_loss_predictions_and_figures(task):
 def test_unlabelled_splits_are_predicted_without_figures(task):
     batch = SimpleNamespace(samples=[sample("test2-1-0-0", None)], targets={}, weights=torch.ones(1))
     task.prepare(batch, [0])
+    assert batch.targets["pair"].tolist() == [-100]  # what cross-entropy leaves out
     results = task.predict(SimpleNamespace(logits={"pair": torch.tensor([[0.0, 1.0]])}), batch)
     assert task.metrics(results) == {} and task.predictions(results)[1] == "test2-1-0-0,True\n"
 

@@ -1,10 +1,15 @@
 """Every option of an optimizer reaches torch's, and what it steps by is worked out here."""
 
+import math
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.engine import fused_optim
 
 
 def build(name: str, **options):
@@ -61,3 +66,26 @@ def test_nothing_with_decay_or_nothing_without_makes_one_group():
     for shape in ((2, 2), (2,)):
         optimizer = registry.build("optimizer", "adamw", {}, "o", named_parameters=[("x", nn.Parameter(torch.ones(shape)))])
         assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-2 if len(shape) > 1 else 0.0]
+
+
+def test_apexs_optimizers_are_asked_for_what_torchs_would_do(monkeypatch):
+    """Decoupled decay, and no clipping of their own: training.max_grad_norm is the norm of all gradients together."""
+    asked = {}
+
+    def stand_in(name):
+        def made(groups, **options):
+            asked[name] = options
+            return SimpleNamespace(param_groups=groups)
+
+        return made
+
+    kernels = SimpleNamespace(**{name: stand_in(name) for name in ("FusedAdam", "FusedSGD", "FusedLAMB")})
+    monkeypatch.setitem(sys.modules, "apex", SimpleNamespace(optimizers=kernels))
+    monkeypatch.setitem(sys.modules, "apex.optimizers", kernels)
+    monkeypatch.setattr(fused_optim, "_why_not", lambda groups: None)
+    adam, sgd, lamb = (build(name, lr=0.5, weight_decay=0.25)[0] for name in ("fused_adam", "fused_sgd", "fused_lamb"))
+    assert asked["FusedAdam"] == {"lr": 0.5, "betas": (0.9, 0.999), "eps": 1e-8, "adam_w_mode": True}
+    assert asked["FusedSGD"] == {"lr": 0.5, "momentum": 0.9, "nesterov": False}
+    assert asked["FusedLAMB"] == {"lr": 0.5, "betas": (0.9, 0.999), "eps": 1e-6, "max_grad_norm": math.inf}
+    assert [made.rule for made in (adam, sgd, lamb)] == ["adamw", "sgd", "lamb"]
+    assert all([group["weight_decay"] for group in made.param_groups] == [0.25, 0.0] for made in (adam, sgd, lamb))

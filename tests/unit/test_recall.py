@@ -65,3 +65,11 @@ def test_undefined_input_is_refused():
         ranks(np.zeros((2, 1), dtype=np.float32), np.array([0]))
     with pytest.raises(ValueError, match="NaN"):
         ranks(np.array([[np.nan]], dtype=np.float32), np.array([0]))
+
+
+def test_median_and_mean_rank_by_hand():
+    scores = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 0.0], [9.0, 8.0, 7.0]])  # text t belongs to image t
+    figures = retrieval_metrics(scores, np.arange(3))
+    assert figures["image_to_text_median_rank"] == 1 and figures["image_to_text_mean_rank"] == pytest.approx((1 + 1 + 3) / 3)
+    # text 0: image 2 is before image 0; text 1: image 2, and image 0 ties; text 2: none
+    assert figures["text_to_image_median_rank"] == 2 and figures["text_to_image_mean_rank"] == pytest.approx((2 + 3 + 1) / 3)

@@ -56,3 +56,8 @@ def test_normalisation_by_hand(raw, normal):
 
 def test_official_tables_size():
     assert len(CONTRACTIONS) == 120 and CONTRACTIONS["youve"] == "you've" and CONTRACTIONS["somebody'd"] == "somebodyd"
+
+
+def test_the_scripts_count_of_periods_is_kept():
+    """It hands a flag over as a count: 32 periods go, and what follows stays."""
+    assert normalize_answer("x" + "." * 32) == "x" and normalize_answer("x" + "." * 40) == "x" + "." * 8
