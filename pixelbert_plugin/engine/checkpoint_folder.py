@@ -17,6 +17,8 @@ OWN = {STATE, CONFIG, DIGESTS, evaluated.NAME, tensor_store.INDEX, f"{tensor_sto
 
 def problem(path: Path) -> str | None:
     """Why a checkpoint folder cannot be trusted; None where it is whole. Nothing in it but the digests is interpreted."""
+    if not os.path.isfile(path / DIGESTS):
+        return f"{DIGESTS} is missing"
     try:
         digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
         missing = {tensor_store.INDEX, STATE, CONFIG} - set(digests)
@@ -25,6 +27,9 @@ def problem(path: Path) -> str | None:
         unlisted = {file.name for file in path.glob(tensor_store.PATTERN)} - set(digests)
         if unlisted:
             return f"{DIGESTS} does not list {min(unlisted)}"
+        gone = [name for name in digests if not os.path.isfile(path / Path(name).name)]  # a pipe would be waited for
+        if gone:
+            return f"{gone[0]} is missing"
         evaluated.read(path)
         altered = [name for name, digest in digests.items() if digest_of(path / Path(name).name) != digest]
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import random
 import shutil
@@ -192,6 +193,14 @@ def test_a_file_of_tensors_that_holds_anything_else_is_one_line(whole, tmp_path)
     file.write_bytes(forgeries[0])
     seal(path)
     assert str(path) in only_user_errors(path)
+
+
+@pytest.mark.parametrize("name", ["digests.json", "state.json", "__0_0.distcp"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(whole, tmp_path, name):
+    path = shutil.copytree(whole, tmp_path / "c")
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    assert f"not a whole checkpoint: {name} is missing" in only_user_errors(path)
 
 
 @pytest.fixture
