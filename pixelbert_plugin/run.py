@@ -135,6 +135,7 @@ def train(parts: Parts, start: Start) -> TrainState:
 def enter_folder(parts: Parts, start: Start, state: TrainState, is_resumed: bool) -> None:
     """Make the run's folder this run's; nothing in it was changed before."""
     config, folder, checkpoints = parts.config, parts.folder, parts.checkpoints
+    folder.require_own_config()
     if is_resumed:
         if start.key == "checkpoint.resume_file" and (later := checkpoints.later_than(state.update)):
             raise UserError(

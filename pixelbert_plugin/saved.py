@@ -16,10 +16,16 @@ import yaml
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
+WHOLE = {"run_type", "model", "task", "datasets", "training", "checkpoint", "env"}
 ONCE = {"checkpoint": ("resume", "resume_file", "pretrained"), "env": ("overwrite",)}
 NOT_ASKED = ("none", "null", "~", "", "false")  # as a file may have it
 BESIDE_IT = (".lock", "log.jsonl", "checkpoints")  # a run's folder holds one of these, a checkpoint's has DIGESTS
 DIGESTS = "digests.json"
+
+
+def is_whole(values: Any) -> bool:
+    """Whether a configuration file's content is a resolved one, as a run saves it, rather than somebody's recipe."""
+    return isinstance(values, dict) and values.keys() >= WHOLE and "includes" not in values
 
 
 def run_folder(file: Path) -> Path | None:
@@ -37,7 +43,8 @@ def run_folder(file: Path) -> Path | None:
 def settle(values: dict[str, Any], file: Path) -> None:
     """Where `file` is a saved run's, let its `values` mean that run: its folder, and nothing that was asked once."""
     folder = run_folder(file)
-    if folder is None and not (file.name == CONFIG and (file.parent / DIGESTS).exists()):  # a checkpoint, copied
+    is_copied = file.name == CONFIG and (file.parent / DIGESTS).exists()  # a checkpoint without its run
+    if not is_whole(values) or not (folder or is_copied):
         return
     for key, value in take_once(values).items():
         if str(value).lower() not in NOT_ASKED:

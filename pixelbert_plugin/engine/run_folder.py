@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from pixelbert_plugin import saved
 from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.errors import UserError, replacing, writing
 
@@ -128,12 +129,25 @@ class RunFolder:
                 _remove(folder, ["block_*", ".block_*", "fingerprint"])
             _remove(self.path / "scores", [])
 
+    def require_own_config(self) -> None:
+        """Raises UserError where config.yaml is somebody's recipe, which the run's own would replace."""
+        found = self._config()
+        if found is not None and not saved.is_whole(found):
+            raise UserError(
+                f"{self.path / 'config.yaml'}: was not written by a run, and would be replaced; choose another env.save_dir, "
+                "or give it another name"
+            )
+
+    def _config(self) -> Any:
+        try:
+            return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+
     def _datasets(self) -> list[str]:
         """The data sets of the run that the folder holds, which its predictions are named after."""
-        try:
-            return [str(name) for name in yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))["datasets"]]
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-            return []
+        names = self._config()["datasets"] if saved.is_whole(self._config()) else []
+        return [str(name) for name in names] if isinstance(names, list) else []
 
     def write(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""

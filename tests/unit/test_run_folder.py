@@ -19,6 +19,7 @@ OURS = [
     "predictions/test-dev_vqa2.safetensors",
     "scores/test_vqa2/block_00000.npy",
 ]
+CONFIG = "{datasets: [vqa2], run_type: train, model: m, task: t, training: {}, checkpoint: {}, env: {}}\n"
 THEIRS = [
     "notes.txt",
     "checkpoints/mine.bin",
@@ -42,7 +43,7 @@ def run(tmp_path):
     for name in OURS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("ours")
-    (folder / "config.yaml").write_text("datasets: [vqa2]\n")
+    (folder / "config.yaml").write_text(CONFIG)
     return folder
 
 
@@ -85,3 +86,13 @@ def test_links_are_not_followed(run, tmp_path):
     with pytest.raises(UserError, match="tensorboard: is a symbolic link"):
         RunFolder(run).clear()
     assert files(elsewhere) == before and (run / "results.json").exists()
+
+
+def test_a_recipe_is_not_taken_for_what_a_run_saved(run):
+    RunFolder(run).require_own_config()
+    for recipe in ("datasets: [vqa2]\n", "includes: [base.yaml]\n" + CONFIG.strip("{}\n").replace(", ", "\n"), "just: notes\n"):
+        (run / "config.yaml").write_text(recipe)
+        with pytest.raises(UserError, match=r"config\.yaml: was not written by a run, and would be replaced"):
+            RunFolder(run).require_own_config()
+    (run / "config.yaml").write_text("torn: [")  # a run's, damaged
+    RunFolder(run).require_own_config()

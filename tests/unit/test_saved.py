@@ -11,6 +11,7 @@ from pixelbert_plugin import cli, saved
 from pixelbert_plugin import config as configuration
 
 BASE = "datasets: [vqa2]\nenv: {data_dir: there, save_dir: save/x, user_dir: plugin.py}\n"
+WHOLE = BASE + "run_type: train\nmodel: pixelbert\ntask: vqa\ntraining: {}\n"
 
 
 @pytest.fixture
@@ -50,9 +51,8 @@ def test_it_means_the_run_of_its_folder_from_everywhere(home, tmp_path_factory, 
 def test_one_off_switches_of_an_earlier_version_are_dropped_and_told(home, caplog):
     caplog.set_level("INFO")
     file = home / "save/x/config.yaml"
-    file.write_text(
-        BASE.replace("save_dir: save/x", "overwrite: true") + "checkpoint: {resume: true, pretrained: p, resume_file: null}\n"
-    )
+    once = "checkpoint: {resume: true, pretrained: p, resume_file: null}\n"
+    file.write_text(WHOLE.replace("save_dir: save/x", "overwrite: true") + once)
     config = configuration.load(str(file))
     assert not config.env.overwrite and not config.checkpoint.resume and config.checkpoint.pretrained is None
     assert "its checkpoint.pretrained=p was asked once" in caplog.text and "resume_file" not in caplog.text
@@ -61,9 +61,11 @@ def test_one_off_switches_of_an_earlier_version_are_dropped_and_told(home, caplo
 
 
 def test_a_config_that_is_no_runs_is_left_as_it_is(home):
-    (home / "config.yaml").write_text(BASE + "checkpoint: {pretrained: p}\n")
-    config = configuration.load("config.yaml")
-    assert config.env.save_dir == "save/x" and config.checkpoint.pretrained == "p" and config.saved_run is None
+    """Of another name, in a folder of its own, or a recipe that lies beside a run."""
+    for file, text in (("config.yaml", WHOLE), ("save/x/recipe.yaml", WHOLE), ("save/x/config.yaml", BASE)):
+        (home / file).write_text(text + "checkpoint: {pretrained: p}\n")
+        config = configuration.load(file)
+        assert config.env.save_dir == "save/x" and config.checkpoint.pretrained == "p"
 
 
 def test_a_checkpoint_copied_elsewhere_keeps_the_name_of_its_run(home):
