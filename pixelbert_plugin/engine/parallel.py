@@ -68,7 +68,7 @@ class Ddp(Alone):
         # read; `share_buffers` does it before they are. find_unused_parameters: for heads that a loss leaves out; the
         # buckets then also stay as they are, so that sums are formed in the same order after a resume.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the newer name of broadcast_buffers is not in torch 2.6
+            warnings.simplefilter("ignore", FutureWarning)  # the newer name of broadcast_buffers is not in torch 2.8
             self.losses = DistributedDataParallel(
                 losses,
                 device_ids=[device] if device.type == "cuda" else None,

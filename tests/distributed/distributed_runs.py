@@ -33,7 +33,7 @@ def run_all(processes: int, in_float64: list[list[str]], as_they_are: list[list[
     file = tmp_path / f"runs_on_{processes}.json"
     file.write_text(json.dumps(runs))
     command = [sys.executable] if processes == 1 else torchrun(processes)
-    done = subprocess.run([*command, str(SEVERAL), str(file)], capture_output=True, text=True, env=environment(), timeout=600)
+    done = subprocess.run([*command, str(SEVERAL), str(file)], capture_output=True, text=True, env=environment(), timeout=1200)
     errors = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
     assert done.returncode == 0, "\n".join([*errors, done.stdout[-2000:], done.stderr[-4000:]])
 
