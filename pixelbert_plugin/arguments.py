@@ -15,8 +15,8 @@ examples:
   pixelbert-run --describe pixelbert
   pixelbert-run --new-plugin my_pictures
 
-exit status: 0 done, 2 wrong input, 3 the loss became NaN or infinite, 4 another process of the run was lost,
-75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
+exit status: 0 done, 1 an unexpected error, 2 wrong input, 3 the loss became NaN or infinite,
+4 another process of the run was lost, 75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
 
 
 def parser() -> Parser:

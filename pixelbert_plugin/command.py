@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -68,10 +69,29 @@ def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
             line = f"error: {one_line(error)}"
             _say(line if rank == "0" else f"rank {rank}: {line}")
         return error.exit_status
-    except Exception:
+    except BrokenPipeError:  # the reader of the output has seen enough
+        _give_up_output()
+        return 0
+    except Exception as error:
         if interrupt.was_interrupted():  # some packages turn it into an error of theirs while they are imported
             return _interrupted(interrupted)
-        raise
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {one_line(_unexpected(error))}")
+        return 1
+
+
+def _unexpected(error: Exception) -> str:
+    """What to say of an error that nobody thought of: in this program, in a plugin or in a package."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {one_line(error)} (unexpected, in {last.filename}, line {last.lineno}"
+    with contextlib.suppress(OSError):
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="pixelbert_error_", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        told += f"; {file.name} has the traceback"
+    return f"{told}; --debug shows it)"
 
 
 def _interrupted(what_to_do: str) -> int:

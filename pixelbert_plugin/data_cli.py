@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import Parser, run_command, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import UserError, replacing, writing
 
 EPILOG = """\
@@ -50,7 +50,7 @@ def make(options: list[str]) -> int:
     from pixelbert_plugin.miniature.world import describe, write_world
     from pixelbert_plugin.schema import merge
 
-    print(describe(write_world(merge(WorldConfig, command_line(options)))))
+    tell(describe(write_world(merge(WorldConfig, command_line(options)))))
     return 0
 
 
@@ -87,14 +87,18 @@ def check(options: list[str]) -> int:
         color = {"ok": "green", "warning": "yellow"}.get(row.status, "red")
         what = row.what.removeprefix(f"{config.env.data_dir}/")
         table.add_row(row.dataset, escape(row.split), escape(what), f"[{color}]{row.status}[/{color}]", escape(row.detail))
-    Console().print(table)
+    console = Console()
+    with console.capture() as shown:
+        console.print(table)
+    tell(shown.get().rstrip("\n"))
     if isinstance(how, DecodedImages) and how.bad:
-        with writing(Path(own["bad_images"]), "bad_images"), replacing(Path(own["bad_images"])) as aside:
+        target = Path(own["bad_images"]).expanduser()
+        with writing(target, "bad_images"), replacing(target) as aside:
             aside.write_text("".join(f"{path}\t{reason}\n" for path, reason in how.bad.items()), encoding="utf-8")
-        print(f"images that cannot be read: {len(how.bad):,}, listed with the reasons in {own['bad_images']}")
+        tell(f"images that cannot be read: {len(how.bad):,}, listed with the reasons in {own['bad_images']}")
     wrong, warnings = sum(row.status not in ("ok", "warning") for row in rows), sum(row.status == "warning" for row in rows)
     told = f", {warnings} with a warning" if warnings else ""
-    print(f"{wrong} of {len(rows)} checks failed{told}" if wrong else f"all {len(rows)} checks passed{told}")
+    tell(f"{wrong} of {len(rows)} checks failed{told}" if wrong else f"all {len(rows)} checks passed{told}")
     return 2 if wrong else 0
 
 

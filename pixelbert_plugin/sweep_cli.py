@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pixelbert_plugin.command import Parser, run_command, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import Stopped, UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _main(arguments: argparse.Namespace) -> int:
         with cells.alone(Path(sweep.save_dir)):
             failed = cells.run_all(chosen, sweep.jobs, console, lambda: _show_so_far(sweep, console))
     report, picture = table.write(sweep)
-    print(Path(report).read_text(encoding="utf-8"))
+    tell(Path(report).read_text(encoding="utf-8"))
     console.out(f"{report}  {picture}", highlight=False)
     return 1 if failed else 0
 

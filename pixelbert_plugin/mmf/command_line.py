@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import Parser, run_command, split_config
+from pixelbert_plugin.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import writing
 
 EPILOG = """\
@@ -59,7 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
     else:
         values, save_dir = make_config(arguments.options)
         if arguments.print_config:
-            print(_yaml(values), end="")
+            tell(_yaml(values).rstrip("\n"))
             return 0
         options = _write(values, Path(save_dir))
     from mmf_cli.run import run

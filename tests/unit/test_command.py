@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch, encoding):
     shown = "→×≥😀" if encoding == "utf-8" else "\\u2192" + ("×" if encoding == "latin-1" else "\\xd7")
     assert shown.encode(encoding) in streams["stdout"].buffer.getvalue()
     assert streams["stderr"].buffer.getvalue().startswith(b"error: config=")
+
+
+def test_an_error_that_nobody_thought_of_is_one_line_and_keeps_its_traceback(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert command.exit_status(lambda: {}["key\n"], False, "") == 1
+    line = capsys.readouterr().err
+    (file,) = tmp_path.iterdir()
+    assert line.startswith("error: KeyError: 'key\\n' (unexpected, in ") and line.count("\n") == 1 and str(file) in line
+    assert "Traceback" in file.read_text() and "test_command.py" in file.read_text()
+    assert command.exit_status(lambda: {}["key"], True, "") == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 TELL = "import sys; from pixelbert_plugin.command import exit_status, tell; "
