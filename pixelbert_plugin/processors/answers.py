@@ -117,7 +117,10 @@ class AnswerProcessor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's vocabulary. Earlier versions saved no spellings: they predicted the classes' names."""
-        self._set(state["answers"], state.get("spellings", state["answers"]))
+        answers, spellings = state["answers"], state.get("spellings", state["answers"])
+        if not all(isinstance(text, str) for text in (*answers, *spellings)) or len(answers) != len(spellings):
+            raise ValueError("answers and spellings must be as many texts")
+        self._set(answers, spellings)
 
     def _index_of(self, answer: str) -> int | None:
         """The class of an answer as it is written. A word that the official rule drops ("the") has a class of its own; a

@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
+from pixelbert_plugin.vocabularies import fit_answers
 
 
 def build(**params):
@@ -104,6 +106,30 @@ def test_a_checkpoint_of_an_earlier_version_predicts_the_classes_names():
     answers = build()
     answers.load_state_dict({"answers": ["t shirt", "yes"]})
     assert answers.spellings == ["t shirt", "yes"] and answers.scores(("T-shirt",)).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("state", [{"answers": ["a", "b"], "spellings": ["a"]}, {"answers": ["a", 3]}])
+def test_a_damaged_state_is_refused(state):
+    with pytest.raises(ValueError, match="as many texts"):
+        build().load_state_dict(state)
+
+
+def test_a_files_classes_are_spelled_as_in_train(tmp_path):
+    """The list was published normalised; annotators write otherwise, and train tells how."""
+    (tmp_path / "a.txt").write_text("t shirt\nyes\nnever\n")
+    params = {"vocabulary": str(tmp_path / "a.txt"), "splits": ["train", "val"]}
+    splits = []
+
+    def samples(split):
+        splits.append(split)
+        return [SimpleNamespace(answer="t-shirt", answers=("t-shirt",) * 10)]
+
+    for run_type, expected in ((["train", "val"], ["t-shirt", "yes", "never"]), (["test"], ["t shirt", "yes", "never"])):
+        answers = build(**params)
+        config = SimpleNamespace(splits=lambda run_type=run_type: run_type)
+        fit_answers(config, answers, samples)
+        assert answers.spellings == expected and answers.answers == ["t shirt", "yes", "never"]
+    assert splits == ["train"]  # nothing is counted, and an evaluation has its checkpoint's
 
 
 def test_articles_alone_are_answers_of_their_own():

@@ -121,6 +121,21 @@ def test_prior_by_first_words_takes_the_longest_prefix_that_training_knows():
     assert result.scores == {"accuracy": 0, "ceiling": 1, "question_prior": 0, "prefix_prior": 1}
 
 
+def test_the_right_class_is_right_where_all_annotators_agree():
+    answers = registry.build("processor", "answers", {"min_occurrences": 1}, "a")
+    answers.fit(["t-shirt", "yes", "yes"])
+    vqa = registry.build("task", "vqa", {}, "task_config.vqa", processors={"answers": answers})
+    asked = sample(1, "what is it?")
+    asked.answers = ("t-shirt",) * 10
+    output = SimpleNamespace(logits={"answers": torch.tensor([[0.0, 1.0]])})  # yes, t shirt
+    result = vqa.predict(output, SimpleNamespace(samples=[asked]))[0]
+    assert answers.answers == ["yes", "t shirt"] and result.prediction == "t-shirt"
+    assert result.scores == {"accuracy": 1.0, "ceiling": 1.0}
+    batch = SimpleNamespace(samples=[asked], targets={})
+    vqa.prepare(batch, [0])
+    assert batch.targets["answers"].tolist() == [[0.0, 1.0]]
+
+
 def test_priors_give_the_spelling_that_annotators_write():
     """Ten times "t-shirt": the normalised "t shirt" would earn nothing."""
     prior = QuestionPrior([sample(0, answer="t-shirt"), sample(1, answer="t-shirt"), sample(2, answer="T shirt")])
