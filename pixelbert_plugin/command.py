@@ -79,6 +79,8 @@ def exit_status(run: Callable[[], int], debug: bool, interrupted: str) -> int:
             traceback.print_exc()
         _say(f"error: {one_line(_unexpected(error))}")
         return 1
+    finally:
+        interrupt.ignore_more()
 
 
 def _unexpected(error: Exception) -> str:

@@ -25,6 +25,12 @@ def was_interrupted() -> bool:
     return signal.getsignal(signal.SIGINT) is end_at_once
 
 
+def ignore_more() -> None:
+    """After a Ctrl-C, once all is told: another one while Python ends would change the exit status."""
+    if was_interrupted():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def tell(line: str) -> None:
     """One line on stderr from a signal handler, which may have interrupted a print."""
     with suppress(OSError):
