@@ -50,7 +50,7 @@ class Training:
     precision: str = "auto"  # fp32, tf32, bf16, fp16 or apex (docs/precision.md); auto: bf16 on a GPU that has it, else fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     parallel: Literal["ddp", "fsdp"] = "ddp"  # over torchrun's processes: each has the whole model, or a shard of every block
-    timeout_seconds: float = 1800  # how long a process waits for another before it ends the run (torch's default for gloo)
+    timeout_seconds: float = 1800  # how long to wait for another process, or for data (torch's default for gloo)
     seed: int = 1  # seeds weights, order, augmentation, pixel sampling and dropout
     num_workers: int = 2  # data-loader workers of each process, which read and decode; 0: in the process itself
     num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)

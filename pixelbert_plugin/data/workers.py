@@ -52,7 +52,7 @@ class Wait:
     """How long to wait for a batch."""
 
     timeout_seconds: float = 1800  # without one
-    is_interrupted: Callable[[], bool] = bool  # whether SIGTERM has come
+    is_interrupted: Callable[[], bool] = bool  # whether SIGTERM or Ctrl-C has come
 
 
 def read_in_workers(
@@ -231,8 +231,8 @@ def _next(batches: Iterator, wait: Wait, notes: Any) -> Any:
                 interrupted = interrupted or now
                 if now - interrupted > GRACE_SECONDS:
                     raise Stopped(
-                        f"stopped by SIGTERM while it waited for data ({_reading(notes)}); checkpoint.resume=true goes on from "
-                        "the last checkpoint"
+                        f"stopped by a signal while it waited for data ({_reading(notes)}); checkpoint.resume=true goes on "
+                        "from the last checkpoint"
                     ) from error
             if now - began > wait.timeout_seconds:
                 raise LostProcessError(

@@ -18,7 +18,7 @@ from pixelbert_plugin.engine.length import Length, go_on
 from pixelbert_plugin.engine.parallel import Parallel, on_all
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.engine.stop import StopSignal
-from pixelbert_plugin.errors import NonFiniteLossError, RunError, Stopped
+from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, RunError, Stopped
 from pixelbert_plugin.options import Training
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Task
@@ -101,14 +101,17 @@ class Trainer:
         return state
 
     def _next(self, updates: Iterator[tuple[list[Batch], int]]) -> tuple[list[Batch], int]:
-        """The next update's micro-batches. Where SIGTERM ends a wait for data that does not come, what is trained is saved."""
+        """The next update's micro-batches. Where a signal or the time limit ends a wait for data, what is trained is saved."""
         try:
             return next(updates)
-        except Stopped as error:
+        except (Stopped, LostProcessError) as error:
             if self.processes.world_size > 1:  # several processes can only save together
                 raise
             self._save()
-            raise self._stopped("while waiting for data, after") from error
+            if isinstance(error, Stopped):
+                raise self._stopped("while waiting for data, after") from error
+            error.add(f"update {self.state.update} is saved; checkpoint.resume=true goes on")
+            raise
 
     def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
         """One step of every optimizer. Returns this process's share of each part of the loss, averaged over the update (they

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pixelbert_plugin.data import handover, workers
 from pixelbert_plugin.data.handover import Sender
 from pixelbert_plugin.data.reader import Failure, MicroBatch
 from pixelbert_plugin.data.workers import ParcelReader, Wait
+from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import LostProcessError, Stopped, UserError
 
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 1 << 14, 1 << 18  # of linux/sched.h and linux/mount.h
@@ -171,6 +173,28 @@ def test_no_room_for_the_queues_is_named(vqa2_root, monkeypatch):
     monkeypatch.setattr(workers, "DataLoader", no_room)
     with pytest.raises(UserError, match=r"num_workers=1: .*/dev/shm has no room .*--shm-size"):
         take(make_loader(vqa2_root, workers=1), 0, 1)
+
+
+@pytest.mark.parametrize(("world_size", "is_saved"), [(1, True), (2, False)])
+def test_what_is_trained_is_saved_when_a_wait_for_data_ends(world_size, is_saved):
+    """By one process; several can only save together."""
+    saved = []
+    trainer = SimpleNamespace(
+        processes=SimpleNamespace(world_size=world_size),
+        state=SimpleNamespace(update=3),
+        _save=lambda: saved.append(3),
+        _stopped=lambda when: Stopped(f"stopped {when} update 3"),
+    )
+
+    def never(error):
+        raise error
+        yield
+
+    with pytest.raises(LostProcessError, match="update 3 is saved" if is_saved else "^no batch$"):
+        Trainer._next(trainer, never(LostProcessError("no batch")))
+    with pytest.raises(Stopped, match="stopped while waiting for data, after update 3" if is_saved else "^a signal$"):
+        Trainer._next(trainer, never(Stopped("a signal")))
+    assert saved == [3, 3] * is_saved
 
 
 PLUGIN = """
