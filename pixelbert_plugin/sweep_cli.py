@@ -60,6 +60,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pixelbert_plugin import config as configuration
+    from pixelbert_plugin.console import make_tolerant
     from pixelbert_plugin.sweep import cells, plan, table
 
     file, options = split_config(arguments.options, "name a sweep's YAML (--help)")
@@ -68,6 +69,7 @@ def _main(arguments: argparse.Namespace) -> int:
     values, sources = configuration.read(path, [option for option in options if not option.startswith("only=")])
     with configuration.naming_sources(sources):
         sweep, console = plan.load(path, values), Console()
+    make_tolerant(console)
     wanted = (
         [name for name, row in sweep.rows.items() if row.run] if only is None else [name.strip() for name in only.split(",")]
     )

@@ -48,7 +48,7 @@ ALLOWED = {
     "interrupt": set(),
     "run": BASIC | {"saved", "console", "sanity", "parts", "report", "build", "config", "options", "data", "engine"},
     "sweep": {"errors", "schema", "config", "interpolation", "linux"},
-    "sweep_cli": {"command", "errors", "config", "sweep"},
+    "sweep_cli": {"command", "console", "errors", "config", "sweep"},
     "miniature": {"errors", "schema", "seeding", "linux"},
     "data_cli": {
         "__version__",

@@ -262,14 +262,27 @@ def test_a_stopped_sweep_lets_its_cells_save(tmp_path, sweep, number, status, li
         os.kill(pid, signal.SIGKILL)  # these cells left them behind; pixelbert-run does not
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_console_that_fails_ends_no_sweep(tmp_path, sweep, monkeypatch):
+    monkeypatch.setattr(cells.subprocess, "Popen", lambda command, **_: finish_at_once(command))
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert sweep_cli.main([f"config={tmp_path}/parts.yaml", "only=from scratch"]) == 0
+    assert table.values(sweep, "from scratch", "vqa2") == [0.5, 0.5]
+
+
+def finish_at_once(command):
+    finish(SimpleNamespace(folder=folder_of(command)), **DONE)
+    return Ended()
+
+
 def test_a_cell_is_told_whom_to_end_with(monkeypatch):
     seen = []
     monkeypatch.setenv(linux.PARENT_PIPE, "17")
     monkeypatch.setattr(linux, "end_with_pipe", seen.append)
-    monkeypatch.setattr("pixelbert_plugin.cli.main", lambda: 0)
-    with pytest.raises(SystemExit):
-        runpy.run_module("pixelbert_plugin", run_name="__main__")
-    assert seen == [17] and linux.PARENT_PIPE not in os.environ  # else what the run starts would end with it too
+    monkeypatch.setattr("pixelbert_plugin.cli.program", lambda: seen.append("run"))  # itself ends the interpreter
+    runpy.run_module("pixelbert_plugin", run_name="__main__")
+    assert seen == [17, "run"] and linux.PARENT_PIPE not in os.environ  # else what the run starts would end with it too
 
 
 def test_a_folder_of_other_options_is_told_before_anything_runs(sweep, monkeypatch):
