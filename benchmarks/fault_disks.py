@@ -197,4 +197,4 @@ def retrieval(bench: Bench) -> Course:
 def last(course: Course) -> str:
     """The last line that says what was wrong, cut to the table's width."""
     lines = [line for line in course.said().splitlines() if "error: " in line or "annot be written" in line]
-    return lines[-1].partition("error: ")[2][:120] or lines[-1][:120] if lines else ""
+    return lines[-1].partition("error: ")[2][:200] or lines[-1][:200] if lines else ""

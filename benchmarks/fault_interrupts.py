@@ -21,10 +21,10 @@ def interrupt(bench: Bench) -> Iterator[Row]:
         wait_for_random_moment(course, process, bench.draw)
 
     def while_evaluating(course: Course, process: subprocess.Popen) -> None:
-        wait_until(lambda: course.update() >= EVALUATED, process)
+        wait_until(lambda: course.update() >= EVALUATED, process, 600)
 
     def while_saving(course: Course, process: subprocess.Popen) -> None:
-        wait_until(lambda: course.update() >= INTERVAL and course.is_writing(), process)
+        wait_until(lambda: course.update() >= INTERVAL and course.is_writing(), process, 600)
 
     moments = {
         "while it starts": while_starting,
