@@ -30,6 +30,7 @@ from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)
 NUM_SAMPLES = 4  # of each data set and split
+OTHERS_PER_NEGATIVE = 40  # samples among which a negative is looked for: many have the image, or the text, of others
 REMEDY = "training.sanity_check=false trains without this try"
 
 
@@ -52,13 +53,14 @@ def try_all(parts: Parts, criterion: str) -> None:
 
 def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
     """One batch of a data set's split: as an evaluation does it, or, of the training split, through the loss."""
-    mixture = Mixture(split, {name: samples}, parts.data[split].on_bad_image)
+    others = negatives_of(parts.data[split].parts[name], parts.task.num_negatives) if split == "train" else []
+    mixture = Mixture(split, {name: [*samples, *others]}, parts.data[split].on_bad_image)
     config = copy.copy(parts.config)
     config.training = dataclasses.replace(config.training, num_workers=0, bucket_by_size=False, dataset_weights={})
     loader = build_loader(config, mixture, parts.task, parts.processors, parts.device, parts.processes)
     try:
         if split == "train":
-            through_the_loss(parts, loader)
+            through_the_loss(parts, loader, len(samples))
             return {}
         ensure_fit(parts, mixture)
         if getattr(parts.task, "scores_all_pairs", False):
@@ -72,10 +74,17 @@ def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dic
     return {f"{split}/{name}/{metric}": value for metric, value in metrics.items()}
 
 
-def through_the_loss(parts: Parts, loader: Loader) -> None:
+def negatives_of(samples: Sequence[Sample], num_negatives: int) -> list[Sample]:
+    """Samples evenly over the split, for the texts of other images that the task puts beside a sample's own."""
+    wanted = min(len(samples), num_negatives * OTHERS_PER_NEGATIVE)
+    return [samples[index * len(samples) // wanted] for index in range(wanted)]
+
+
+def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
+    """The first `count` samples of the loader's."""
     share_buffers(parts.model, parts.processes)
     with whole(parts.model):
-        batches = [np.arange(len(loader.mixture))] if parts.processes.is_main else []
+        batches = [np.arange(count)] if parts.processes.is_main else []
         for batch in loader.read(batches, parts.task.num_negatives):
             with parts.precision.autocast():
                 parts.task.loss(parts.model(batch), batch)

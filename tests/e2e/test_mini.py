@@ -132,8 +132,7 @@ def test_nlvr2_writes_the_csv_of_the_official_evaluation(world, pretrained, tmp_
 @pytest.mark.parametrize("name", ["flickr30k", "coco"])
 def test_retrieval_scores_every_pair_and_leaves_the_cnn_as_it_was(world, pretrained, tmp_path, name, capsys, caplog):
     folder = tmp_path / name
-    few = "task_config.retrieval.num_negatives=10"  # the world is too small for every image to have twenty
-    assert run(world, pretrained, folder, f"{name}_retrieval", "task_config.retrieval.fold_images=2", few) == 0
+    assert run(world, pretrained, folder, f"{name}_retrieval", "task_config.retrieval.fold_images=2") == 0
     found = results(folder)
     with safe_open(folder / f"predictions/test_{name}.safetensors", "np") as file:
         scores = file.get_tensor("scores")
