@@ -67,7 +67,7 @@ def damage(bench: Bench) -> Iterator[Row]:
 
 def disk_log(bench: Bench) -> Iterator[Row]:
     """Not a byte is left from just after a checkpoint on: the log, TensorBoard's events, then the next checkpoint fail."""
-    with small_disk(bench.folder / "log_disk", "400m") as disk:
+    with small_disk(bench.folder / "log_disk", "600m") as disk:
         if disk is None:
             return
         printed = bench.folder / "log_disk.out"
