@@ -240,3 +240,19 @@ def test_a_pair_with_one_unreadable_image_of_two_weighs_nothing(own_vqa2_root):
     loader.mixture.parts["vqa2"] = pairs
     batch = loader.reader.read(MicroBatch(0, np.arange(3), train=False))
     assert batch.weights.tolist() == [0.0, 0.0, 1.0] and len(batch.bad_images) == 1
+
+
+def test_a_pair_that_stands_twice_in_an_epoch_draws_anew_each_time(vqa2_root):
+    """At a weight above 1 its further times are numbered index + M, index + 2 M, …"""
+    loader = mixture_loader(vqa2_root)
+    size = len(loader.mixture)
+    first, second, third = (
+        loader.reader.read(MicroBatch(0, np.arange(size) + times * size, True, 1)).input_ids[::2] for times in range(3)
+    )
+    for one, other in combinations((first, second, third), 2):
+        assert sum(torch.equal(a, b) for a, b in zip(one, other, strict=True)) < size / 2  # masks
+    loader = mixture_loader(vqa2_root, is_masked=False)
+    both = [loader.reader.read(MicroBatch(0, np.arange(size) + times * size, True, 1)).input_ids for times in range(2)]
+    assert torch.equal(both[0][::2], both[1][::2])
+    alike = sum(torch.equal(a, b) for a, b in zip(both[0][1::2], both[1][1::2], strict=True))
+    assert alike < 0.6 * size  # negatives, of the few texts that differ
