@@ -121,6 +121,8 @@ def _dataclass(kind: type, node: Any, path: str) -> Any:
         if name in node:
             default = field.default_factory() if hints[name] is Component and not is_required else None
             values[name] = _read(hints[name], node[name], here, default)
+            if typing.get_origin(hints[name]) is dict and not is_required:  # what is not named keeps its default
+                values[name] = field.default_factory() | values[name]
         elif is_required:
             raise ConfigError(here, "is not set, and has no default; set it")
         elif (isinstance(field.default, str) and "path" in _metadata(hints[name])) or type(field.default) is int:
