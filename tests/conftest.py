@@ -32,6 +32,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite on every core: a file's tests share fixtures, so they stay together, the longest files first."""
     options = config.option
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not options.usepdb
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # already one of several
     if is_whole and config.pluginmanager.hasplugin("xdist") and options.numprocesses is None and os.cpu_count() > 1:
         options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count()), "loadfile", False
 
