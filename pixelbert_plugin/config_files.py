@@ -62,9 +62,7 @@ def command_line(overrides: list[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         parts = key.split(".")
         if not equals or not all(part.strip() for part in parts) or len(parts) > yaml_text.MAX_DEPTH:
-            raise UserError(
-                f"{shown(override)}: not understood; options are given as key=value, for instance training.batch_size=64"
-            )
+            raise UserError(f"{shown(override)}: not understood; options are given as key=value (--help has examples)")
         node: Any = Typed(text)
         for part in reversed(parts):
             node = {part.strip(): node}

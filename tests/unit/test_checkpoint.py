@@ -23,6 +23,7 @@ ABOUT = About("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
 def save(folder, update, best=False, keep=2, model=None, built=None):
     built = built or trainer(model or Linear())
     state = TrainState(update=update, samples=update * 8, best_update=update if best else None, best=0.5)
+    folder.parent.mkdir(parents=True, exist_ok=True)  # of the run, which claims it
     checkpoints = Checkpoints(folder, keep)
     path = checkpoints.save(built.model, built.optimizers, built.precision, state, ABOUT)
     return checkpoints, path

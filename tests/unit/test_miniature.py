@@ -594,7 +594,7 @@ def test_a_kill_leaves_no_whole_world_and_the_next_make_starts_anew(drawn, tmp_p
         (["out=x", "coco_val_images=0"], "coco_val_images: 0 is refused: must be at least 1"),
         (["out=x", "vg_images=100"], "vg_images: 100 is refused: fewer than vg_coco_images"),
         (["out=x", "vg_coco_images=6000", "vg_images=7000"], "vg_coco_images: 6000 is refused: COCO has only 5900"),
-        (["out=x", "seed"], "'seed': not of the form key=value"),
+        (["out=x", "seed"], "'seed': not understood; options are given as key=value"),
     ],
 )
 def test_wrong_options_are_named(options, message, capsys, tmp_path, monkeypatch):
