@@ -1,7 +1,8 @@
 """Fingerprints of data sets, kept in a checkpoint: what changed between a stop and a resume is noticed and named.
 
-Texts, ids, answers and the images' names are digested whole. Of the image files only the sizes are, of at most 10,000 evenly
-over the split: to read them all would take as long as an epoch, and their times change with every copy.
+Texts, ids, answers and the images' names are digested whole. Image files are not, which would take as long as an epoch: the
+sizes of at most 10,000 are, evenly over the data set, and the contents of at most 64 of them, so that a change of many files
+is noticed, and one of a single file of the same size mostly is not. Their times would change with every copy.
 """
 
 import hashlib
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelbert_plugin.data.images import BadImageError, opened
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.pairs import Pairs
 from pixelbert_plugin.types import Sample
 
-MAX_FILES = 10_000  # image files of a split whose sizes are looked at
+MAX_FILES = 10_000  # image files of a data set's split whose sizes are looked at
+MAX_READ = 64  # of those, how many are read
+MAX_BYTES = 4_000_000  # of each: photographs are read whole
 Fingerprint = dict[str, int | str]  # "samples" and, by what it is of, a digest
 
 
@@ -28,8 +32,10 @@ def changes(former: Fingerprint, now: Fingerprint) -> list[str]:
     found = []
     if former.get("samples") != now["samples"]:
         found.append(f"{now['samples']} samples, {former.get('samples')} before")
-    kinds = ("image files",) if found else ("ids", "texts", "answers", "images of the samples", "image files")
-    return found + [kind for kind in kinds if kind in former and former[kind] != now[kind]]
+    kinds = () if found else ("ids", "texts", "answers", "images of the samples")
+    found += [kind for kind in kinds if kind in former and former[kind] != now[kind]]
+    files = ("image files", "image contents")  # earlier versions read no contents
+    return found + ["image files"] * any(kind in former and former[kind] != now[kind] for kind in files)
 
 
 def _of(samples: Sequence[Sample]) -> Fingerprint:
@@ -37,11 +43,11 @@ def _of(samples: Sequence[Sample]) -> Fingerprint:
     files = columns.pop("image files")
     found: Fingerprint = {"samples": len(samples)}
     found |= {kind: _digest(values) for kind, values in columns.items()}
-    return found | {"image files": _digest([_sizes(files)])}
+    return found | {"image files": _digest([_sizes(files)]), "image contents": _digest(map(_content, _spread(files, MAX_READ)))}
 
 
 def _columns_of_pairs(samples: Pairs) -> dict[str, list]:
-    return {**samples.columns(), "image files": [samples.root / file for file in _spread(samples.image_files)]}
+    return {**samples.columns(), "image files": [samples.root / file for file in _spread(samples.image_files, MAX_FILES)]}
 
 
 def _columns(samples: Sequence[Sample]) -> dict[str, list]:
@@ -55,11 +61,11 @@ def _columns(samples: Sequence[Sample]) -> dict[str, list]:
         images.append(repr((sample.image_ids, [Path(path).name for path in sample.images])))
         files.update(dict.fromkeys(map(Path, sample.images)))
     columns = {"ids": ids, "texts": texts, "answers": answers, "images of the samples": images}
-    return {**columns, "image files": _spread(list(files))}
+    return {**columns, "image files": _spread(list(files), MAX_FILES)}
 
 
-def _spread(values: Sequence) -> list:
-    count = min(MAX_FILES, len(values))
+def _spread(values: Sequence, most: int) -> list:
+    count = min(most, len(values))
     return [values[index * len(values) // count] for index in range(count)]
 
 
@@ -67,10 +73,19 @@ def _sizes(files: Iterable[Path]) -> np.ndarray:
     def size(file: Path) -> int:
         try:
             return file.stat().st_size
-        except OSError:
+        except (OSError, ValueError):  # no file; no name of one
             return -1
 
     return np.array([size(file) for file in files], dtype=np.int64)
+
+
+def _content(file: Path) -> str:
+    """A digest of its beginning; "" where it cannot be read."""
+    try:
+        with opened(file) as image:
+            return hashlib.blake2b(image.read(MAX_BYTES), digest_size=16).hexdigest()
+    except (OSError, BadImageError):
+        return ""
 
 
 def _digest(values: Iterable[np.ndarray | str]) -> str:

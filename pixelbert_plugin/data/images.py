@@ -55,7 +55,7 @@ class BadImageError(Exception):
 
 def read_image(path: Path, max_pixels: int | None = MAX_PIXELS) -> Tensor:
     """3hw of an image file, known by its content, not its name."""
-    with _naming(path) as size, _opened(path) as file:
+    with _naming(path) as size, opened(path) as file:
         size.append(os.fstat(file.fileno()).st_size)
         if max_pixels is not None and size[0] > BYTES_PER_PIXEL * max_pixels + BYTES_BESIDE:
             raise ValueError(f"larger than any image of {max_pixels:,} pixels, the limit of max_pixels")
@@ -64,7 +64,7 @@ def read_image(path: Path, max_pixels: int | None = MAX_PIXELS) -> Tensor:
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file as `read_image` gives it, from its header."""
-    with _naming(path) as size, _opened(path) as file:
+    with _naming(path) as size, opened(path) as file:
         size.append(os.fstat(file.fileno()).st_size)
         image = _identified(file, file.read(32), None)
         width, height = image.size
@@ -104,7 +104,7 @@ def _naming(path: Path) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """The open file, if it is a regular one: opening a pipe would wait for ever, reading a device might."""
     try:
         _require_regular(path, os.stat(path).st_mode)

@@ -50,7 +50,7 @@ PLUGIN = """
 from pixelbert_plugin import registry
 from pixelbert_plugin.tasks.vqa import VqaTask
 
-@registry.register_task("odd")
+@registry.register_task("NAME")
 class Odd(VqaTask):
     def metrics(self, results):
         if FEW or len(results) > 4:
@@ -67,8 +67,9 @@ def fails(capsys, *arguments) -> str:
 
 
 def odd(tmp_path, vqa2_root, is_few: bool) -> list[str]:
-    (tmp_path / "odd.py").write_text(PLUGIN.replace("FEW", str(is_few)))
-    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run", task="odd")
+    name = f"odd_{is_few}".lower()  # a process registers each once
+    (tmp_path / "odd.py").write_text(PLUGIN.replace("FEW", str(is_few)).replace("NAME", name))
+    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run", task=name)
     return [f"config={config}", f"env.user_dir={tmp_path / 'odd.py'}", "training.max_updates=2"]
 
 

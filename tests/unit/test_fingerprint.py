@@ -1,11 +1,13 @@
 """What changed in a data set between a stop and a resume is named: each change of inputs' table, on Pairs and on lists."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pixelbert_plugin.data import fingerprint
 from pixelbert_plugin.data.fingerprint import changes, fingerprints
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
@@ -59,6 +61,13 @@ def test_every_change_is_named(tmp_path, kind):
     assert changed(first, replace(second, image_ids=("b",), images=third.images), third) == ["images of the samples"]
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")  # blacked out
     assert changed(*samples) == ["image files"]
+    content = bytearray((tmp_path / "b.png").read_bytes())
+    before = found(samples, tmp_path, kind)
+    content[-20] ^= 1  # of the same size
+    (tmp_path / "b.png").write_bytes(content)
+    assert changed(*samples) == ["image files"]
+    del before["image contents"]  # as an earlier version saved it
+    assert changed(*samples) == []
     (tmp_path / "b.png").unlink()
     assert changed(*samples) == ["image files"]
 
@@ -79,3 +88,23 @@ def test_text_boundaries_count():
         return fingerprints({"train": Mixture("train", {"set": samples})})["train/set"]
 
     assert changes(of("ab", "c"), of("a", "bc")) == ["texts"]
+
+
+def test_files_read_are_few_over_the_whole_set_and_neither_pipes_nor_huge_ones_are_waited_for(tmp_path, monkeypatch):
+    samples = [Sample(sample_id=n, image_ids=(n,), images=(tmp_path / f"{n:03}.png",), text="?") for n in range(200)]
+    for sample in samples[1:]:
+        sample.images[0].write_bytes(b"aaaa")
+    os.mkfifo(samples[0].images[0])
+    before = found(samples, tmp_path, "list")
+
+    def notices(number: int, content: bytes) -> bool:
+        samples[number].images[0].write_bytes(content)
+        is_noticed = changes(before, found(samples, tmp_path, "list")) == ["image files"]
+        samples[number].images[0].write_bytes(b"aaaa")
+        return is_noticed
+
+    read = {number * 200 // 64 for number in range(64)}
+    assert [number for number in range(1, 200, 9) if notices(number, b"aaab")] == sorted(read & set(range(1, 200, 9)))
+    monkeypatch.setattr(fingerprint, "MAX_BYTES", 3)
+    before = found(samples, tmp_path, "list")
+    assert not notices(3, b"aaab") and notices(3, b"aaba") and notices(2, b"aaaaa")
