@@ -57,7 +57,7 @@ def damage(bench: Bench) -> Iterator[Row]:
             file.write_bytes(change(file.read_bytes()))
             process = course.start()
             wait_until(lambda course=course: "resuming from" in course.output(), process)
-            told = f"checkpoint {file.parent} is refused" in course.output()
+            told = f"checkpoint {file.parent} is invalid" in course.output()
             survived += told and f"after update {newest - INTERVAL}" in course.output()
             repeated = max(repeated, newest - (newest - INTERVAL))
             os.killpg(process.pid, signal.SIGKILL)

@@ -32,11 +32,11 @@ def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
                 return [resolve(item, holder[key], index, f"{path}[{index}]") for index, item in enumerate(inner)]
             return node
         except RecursionError as error:
-            raise ConfigError(path, f"{shown(node)} is refused: it refers to itself") from error
+            raise ConfigError(path, f"{shown(node)} is invalid: it refers to itself") from error
         except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(path, f"{shown(node)} is refused: {_reason(error)}") from error
+            raise ConfigError(path, f"{shown(node)} is invalid: {_reason(error)}") from error
 
     return {key: resolve(node, tree, key, key) if _holds(node) else node for key, node in values.items()}
 

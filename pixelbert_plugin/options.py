@@ -152,7 +152,7 @@ class RunConfig:
         if not self.datasets:
             raise ValueError("datasets: name at least one data set")
         if len(set(self.datasets)) < len(self.datasets):
-            raise ValueError("datasets: names a data set twice")
+            raise ValueError("datasets: a data set is duplicated")
 
     def splits(self) -> list[str]:
         return self.run_type.split("_")

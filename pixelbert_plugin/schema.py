@@ -172,7 +172,7 @@ def _list(kind: type, arguments: tuple[Any, ...], node: Any, path: str) -> list 
         raise ConfigError(path, f"{shown(node)} is not a list, as in [a, b]")
     if kind is tuple and arguments and arguments[-1] is not ...:
         if len(found) != len(arguments):
-            raise ConfigError(path, f"{shown(node)} is refused: must have {len(arguments)} items")
+            raise ConfigError(path, f"{shown(node)} is invalid: must have {len(arguments)} items")
         inner = list(arguments)
     else:
         inner = [arguments[0] if arguments else Any] * len(found)
@@ -203,21 +203,21 @@ def _scalar(kind: Any, node: Any, path: str) -> Any:
     try:
         return scalars.read(kind, node)
     except ValueError as error:
-        raise ConfigError(path, f"{shown(node)} is refused: {error}") from error
+        raise ConfigError(path, f"{shown(node)} is invalid: {error}") from error
 
 
 def _path(found: str | None, path: str) -> str | None:
     try:
         return scalars.expanded(found) if found else found
     except ValueError as error:
-        raise ConfigError(path, f"{shown(found)} is refused: {error}") from error
+        raise ConfigError(path, f"{shown(found)} is invalid: {error}") from error
 
 
 def _anything(node: Any, path: str) -> Any:
     try:
         return yaml_text.value(node)
     except ValueError as error:
-        raise ConfigError(path, f"{shown(node)} is refused: is too large") from error
+        raise ConfigError(path, f"{shown(node)} is invalid: is too large") from error
 
 
 @functools.cache
@@ -251,7 +251,7 @@ def _check(value: Any, path: str) -> None:
             name, _, reason = str(error).partition(": ")
             if not hasattr(value, name):
                 raise ConfigError(path, str(error)) from error
-            raise ConfigError(_join(path, name), f"{shown(getattr(value, name))} is refused: {reason}") from error
+            raise ConfigError(_join(path, name), f"{shown(getattr(value, name))} is invalid: {reason}") from error
         except Exception as error:  # a plugin's check is wrong
             what = f"{type(value).__qualname__}.check() fails ({type(error).__name__}: {error}); --debug shows where"
             raise ConfigError(path, what) from error

@@ -47,7 +47,7 @@ class Mixture(Sequence):
 
     @classmethod
     def build(cls, builders: dict[str, Builder], split: str) -> "Mixture":
-        """Read the split of every builder that has it. Raises UserError where it is empty or a sample id stands twice."""
+        """Read the split of every builder that has it. Raises UserError where it is empty or a sample id is duplicated."""
         held = [name for name, builder in builders.items() if _ask(name, builder, split, builder.has_split)]
         parts = {name: _ask(name, builders[name], split, builders[name].samples) for name in held}
         if not parts:

@@ -191,7 +191,7 @@ class Checkpoints:
         path = self.folder / f"{PREFIX}{state.best_update:06d}"
         reason = problem(path) if path.exists() else "no such folder"
         if reason is not None:
-            logger.warning("checkpoint %s, the best one until now, is refused: %s; the best is chosen anew", path, reason)
+            logger.warning("checkpoint %s, the best one until now, is invalid: %s; the best is chosen anew", path, reason)
         return reason is None
 
     def _whole(self, path: Path) -> Path:
@@ -210,7 +210,7 @@ class Checkpoints:
             reason = problem(path)
             if reason is None:
                 return path
-            logger.warning("checkpoint %s is refused: %s; trying the one before it", path, reason)
+            logger.warning("checkpoint %s is invalid: %s; trying the one before it", path, reason)
         if found:
             raise UserError(
                 f"{self.folder}: none of its {len(found)} checkpoints is whole; "

@@ -30,7 +30,7 @@ def to_mmf(config: RunConfig) -> dict[str, Any]:
     """What MMF is to be given for a run of ours, checked and complete. Raises ConfigError for what it cannot do."""
     for key, reason in REFUSED.items():
         if any(name == key or name.startswith(f"{key}.") for name in config.sources):
-            raise ConfigError(key, f"is not to be had in MMF: {reason}")
+            raise ConfigError(key, f"is not supported in MMF: {reason}")
     file = config.checkpoint.resume_file
     if file and (Path(file).is_dir() or Path(file).suffix not in MMF_FILES):
         raise ConfigError("checkpoint.resume_file", f"{file!r} is no file of MMF's; what is ours is checkpoint.pretrained here")
@@ -72,7 +72,7 @@ def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:
             "training.micro_batch_size", f"{micro}: MMF needs a divisor of training.batch_size={training.batch_size}"
         )
     if training.precision not in ("auto", "fp32", "fp16"):
-        raise ConfigError("training.precision", f"{training.precision!r} is not to be had in MMF; use fp32, or fp16 on a GPU")
+        raise ConfigError("training.precision", f"{training.precision!r} is not supported in MMF; use fp32, or fp16 on a GPU")
     found = {key: values[key] for key in (*ALIKE, *OURS)}
     has_val = "val" in config.splits()  # MMF would evaluate on val whatever run_type says
     interval = _interval(config, training.evaluation_interval, training.evaluation_interval_epochs) if has_val else NEVER

@@ -34,7 +34,7 @@ def read_answers(path: Path) -> list[str]:
     repeated, number = Counter(answers).most_common(1)[0]
     if number > 1:
         places = [str(index + 1) for index, answer in enumerate(answers) if answer == repeated]
-        raise _refusal(path, f"holds an answer twice: {repeated!r} is entry {' and '.join(places[:2])}; remove one")
+        raise _refusal(path, f"answer {repeated!r} is duplicated (entries {' and '.join(places[:2])}); remove one")
     return answers
 
 

@@ -167,7 +167,7 @@ def _read(config: BertTokenizerConfig) -> Tokenizer:
     except Exception as error:  # tokenizers raises plain Exception
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not to be had from the hub ({reason}); "
+            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not available from the hub ({reason}); "
             "give a downloaded folder, or train"
         ) from error
     missing = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]

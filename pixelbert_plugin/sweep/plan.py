@@ -101,7 +101,7 @@ def _refuse_shared_folders(config: SweepConfig) -> None:
             raise ConfigError(f"stages.{name}.after", f"{stage.after!r} comes after itself")
         for key, numbers in (("seeds", config.seeds), (f"stages.{name}.seeds", stage.seeds or [])):
             if len(set(numbers)) < len(numbers):
-                raise ConfigError(key, f"{numbers} names a seed twice")
+                raise ConfigError(key, f"{numbers}: a seed is duplicated")
     rows: dict[str, str] = {}
     for name in config.rows:
         other = rows.setdefault(_file_name(name), name)

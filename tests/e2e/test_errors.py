@@ -92,7 +92,7 @@ def test_empty_split(capsys, config, own_vqa2_root):
     ("option", "part"),
     [
         ("training.batchsize=3", "training.batchsize: unknown key; did you mean batch_size?"),
-        ("training.batch_size=lots", "training.batch_size: 'lots' is refused"),
+        ("training.batch_size=lots", "training.batch_size: 'lots' is invalid"),
         ("model_config.pixelbert.num_sampeld_pixels=3", "num_sampeld_pixels: unknown key; did you mean num_sampled_pixels?"),
         ("model_config.pixelbert.image_encoder.type=resnet5", "no encoder is registered as 'resnet5'"),
         ("training.max_updates=null", "training.max_updates: is not set, and neither is training.max_epochs"),
@@ -194,7 +194,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config
     torn = tmp_path / "run/checkpoints/update_000004/__0_0.distcp"
     torn.write_bytes(torn.read_bytes()[:-1])
     assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
-    assert f"checkpoint {torn.parent} is refused: __0_0.distcp is not as it was written" in caplog.text
+    assert f"checkpoint {torn.parent} is invalid: __0_0.distcp is not as it was written" in caplog.text
     records = (tmp_path / "run/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in records] == [1, 2, 3, 4, 5, 6]
     assert problem(torn.parent) is None  # written again on the way

@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(tmp_
     content[len(content) // 2] ^= 1
     {"flip": lambda: file.write_bytes(content), "tear": lambda: file.write_bytes(content[:5]), "delete": file.unlink}[how]()
     assert checkpoints.newest().name == "update_000001"
-    assert f"checkpoint {path} is refused" in caplog.text
+    assert f"checkpoint {path} is invalid" in caplog.text
     with pytest.raises(UserError, match="not a whole checkpoint"):
         restore.read_content(path, "checkpoint.resume_file")
 

@@ -86,8 +86,8 @@ CAPTIONS = "coco/annotations/captions_val2014.json"
     ("change", "message"),
     [
         (lambda c: c["annotations"][1].update(image_id=5), "annotation 74003 is about image 5, which is not among its images"),
-        (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 133004 stands twice"),
-        (lambda c: c["images"].append(c["images"][0]), "image 42 stands twice"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 133004 is duplicated"),
+        (lambda c: c["images"].append(c["images"][0]), "image 42 is duplicated"),
         (lambda c: c["annotations"][3].update(caption=None), "annotation 3: 'caption' is None, of another type"),
         (lambda c: c["annotations"][3].pop("id"), "annotation 3 has no 'id'"),
         (lambda c: c["images"][1].pop("file_name"), "image 1 has no 'file_name'"),

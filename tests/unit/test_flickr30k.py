@@ -66,7 +66,7 @@ def test_a_file_of_another_data_set_loads(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda images: images[2]["sentences"][0].update(sentid=1), "sentence 1 stands twice"),
+        (lambda images: images[2]["sentences"][0].update(sentid=1), "sentence 1 is duplicated"),
         (lambda images: images[2]["sentences"][0].pop("raw"), "entry 2 has no 'raw'"),
         (lambda images: images[2].pop("filename"), "entry 2 has no 'filename'"),
         (lambda images: images[0].update(split=3), "entry 0: 'split' is 3, of another type"),

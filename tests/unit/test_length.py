@@ -99,11 +99,11 @@ def test_the_later_unit_of_an_interval_holds(tmp_path):
 
 def test_both_units_at_once_are_refused(tmp_path):
     both = "{evaluation_interval: 7, evaluation_interval_epochs: 1}"
-    with pytest.raises(UserError, match=r"training.evaluation_interval_epochs: 1.0 is refused: contradicts training.eval.*=7"):
+    with pytest.raises(UserError, match=r"training.evaluation_interval_epochs: 1.0 is invalid: contradicts training.eval.*=7"):
         read(tmp_path, both)
     with pytest.raises(UserError, match=r"training.checkpoint_interval_epochs: contradicts training.checkpoint_interval=3"):
         read(tmp_path, "{}", "training.checkpoint_interval=3", "training.checkpoint_interval_epochs=1")
-    with pytest.raises(UserError, match=r"evaluation_interval_epochs: 0.0 is refused: must be above 0"):
+    with pytest.raises(UserError, match=r"evaluation_interval_epochs: 0.0 is invalid: must be above 0"):
         read(tmp_path, "{evaluation_interval_epochs: 0}")
 
 

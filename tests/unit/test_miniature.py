@@ -588,12 +588,12 @@ def test_a_kill_leaves_no_whole_world_and_the_next_make_starts_anew(drawn, tmp_p
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["seed=1"], "out: '' is refused: names no folder"),
+        (["seed=1"], "out: '' is invalid: names no folder"),
         (["out=x", "sead=1"], "sead: unknown key; did you mean seed?"),
-        (["out=x", "coco_val_images=many"], "coco_val_images: 'many' is refused"),
-        (["out=x", "coco_val_images=0"], "coco_val_images: 0 is refused: must be at least 1"),
-        (["out=x", "vg_images=100"], "vg_images: 100 is refused: fewer than vg_coco_images"),
-        (["out=x", "vg_coco_images=6000", "vg_images=7000"], "vg_coco_images: 6000 is refused: COCO has only 5900"),
+        (["out=x", "coco_val_images=many"], "coco_val_images: 'many' is invalid"),
+        (["out=x", "coco_val_images=0"], "coco_val_images: 0 is invalid: must be at least 1"),
+        (["out=x", "vg_images=100"], "vg_images: 100 is invalid: fewer than vg_coco_images"),
+        (["out=x", "vg_coco_images=6000", "vg_images=7000"], "vg_coco_images: 6000 is invalid: COCO has only 5900"),
         (["out=x", "seed"], "'seed': not understood; options are given as key=value"),
     ],
 )

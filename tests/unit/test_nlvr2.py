@@ -79,7 +79,7 @@ def test_labels_may_be_missing_or_spelled_otherwise_but_not_anything(tmp_path):
     ("line", "message"),
     [
         ('{"identifier": ', r"^dataset_config.nlvr2.splits.dev\[0\].statements: .*dev.json, line 4, column 16: broken JSON"),
-        (json.dumps(DEV[0]), "line 4: dev-850-0-0 stands twice"),
+        (json.dumps(DEV[0]), "line 4: dev-850-0-0 is duplicated"),
         (json.dumps(statement("dev-850-0")), "line 4: identifier 'dev-850-0' is not split-set-pair-sentence"),
         ('{"identifier": "dev-1-0-0"}', "line 4 has no 'sentence'"),
         ("[1]", "line 4 has no 'identifier'"),

@@ -95,5 +95,5 @@ def test_parts_can_be_left_out_but_not_all():
     assert task(itm=False).pairs_per_sample == 1 and task(itm=False).num_negatives == 0
     assert task(itm=False).heads().keys() == {"mlm"} and task(mlm=False).heads() == {"itm": 2}
     assert task(mlm=False).main_metric == "itm_accuracy" and task().pairs_per_sample == 2
-    with pytest.raises(UserError, match=r"task_config.pretrain.itm: False is refused: false, and mlm too"):
+    with pytest.raises(UserError, match=r"task_config.pretrain.itm: False is invalid: false, and mlm too"):
         task(itm=False, mlm=False)

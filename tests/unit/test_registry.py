@@ -60,9 +60,9 @@ def test_merge_names_unknown_key_with_its_full_path_and_near_spelling():
 @pytest.mark.parametrize(
     ("node", "start"),
     [
-        ({"rate": "fast"}, "a.rate: 'fast' is refused:"),
+        ({"rate": "fast"}, "a.rate: 'fast' is invalid:"),
         ({"names": 3}, "a.names: 3 is not a list"),
-        ({"rate": None}, "a.rate: None is refused:"),
+        ({"rate": None}, "a.rate: None is invalid:"),
         ("text", "a: 'text' is not a mapping"),
     ],
 )
@@ -97,4 +97,4 @@ def test_component_without_options_refuses_any():
 def test_check_of_the_dataclass_itself_is_reported_with_its_key():
     with pytest.raises(ConfigError) as error:
         registry.configure("model", "pixelbert", {"num_sampled_pixels": 0}, "model_config.pixelbert")
-    assert str(error.value).startswith("model_config.pixelbert.num_sampled_pixels: 0 is refused: must be at least 1")
+    assert str(error.value).startswith("model_config.pixelbert.num_sampled_pixels: 0 is invalid: must be at least 1")

@@ -50,7 +50,7 @@ def test_loss_counts_all_negatives_and_learns_from_the_hardest():
 
 
 def test_options_are_checked():
-    with pytest.raises(UserError, match=r"task_config.retrieval.num_hardest: 5 is refused: must be at most num_negatives"):
+    with pytest.raises(UserError, match=r"task_config.retrieval.num_hardest: 5 is invalid: must be at most num_negatives"):
         task(num_negatives=4)
 
 

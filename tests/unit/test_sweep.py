@@ -335,7 +335,7 @@ def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
         (["stages.vqa2.after=pretrian"], "stages.vqa2.after: 'pretrian' is no stage; did you mean pretrain?"),
         (["rows.full.skip=[vqa]"], "rows.full: 'vqa' is no stage; did you mean vqa2?"),
         (["stages.vqa2.config=none.yaml"], "none.yaml': no such file"),
-        (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice"),
+        (["seeds=[1,2,1]"], "seeds: [1, 2, 1]: a seed is duplicated"),
         (["stages.pretrain.after=vqa2"], "stages.pretrain.after: 'vqa2' comes after itself"),
         (["rows.without_MLM.run=true"], "rows.without_MLM: would share the folder 'without_MLM' with 'without MLM'"),
         (["sedes=[1]"], "sedes: unknown key; did you mean seeds?"),

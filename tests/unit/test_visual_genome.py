@@ -215,7 +215,7 @@ def test_the_cache_serves_both_splits_and_the_log(tmp_path, caplog):
         ("region_descriptions", lambda c: c.insert(0, None), "entry 0 has no 'image_id'"),
         ("image_data", lambda c: c[3].update(url="4.jpg"), "entry 3: 'url' is '4.jpg', which names no folder and file"),
         ("region_descriptions", lambda c: c[2].pop("regions"), "entry 2 has no 'regions'"),
-        ("image_data", lambda c: c.append(c[0]), "image 1 stands twice"),
+        ("image_data", lambda c: c.append(c[0]), "image 1 is duplicated"),
         ("image_data", lambda c: c[3].pop("url"), "entry 3 has no 'url'"),
     ],
 )

@@ -66,7 +66,7 @@ class CocoBuilder(SplitsBuilder):
             if name == "images":
                 image_id = entry(record, "id", path, len(images), (int, str), "image")
                 if image_id in images:
-                    raise UserError(f"{path}: image {image_id!r} stands twice; download the file again")
+                    raise UserError(f"{path}: image {image_id!r} is duplicated; download the file again")
                 for name in (image_id, record.get("file_name")):
                     self.image_name(name, path, len(images), "image")
                 images[image_id] = _image(source, record, key, path, len(images))
@@ -87,7 +87,7 @@ class CocoBuilder(SplitsBuilder):
                     "download the file again"
                 )
             if caption_id in seen:
-                raise UserError(f"{path}: annotation {caption_id!r} stands twice; download the file again")
+                raise UserError(f"{path}: annotation {caption_id!r} is duplicated; download the file again")
             seen.add(caption_id)
             file_name, _ = images[image_id]
             if not source.karpathy_splits or splits.of(image_id, file_name) in source.karpathy_splits:

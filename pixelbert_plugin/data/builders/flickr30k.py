@@ -52,7 +52,7 @@ class Flickr30kBuilder(SplitsBuilder):
                     continue
                 text = entry(sentence, "raw", path, index, str)
                 if sentence_id in seen:
-                    raise UserError(f"{path}: sentence {sentence_id!r} stands twice; download the file again")
+                    raise UserError(f"{path}: sentence {sentence_id!r} is duplicated; download the file again")
                 seen.add(sentence_id)
                 if text.strip():
                     writer.add(sentence_id, (writer.image(image_id, file),), text)

@@ -64,7 +64,7 @@ class Nlvr2Builder(SplitsBuilder):
         if len(identifier.split("-")) < 4:
             raise UserError(f"{path}, line {line}: identifier {identifier!r} is not split-set-pair-sentence")
         if identifier in seen:
-            raise UserError(f"{path}, line {line}: {identifier} stands twice; download the file again")
+            raise UserError(f"{path}, line {line}: {identifier} is duplicated; download the file again")
         seen.add(identifier)
         return identifier
 

@@ -114,7 +114,7 @@ class VisualGenomeBuilder(Builder):
         for index, record in enumerate(read_json_array(path, f"{self.key}.image_data", self.remedy)):
             image_id = _id(record, ("image_id", "id"), path, index)
             if image_id in files:
-                raise UserError(f"{path}: image {image_id} stands twice; download the file again")
+                raise UserError(f"{path}: image {image_id} is duplicated; download the file again")
             folder_and_name = entry(record, "url", path, index, str).split("/")[-2:]  # VG_100K_2/1.jpg
             if len(folder_and_name) < 2:
                 raise UserError(f"{path}: entry {index}: 'url' is {record['url']!r}, which names no folder and file")

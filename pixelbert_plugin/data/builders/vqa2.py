@@ -63,7 +63,7 @@ class Vqa2Builder(SplitsBuilder):
             question_id, image_id = (entry(record, name, path, index, (int, str)) for name in ("question_id", "image_id"))
             text = entry(record, "question", path, index, str)
             if question_id in seen:
-                raise UserError(f"{path}: question {question_id!r} stands twice; download the file again")
+                raise UserError(f"{path}: question {question_id!r} is duplicated; download the file again")
             seen.add(question_id)
             annotation = None
             if annotations is not None:
@@ -114,7 +114,7 @@ class Vqa2Builder(SplitsBuilder):
             answers = tuple([shared.setdefault(text, text) for text in texts])
             question_id, image_id = (entry(item, name, path, index, (int, str)) for name in ("question_id", "image_id"))
             if question_id in result:
-                raise UserError(f"{path}: question {question_id!r} stands twice; download the file again")
+                raise UserError(f"{path}: question {question_id!r} is duplicated; download the file again")
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
