@@ -95,6 +95,12 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
     """The checkpoint that the run starts from, or evaluates, and the config key that named it."""
     paths = config.checkpoint
     if "train" not in config.splits():
+        if paths.resume_file is not None and not checkpoints.may_stand_for_run(Path(paths.resume_file)):
+            raise ConfigError(
+                "checkpoint.resume_file",
+                f"{paths.resume_file!r}: env.save_dir={config.env.save_dir!r} holds a run, whose own results and predictions "
+                "would be replaced; choose another env.save_dir for these",
+            )
         return finished_checkpoint(config, checkpoints)
     if paths.resume_file is not None:
         if Path(paths.resume_file).is_file():

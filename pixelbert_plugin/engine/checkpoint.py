@@ -184,6 +184,11 @@ class Checkpoints:
         """The checkpoint of an update. Raises UserError where it is not whole."""
         return self._whole(self.folder / f"{PREFIX}{update:06d}")
 
+    def may_stand_for_run(self, path: Path) -> bool:
+        """Whether `path` is the checkpoint that the run's results are of, or there is no run here."""
+        link, found = self.folder / "best", self._all()
+        return not found or path.resolve() == (link if os.path.lexists(link) else found[-1]).resolve()
+
     def holds_best(self, state: TrainState) -> bool:
         """Whether the best checkpoint, as `state` has it, is here and whole; else it is named."""
         if state.best_update is None:

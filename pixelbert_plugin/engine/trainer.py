@@ -67,6 +67,9 @@ class Trainer:
             if state.is_evaluation_due and self.evaluate is not None:
                 self._evaluate()
             is_over = self._is_early_stop() or length.is_over(state.update, state.position)
+            if is_over:
+                why = "training.early_stop" if self._is_early_stop() else "training.max_updates or max_epochs"
+                logger.info("this training has ended already, after update %d, by %s: it is only evaluated", state.update, why)
             while not is_over:
                 began, before = time.perf_counter(), state.position
                 micro_batches, samples = self._next(updates)

@@ -102,3 +102,4 @@ def test_resume_of_a_finished_run_only_evaluates(unbroken, vqa2_root, tmp_path):
     done = subprocess.run(command(config), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "after update 14" in done.stdout and losses(unbroken) == before
+    assert "this training has ended already, after update 14, by training.max_updates" in done.stdout + done.stderr

@@ -1,6 +1,7 @@
 """Whole runs on a tiny VQA 2.0, through the command line's entry."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from conftest import write_config
 
 from pixelbert_plugin import cli
+from pixelbert_plugin.engine.run_folder import RunFolder
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
 
 
@@ -140,6 +142,30 @@ def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):
     assert "tensorboard --logdir" in out and "question_prior" in out
 
 
+def test_another_checkpoint_does_not_replace_the_figures_of_a_run(finished, tmp_path, capsys):
+    """Its best one may be named in its own folder; any other is evaluated into another folder."""
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    command = (f"config={finished / 'config.yaml'}", "run_type=val")
+    best = (finished / "checkpoints/best").resolve()
+    assert run(*command, f"checkpoint.resume_file={best}") == 0
+    other = tmp_path / "other"
+    shutil.copytree(best, other)
+    assert run(*command, f"checkpoint.resume_file={other}") == 2
+    assert "holds a run, whose own results and predictions would be replaced; choose another env" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert run(*command, f"checkpoint.resume_file={other}", f"env.save_dir={tmp_path / 'x'}") == 0
+
+
+def test_figures_that_are_replaced_are_named(tmp_path, caplog):
+    folder = RunFolder(tmp_path)
+    caplog.set_level("INFO")
+    folder.add_results({"val/a/b": 1.5, "val/a/c": 2, "training_seconds": 3.0})
+    folder.add_results({"val/a/b": 1.5, "test/a/b": 2, "training_seconds": 4.0})
+    assert not caplog.text
+    folder.add_results({"val/a/b": 1.5, "val/a/c": 4})
+    assert "results.json: val/a/c was 2 and is 4 now" in caplog.text
+
+
 def test_an_exported_file_evaluates_and_starts_runs(finished, tmp_path, capsys, vqa2_root):
     file = tmp_path / "elsewhere/tiny.safetensors"
     assert run(f"config={finished / 'config.yaml'}", "--export", str(file)) == 0
@@ -188,7 +214,7 @@ def test_pretrained_weights_start_a_run_and_differing_heads_are_named(finished, 
     assert "tensors loaded into PixelBert" in caplog.text
 
 
-def test_early_stop_ends_the_run_and_the_best_checkpoint_is_evaluated(tmp_path, vqa2_root, capsys):
+def test_early_stop_ends_the_run_and_the_best_checkpoint_is_evaluated(tmp_path, vqa2_root, caplog):
     config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
     arguments = (
         "training.max_updates=50",
@@ -203,6 +229,15 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_evaluated(tmp_path, 
     records = (tmp_path / "run/log.jsonl").read_text().splitlines()
     assert len(records) == 3  # the first is the best; two without progress
     assert (tmp_path / "run/checkpoints/best").resolve().name == "update_000001"
+
+    def content() -> dict:
+        files = (path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.parent.name != "tensorboard")
+        return {path: path.read_bytes() for path in files if path.name not in (".lock", "config.yaml")}
+
+    before = content()
+    assert run(f"config={config}", *arguments, "checkpoint.resume=true") == 0  # it does not train on
+    assert "has ended already, after update 3, by training.early_stop: it is only evaluated" in caplog.text
+    assert content() == before
 
 
 def test_bf16_bucketing_accumulation_sampling_and_clipping_run_together(tmp_path, vqa2_root):
