@@ -9,6 +9,7 @@ from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import labels
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.engine.evaluator import Evaluation, evaluate
 from pixelbert_plugin.engine.events import results_table
@@ -180,7 +181,8 @@ def tell_new_answers(parts: Parts) -> None:
     fresh = registry.build_component("processor", config, "processors.answers.params")
     if fresh.needs_fit:
         splits = (parts.data.get(split) or Mixture.build(parts.builders, split) for split in config.params["splits"])
-        fresh.fit([sample.answer for mixture in splits for sample in mixture if sample.answer is not None])
+        data_sets = (samples for mixture in splits for samples in mixture.parts.values())
+        fresh.fit(answer for samples in data_sets for _, answer in labels(samples) if answer is not None)
         missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
         if missing:
             logger.warning(

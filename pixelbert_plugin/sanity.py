@@ -8,18 +8,18 @@ images are enough, and one text is made as long as the tokenizer lets it be.
 import copy
 import dataclasses
 import logging
-import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pixelbert_plugin.build import build_loader
+from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import Pairs
+from pixelbert_plugin.data.pairs import image_paths
 from pixelbert_plugin.engine.evaluator import check_criterion, evaluate
 from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.scoring import evaluate_matrix, score_all_pairs
@@ -120,45 +120,22 @@ def wanted_kind(criterion: str) -> tuple[str, str] | None:
 
 
 def require_images(mixture: Mixture) -> None:
-    """Look whether the image files are there, folder by folder: a list of a folder is quick where 100,000 looks are not.
+    """Look whether the image files are there: raise UserError that names the first one missing.
 
-    Raises UserError that names the first one missing; where `on_bad_image` says skip, a warning tells how many are.
+    Where `on_bad_image` says skip, a warning tells how many are.
     """
     for name, samples in mixture.parts.items():
-        files = _image_files(samples)
-        missing = sorted(files - _present(files))
+        files = image_paths(samples)
+        missing = missing_files(files)
         if not missing:
             continue
         if mixture.on_bad_image[name] == "skip":
             logger.warning("%s split of %s: %d of %d images are missing", mixture.split, name, len(missing), len(files))
             continue
-        of = next(sample.sample_id for sample in samples if missing[0] in map(str, sample.images))
+        of = next(sample.sample_id for sample in samples if missing[0] in map(Path, sample.images))
         others = f" (and {len(missing) - 1} more of the {mixture.split} split are missing)" if len(missing) > 1 else ""
+        what = "not a file" if missing[0].exists() else "no such file"
         raise UserError(
-            f"{missing[0]}: no such file{others}; needed by sample {of} of {name}. Restore the file, or set "
+            f"{missing[0]}: {what}{others}; needed by sample {of} of {name}. Restore the file, or set "
             f"dataset_config.{name}.on_bad_image=skip; {REMEDY}"
         )
-
-
-def _image_files(samples: Sequence[Sample]) -> set[str]:
-    if isinstance(samples, Pairs):
-        return {str(samples.root / file) for file in samples.image_files}
-    return {str(path) for sample in samples for path in sample.images}
-
-
-def _present(files: set[str]) -> set[str]:
-    """Those that are there; one whose folder is no folder (an archive, for a processor of its own) counts as there."""
-    names: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        folder, name = os.path.split(file)
-        names[folder].add(name)
-    found = set()
-    for folder, wanted in names.items():
-        try:
-            held = wanted.intersection(os.listdir(folder))
-        except FileNotFoundError:
-            continue
-        except OSError:
-            held = wanted
-        found |= {os.path.join(folder, name) for name in held}
-    return found

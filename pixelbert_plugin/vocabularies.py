@@ -7,6 +7,7 @@ from typing import Any
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import labels, texts
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.options import RunConfig
 
@@ -16,7 +17,7 @@ VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its st
 def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
     """Learn the vocabulary from the train split where it is not read."""
     if text.needs_fit:
-        text.fit(sample.text for sample in samples("train"))
+        text.fit(text for part in samples("train").parts.values() for text in texts(part))
 
 
 def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
@@ -26,9 +27,11 @@ def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixtur
     main: Counter[str] = Counter()
     spellings: Counter[str] = Counter()
     for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
-        for sample in samples(split):
-            main.update(() if sample.answer is None else (sample.answer,))
-            spellings.update(sample.answers)
+        for part in samples(split).parts.values():
+            for given, answer in labels(part):
+                if answer is not None:
+                    main[answer] += 1
+                spellings.update(given)
     if answers.needs_fit:
         answers.fit(main, spellings)
     else:

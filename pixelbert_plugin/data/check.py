@@ -1,6 +1,5 @@
 """Check of a data folder: every file there, the counts against the published ones, every image there, one or all decoded."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Any, Literal
 
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.decode_all import DecodedImages
+from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import image_paths
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.processors.image import ImageProcessor
@@ -110,8 +111,8 @@ def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Samp
 def _check_images(
     title: str, samples: Sequence[Sample], processor: ImageProcessor, decoded: DecodedImages | Literal["none", "sample"]
 ) -> Iterator[Finding]:
-    paths = _image_paths(samples)
-    missing = _missing(paths)
+    paths = image_paths(samples)
+    missing = missing_files(paths)
     if missing:
         yield "image files", "missing", f"{len(missing):,} of {len(paths):,} are not there: {_first(missing)}"
     else:
@@ -141,23 +142,3 @@ def _decoded_one(path: Path, processor: ImageProcessor) -> tuple[Status, str]:
 
 def _first(paths: list[Path]) -> str:
     return ", ".join(map(str, paths[:NUM_NAMED])) + (", …" if len(paths) > NUM_NAMED else "")
-
-
-def _image_paths(samples: Sequence[Sample]) -> list[Path]:
-    """Every image of the samples, once."""
-    files = getattr(samples, "image_files", None)  # of Pairs
-    if files is not None:
-        return [samples.root / file for file in files]
-    return list(dict.fromkeys(Path(path) for sample in samples for path in sample.images))
-
-
-def _missing(paths: list[Path]) -> list[Path]:
-    """Those that are not there: by listing each folder, which is far quicker than to ask for each file."""
-    listed: dict[Path, set[str]] = {}
-    for folder in {path.parent for path in paths}:
-        try:
-            with os.scandir(folder) as entries:
-                listed[folder] = {entry.name for entry in entries if entry.is_file()}
-        except OSError:
-            listed[folder] = set()
-    return [path for path in paths if path.name not in listed[path.parent]]

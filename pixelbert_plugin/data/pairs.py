@@ -4,7 +4,8 @@ Millions of them take the memory of their texts and no Python object each: a Sam
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from pixelbert_plugin.data.columns import Arrays, CodeBook, IdWriter, TextColumn, TextWriter, as_array, column
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
+
+ROWS = 4096  # whose labels are read at once
 
 
 class Pairs(Sequence):
@@ -39,6 +42,10 @@ class Pairs(Sequence):
             text=self.texts.item(row),
             **(self._labels.of(row) if self._labels else {}),
         )
+
+    def labels(self) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        """Each sample's answers and answer; see `labels` below."""
+        return iter(self._labels) if self._labels else repeat(((), None), len(self))
 
     def columns(self) -> dict[str, list[np.ndarray]]:
         """Everything that the samples hold, by what it is, as arrays (for fingerprints)."""
@@ -83,8 +90,37 @@ class Labels:
             "groups": {name: word(code) for name, code in groups if code >= 0},
         }
 
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        words = [*self._words, None]  # -1 is none
+        of_answer = words.__getitem__
+        start = 0
+        for first in range(0, len(self._answer_M), ROWS):
+            ends = self._offsets_M1[first + 1 : first + 1 + ROWS].tolist()
+            answers = self._answers_A[start : ends[-1]].tolist()
+            base = start
+            for end, answer in zip(ends, self._answer_M[first : first + ROWS].tolist(), strict=True):
+                yield tuple(map(of_answer, answers[start - base : end - base])), words[answer]
+                start = end
+
     def arrays(self) -> list[np.ndarray]:
         return [self._answers_A, self._offsets_M1, self._answer_M, self._groups_MG, *_arrays(self._words)]
+
+
+def texts(samples: Sequence[Sample]) -> Iterable[str]:
+    """The text of every sample, of columns without a Sample made for each."""
+    return samples.texts if isinstance(samples, Pairs) else (sample.text for sample in samples)
+
+
+def labels(samples: Sequence[Sample]) -> Iterable[tuple[tuple[str, ...], str | None]]:
+    """`answers` and `answer` of every sample, of columns without a Sample made for each."""
+    return samples.labels() if isinstance(samples, Pairs) else ((sample.answers, sample.answer) for sample in samples)
+
+
+def image_paths(samples: Sequence[Sample]) -> list[Path]:
+    """Every image of the samples, once, in the order of their first use."""
+    if isinstance(samples, Pairs):
+        return [samples.root / file for file in samples.image_files]
+    return list(dict.fromkeys(Path(path) for sample in samples for path in sample.images))
 
 
 def _arrays(values: np.ndarray | TextColumn) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelbert_plugin.data.pairs import Pairs
+from pixelbert_plugin.data.pairs import Pairs, labels, texts
 from pixelbert_plugin.processors.answers import AnswerProcessor
 from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.types import Sample
@@ -51,13 +51,12 @@ def survey(samples: Sequence[Sample], text: Any | None, answers: Any | None) -> 
 def _answers(samples: Sequence[Sample], answers: AnswerProcessor) -> Iterator[Remark]:
     labelled = blank = covered = 0
     ceiling = 0.0
-    for sample in samples:
-        if sample.answers:
+    for given, _ in labels(samples):
+        if given:
             labelled += 1
-            if not any(answer.strip() for answer in sample.answers):
-                blank += 1
-            covered += answers.covers(sample.answers)
-            ceiling += answers.ceiling(sample.answers)
+            blank += not any(map(str.strip, given))
+            covered += answers.covers(given)
+            ceiling += answers.ceiling(given)
     if not labelled:
         return
     share = covered / labelled
@@ -87,5 +86,5 @@ def _texts(samples: Sequence[Sample], shortest: int, longest: int | None = None)
         if longest is not None:
             is_wanted_M &= lengths_M <= longest
         return (samples.texts.item(row) for row in np.flatnonzero(is_wanted_M).tolist())
-    texts = (sample.text for sample in samples)
-    return (text for text in texts if shortest <= len(text.encode()) and (longest is None or len(text.encode()) <= longest))
+    most = float("inf") if longest is None else longest
+    return (text for text in texts(samples) if shortest <= len(text.encode()) <= most)

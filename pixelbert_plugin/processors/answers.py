@@ -23,6 +23,7 @@ from pixelbert_plugin.schema import FilePath, require
 
 logger = logging.getLogger(__name__)
 normalized = lru_cache(maxsize=1 << 18)(normalize_answer)  # the same few thousand spellings recur
+on_one_line = lru_cache(maxsize=1 << 18)(one_line)
 NUM_NAMED = 5  # merged answers that are named
 
 
@@ -103,7 +104,7 @@ class AnswerProcessor:
 
     def ceiling(self, answers: tuple[str, ...]) -> float:
         """The official accuracy of the best prediction that the vocabulary allows for a question, in 0…1."""
-        given, predicted = tuple(map(one_line, answers)), self._predicted  # where all agree, compared as they are written
+        given, predicted = tuple(map(on_one_line, answers)), self._predicted  # where all agree, compared as they are written
         if len(set(given)) > 1:
             given, predicted = tuple(map(normalized, given)), self._predicted_normalized
         return max((score for answer, score in soft_scores(given).items() if answer in predicted), default=0.0)

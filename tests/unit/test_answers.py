@@ -122,7 +122,7 @@ def test_a_files_classes_are_spelled_as_in_train(tmp_path):
 
     def samples(split):
         splits.append(split)
-        return [SimpleNamespace(answer="t-shirt", answers=("t-shirt",) * 10)]
+        return SimpleNamespace(parts={"set": [SimpleNamespace(answer="t-shirt", answers=("t-shirt",) * 10)]})
 
     for run_type, expected in ((["train", "val"], ["t-shirt", "yes", "never"]), (["test"], ["t shirt", "yes", "never"])):
         answers = build(**params)

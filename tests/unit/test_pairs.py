@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data import cache
+from pixelbert_plugin.data import cache, pairs
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.columns import IdWriter, TextWriter, column
-from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.data.pairs import Pairs, PairsWriter, image_paths, labels, texts
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
 
@@ -288,3 +288,23 @@ def test_samples_take_no_python_objects():
     arrays = writer.arrays()
     assert len(arrays) < 12 and sum(array.nbytes for array in arrays.values()) < 100_000 * 40
     assert Pairs(arrays, Path("data"))[77_777].text == "text 77777"
+
+
+def test_texts_and_labels_come_from_the_columns_as_the_samples_have_them(monkeypatch):
+    """Over the end of a block of rows, for samples without an answer, and for those of a builder's own."""
+    monkeypatch.setattr(pairs, "ROWS", 3)
+    writer = PairsWriter("questions", ("kind",))
+    for row in range(8):
+        writer.add(row, (writer.image(row // 2, f"{row // 2}.jpg"),), f"text {row}")
+        writer.label(tuple("abc"[: row % 4]), None if row % 3 == 0 else f"main {row % 2}", ("what",))
+    columns = Pairs(writer.arrays(), Path("images"))
+    samples = list(columns)
+    expected = [(sample.answers, sample.answer) for sample in samples]
+    assert len(set(expected)) > 4 and ((), None) in expected
+    for each in (columns, samples):
+        assert list(texts(each)) == [f"text {row}" for row in range(8)]
+        assert list(labels(each)) == expected
+        assert image_paths(each) == [Path(f"images/{image}.jpg") for image in range(4)]
+    writer = PairsWriter("captions")
+    writer.add(1, (writer.image(1, "1.jpg"),), "a dog")
+    assert list(labels(Pairs(writer.arrays(), Path("images")))) == [((), None)]
