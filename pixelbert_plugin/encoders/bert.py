@@ -5,7 +5,7 @@ B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → B
 
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin import nvidia_apex, registry
+from pixelbert_plugin import hub, nvidia_apex, registry
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.schema import FilePath, require
 
@@ -159,16 +159,17 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
         if os.path.isdir(weights) and not os.path.isfile(os.path.join(weights, "config.json")):
             raise ValueError("the folder holds no config.json")
         require_shards(Path(weights))
-        architecture = transformers.BertConfig.from_pretrained(weights)
-        with _quiet_transformers():
+        with _quiet_transformers(), nullcontext() if os.path.isdir(weights) else hub.asked():
+            architecture = transformers.BertConfig.from_pretrained(weights)
             model, info = transformers.BertForMaskedLM.from_pretrained(
                 weights, output_loading_info=True, dtype=torch.float32, **dropout
             )
     except RunError:
         raise
     except Exception as error:  # a damaged file may fail anywhere in transformers
+        reason = one_line(error) if not weights or os.path.exists(weights) else hub.reason(error)
         raise ValueError(
-            f"weights: {weights[:300]!r}: not a folder or hub name that can be read here ({one_line(error)}); "
+            f"weights: {weights[:300]!r}: not a folder or hub name that can be read here ({reason}); "
             "without network give the folder of a downloaded checkpoint"
         ) from error
     if architecture.model_type != "bert":

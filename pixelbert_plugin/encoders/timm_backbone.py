@@ -6,6 +6,7 @@ in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC
 
 import difflib
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelbert_plugin import registry
+from pixelbert_plugin import hub, registry
 from pixelbert_plugin.encoders.masked_norm import inside_mask
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
-from pixelbert_plugin.weights import load_reported, read_state_dict
+from pixelbert_plugin.weights import load_reported, one_line, read_state_dict
 
 PRETRAINED = "pretrained"
 
@@ -108,8 +109,9 @@ def _create(config: TimmConfig) -> nn.Module:
     try:
         is_pretrained = config.weights == PRETRAINED
         features = {"features_only": True, "out_indices": (config.stage,)}
-        return timm.create_model(config.model, pretrained=is_pretrained, **features, **config.options)
+        with hub.asked() if is_pretrained else nullcontext():
+            return timm.create_model(config.model, pretrained=is_pretrained, **features, **config.options)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = "weights" if config.weights == PRETRAINED else "model"
+        reason = hub.reason(error) if what == "weights" else one_line(error)
         raise ValueError(f"{what}: timm cannot make {config.model!r} with feature maps ({reason})") from error

@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
-from pixelbert_plugin import registry
+from pixelbert_plugin import hub, registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import FilePath, require
 
@@ -160,15 +160,19 @@ def _read(config: BertTokenizerConfig) -> Tokenizer:
             tokenizer = _empty(config.lowercase, WordPiece(vocab, unk_token="[UNK]"))
         elif folder.is_dir():
             raise UserError(f"{KEY}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
+        elif folder.is_file():
+            raise UserError(
+                f"{KEY}={config.vocabulary!r}: is a file; name the folder that holds it as tokenizer.json or vocab.txt"
+            )
         else:
-            tokenizer = Tokenizer.from_pretrained(config.vocabulary)
+            with hub.asked():
+                tokenizer = Tokenizer.from_pretrained(config.vocabulary)
     except UserError:
         raise
     except Exception as error:  # tokenizers raises plain Exception
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not available from the hub ({reason}); "
-            "give a downloaded folder, or train"
+            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not available from the hub "
+            f"({hub.reason(error)}); give a downloaded folder, or train"
         ) from error
     missing = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
     if missing:

@@ -30,10 +30,11 @@ ALLOWED = {
     "interpolation": {"schema", "scalars", "yaml_text"},
     "config": {"saved", "errors", "schema", "registry", "options", "config_files", "interpolation", "yaml_text"},
     "describe": {"errors", "schema", "registry", "options", "config_files", "yaml_text"},
+    "hub": {"weights"},
     "metrics": BASIC,
-    "encoders": BASIC,
+    "encoders": BASIC | {"hub"},
     "models": BASIC | {"encoders"},
-    "processors": BASIC | {"metrics", "data.images"},  # the one place that opens an image
+    "processors": BASIC | {"hub", "metrics", "data.images"},  # the one place that opens an image
     "linux": set(),
     "data": BASIC | {"processors", "linux", "plugins"},
     "tasks": BASIC | {"processors", "metrics"},
