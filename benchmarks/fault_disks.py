@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fault_table import UPDATES, Bench, Row
-from fault_tools import INTERVAL, Course, ended, fill, flip, is_one_line, small_disk, wait_until
+from fault_tools import INTERVAL, Course, contents, ended, fill, flip, is_one_line, small_disk, wait_until
 
 from pixelbert_plugin.engine.checkpoint import problem
 
@@ -84,22 +84,25 @@ def disk_log(bench: Bench) -> Iterator[Row]:
 
 def disk_results(bench: Bench) -> Iterator[Row]:
     """A finished run is evaluated again where its predictions, or its results, cannot be written."""
-    with small_disk(bench.folder / "results_disk", "400m") as disk:
-        if disk is None:
-            return
-        course = bench.evaluated("evaluated").copy_to(disk / "run")
-        results, expected = course.folder / "results.json", course.results()
-        written = results.read_bytes()
-        asked = replace(course.with_options("run_type=val"), printed=bench.folder / "results_disk.out")
-        for what, options in {"predictions": (), "results.json": ("evaluation.predict=false",)}.items():
+    places = {"predictions": ("run/predictions", "run/predictions/"), "results.json": ("run", "run/results.json: ")}
+    for what, (place, part) in places.items():
+        course = bench.evaluated("evaluated").copy_to(bench.folder / f"disk_{what}" / "run")
+        expected, kept = course.results(), course.copy("kept")
+        shutil.rmtree(course.folder.parent / place)
+        with small_disk(course.folder.parent / place, "400m") as disk:
+            if disk is None:
+                return
+            shutil.copytree(kept.folder.parent / place.replace("run", "kept"), disk, symlinks=True, dirs_exist_ok=True)
+            before = contents(course.folder)
             ballast = fill(disk)
-            refused = asked.with_options(*options)
+            refused = replace(course.with_options("run_type=val"), printed=bench.folder / f"disk_{what}.out")
             status = refused.finish()
-            right = status == 2 and is_one_line(refused.said()) and results.read_bytes() == written
             ballast.unlink()
-            done = asked.finish()
-            same = done == 0 and course.results() == expected
-            yield Row(f"disk full: {what}", 1, int(right), None, same, last(refused))
+            note = last(refused)
+            told = is_one_line(refused.said()) and part in note
+            right = status == 2 and told and contents(course.folder) == before
+            same = refused.finish() == 0 and course.results() == expected
+            yield Row(f"disk full: {what}", 1, int(right), None, same, note)
 
 
 def disk_cache(bench: Bench) -> Iterator[Row]:

@@ -245,6 +245,12 @@ def wait_for_random_moment(course: Course, process: subprocess.Popen, draw: rand
     return course.has_begun(process) and not wait_until(lambda: False, process, draw.uniform(0, 1.5)) and process.poll() is None
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of all files but the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
 def flip(content: bytes, place: float = 0.5) -> bytes:
     """The same with one bit flipped, at a share of its length."""
     changed = bytearray(content)

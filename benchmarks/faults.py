@@ -24,6 +24,7 @@ from fault_disks import best, block, damage, disk, disk_blocks, disk_cache, disk
 from fault_interrupts import interrupt
 from fault_long import long
 from fault_processes import agent, elastic, hang, loader, second, sigterm, sweep, worker, write
+from fault_refusals import again, batches, descriptors, exported, forged, odd_images, plugin
 from fault_table import HEAD, Bench, Row
 from two_hosts import hosts
 
@@ -45,15 +46,22 @@ ROWS = {
         disk_export,
         damage,
         best,
+        forged,
+        exported,
         block,
         no_locks,
         loader,
         shared_memory,
+        descriptors,
         image,
         png,
+        odd_images,
         changed,
+        batches,
         astray,
         index,
+        again,
+        plugin,
         second,
         hang,
         hosts,
