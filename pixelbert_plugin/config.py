@@ -15,6 +15,7 @@ from pixelbert_plugin import config_files, registry, saved, schema, yaml_text
 from pixelbert_plugin.config_files import LEFT_OUT, find, naming_sources, read, settle, source_of
 from pixelbert_plugin.interpolation import interpolated
 from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.scalars import Expanded
 from pixelbert_plugin.schema import ConfigError
 
 
@@ -94,8 +95,16 @@ def _settle(config: RunConfig, options: Any, path: str) -> None:
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain mappings, as config.yaml holds it."""
-    return dataclasses.asdict(config)
+    """The resolved configuration as plain mappings, as config.yaml holds it: a path with ~ as it was typed."""
+    return _typed(dataclasses.asdict(config))
+
+
+def _typed(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _typed(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(map(_typed, node))
+    return node.typed if isinstance(node, Expanded) else node
 
 
 def to_yaml(config: RunConfig, folder: Path) -> str:

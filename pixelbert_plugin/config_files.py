@@ -161,8 +161,8 @@ class _Files:
             sources |= {key: source for key, source in inner_sources.items() if key.startswith(LEFT_OUT)}
         env = node.get("env")
         folder = yaml_text.text(env["user_dir"]) if isinstance(env, dict) and isinstance(env.get("user_dir"), str) else None
-        if folder and "${" not in folder and "\0" not in folder:
-            env["user_dir"] = os.path.realpath(file.parent / os.path.expanduser(folder))
+        if folder and not folder.startswith("~") and "${" not in folder and "\0" not in folder:
+            env["user_dir"] = os.path.realpath(file.parent / folder)
         merge(values, sources, node, _shown(file))
         return values, sources
 

@@ -65,9 +65,12 @@ def take_once(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def portable(values: dict[str, Any], folder: Path) -> None:
-    """Make `env.user_dir` relative to `folder`, which the configuration is saved in, where both lie in the working folder."""
+    """Make `env.user_dir` relative to `folder`, which the configuration is saved in, where both lie in the working folder.
+
+    One below ~ stays so.
+    """
     here, user_dir = Path.cwd(), (values.get("env") or {}).get("user_dir")
-    if user_dir:
+    if user_dir and not user_dir.startswith("~"):
         plugin, target = Path(user_dir).resolve(), folder.resolve()
         is_near = plugin.is_relative_to(here) and target.is_relative_to(here)
         values["env"]["user_dir"] = os.path.relpath(plugin, target) if is_near else str(plugin)

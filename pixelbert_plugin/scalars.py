@@ -14,6 +14,18 @@ MAX_DIGITS = 100  # of an integer: int() takes its time for thousands
 SHOWN = 200  # most characters of a value in a message
 
 
+class Expanded(str):
+    """A path with the home folder put in for ~; `typed` is what was given, which a saved configuration keeps."""
+
+    def __new__(cls, path: str, typed: str) -> "Expanded":
+        made = super().__new__(cls, path)
+        made.typed = typed
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # of a copy
+        return str(self), self.typed
+
+
 def read(kind: Any, node: Any) -> Any:
     """`node` as `kind`: str, int, float, bool, Path, an Enum or a Literal. Raises ValueError(reason)."""
     if typing.get_origin(kind) is Literal:
@@ -52,7 +64,7 @@ def expanded(path: str) -> str:
         raise ValueError("holds a character that no file name can have") from error
     if sum(parts) + len(parts) > 4096 or max(parts) > 255:
         raise ValueError("is too long for a path")
-    return found
+    return found if found == path else Expanded(found, path)
 
 
 def shown(node: Any) -> str:

@@ -87,8 +87,9 @@ def _read(kind: Any, node: Any, path: str, default: Component | None = None) -> 
     if origin is Annotated:
         if "options" in kind.__metadata__:
             return _mapping(node, path, "(key: value)")
-        found = _read(arguments[0], node, path)
-        return _path(found, path) if "path" in kind.__metadata__ else found
+        if "path" in kind.__metadata__:
+            return node if isinstance(node, scalars.Expanded) else _path(_read(arguments[0], node, path), path)
+        return _read(arguments[0], node, path)
     if origin in (types.UnionType, typing.Union):
         return _one_of(arguments, node, path)
     if kind is Component:

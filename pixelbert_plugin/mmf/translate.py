@@ -35,7 +35,7 @@ def to_mmf(config: RunConfig) -> dict[str, Any]:
     if file and (Path(file).is_dir() or Path(file).suffix not in MMF_FILES):
         raise ConfigError("checkpoint.resume_file", f"{file!r} is no file of MMF's; what is ours is checkpoint.pretrained here")
     values, model = configuration.dump(config), mmf_name("model", config.model)
-    datasets = {name: mmf_name("builder", name) for name in config.datasets}
+    datasets, env = {name: mmf_name("builder", name) for name in config.datasets}, config.env
     evaluation: dict[str, Any] = {"metrics": ["pixelbert"], "reporter": {"type": "pixelbert", "params": {}}}
     evaluation["batch_size"] = config.evaluation.batch_size
     if "evaluation.predict" in config.sources:  # MMF gives either predictions or metrics
@@ -55,13 +55,18 @@ def to_mmf(config: RunConfig) -> dict[str, Any]:
         "evaluation": evaluation,
         "checkpoint": {
             "resume": config.checkpoint.resume,
-            "resume_file": config.checkpoint.resume_file,
-            "pretrained": config.checkpoint.pretrained,
+            "resume_file": _plain(config.checkpoint.resume_file),
+            "pretrained": _plain(config.checkpoint.pretrained),
             "max_to_keep": config.checkpoint.max_to_keep,
         },
-        "env": {"data_dir": config.env.data_dir, "save_dir": config.env.save_dir, CACHE: config.env.cache_dir},
+        "env": {"data_dir": _plain(env.data_dir), "save_dir": _plain(env.save_dir), CACHE: _plain(env.cache_dir)},
         "plugins": config.plugins,
     }
+
+
+def _plain(path: str | None) -> str | None:
+    """A path with the home folder in it, as MMF reads no ~."""
+    return None if path is None else str(path)
 
 
 def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ ALLOWED = {
     "saved": set(),
     "config_files": {"saved", "errors", "schema", "scalars", "yaml_text", "options"},
     "interpolation": {"schema", "scalars", "yaml_text"},
-    "config": {"saved", "errors", "schema", "registry", "options", "config_files", "interpolation", "yaml_text"},
+    "config": {"saved", "errors", "scalars", "schema", "registry", "options", "config_files", "interpolation", "yaml_text"},
     "describe": {"errors", "schema", "registry", "options", "config_files", "yaml_text"},
     "hub": {"weights"},
     "metrics": BASIC,

@@ -7,8 +7,9 @@ import pytest
 import yaml
 from test_checkpoint import save
 
-from pixelbert_plugin import cli, saved
+from pixelbert_plugin import cli, saved, yaml_text
 from pixelbert_plugin import config as configuration
+from pixelbert_plugin.mmf import translate
 
 BASE = "datasets: [vqa2]\nenv: {data_dir: there, save_dir: save/x, user_dir: plugin.py}\n"
 WHOLE = BASE + "run_type: train\nmodel: pixelbert\ntask: vqa\ntraining: {}\n"
@@ -107,3 +108,15 @@ def test_options_of_the_model_that_differ_are_named():
         == saved.differences("[", values)
         == []
     )
+
+
+def test_mmf_is_given_paths_with_the_home_folder_in_them(tmp_path, monkeypatch):
+    """It reads no ~ itself, and our own configuration keeps it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(translate, "mmf_name", lambda kind, name: name)  # MMF is not here
+    (tmp_path / "recipe.yaml").write_text("datasets: [vqa2]\ntraining: {max_updates: 1}\n")
+    options = ["env.data_dir=~/d", "env.save_dir=~/s", "checkpoint.resume_file=~/p.pth"]
+    config = configuration.complete(configuration.load("~/recipe.yaml", options))
+    values = yaml.safe_load(yaml_text.dump(translate.to_mmf(config)))
+    assert (values["env"]["data_dir"], values["env"]["save_dir"]) == (f"{tmp_path}/d", f"{tmp_path}/s")
+    assert values["checkpoint"]["resume_file"] == f"{tmp_path}/p.pth"

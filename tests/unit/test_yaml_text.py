@@ -224,7 +224,19 @@ def test_home_is_put_in_for_a_tilde_in_every_path_and_nowhere_else(tmp_path, mon
     config = configuration.complete(configuration.load("~/top.yaml", options))
     assert config.training.seed == 5
     assert config.env.cache_dir == f"{tmp_path}/.cache/pixelbert_plugin" and config.env.user_dir == f"{tmp_path}/plugin"
-    assert "~" not in yaml_text.dump(configuration.dump(config))
+    assert "~" not in str(dataclasses.asdict(config))
+    again = configuration.complete(config)  # what is read once more, or saved and loaded, is the same
+    assert "~" not in str(dataclasses.asdict(again))
+    values = configuration.dump(again)
+    kept = (values["env"]["cache_dir"], values["env"]["user_dir"], values["processors"]["text"]["params"]["vocabulary"])
+    assert kept == ("~/.cache/pixelbert_plugin", "~/plugin", "~/v")
+    assert values["dataset_config"]["vqa2"]["splits"]["val"][0]["questions"] == "~/q.json"
+    saved = configuration.to_yaml(again, tmp_path / "s")
+    assert str(tmp_path) not in saved  # no path of this machine
+    (tmp_path / "saved.yaml").write_text(saved)
+    loaded = configuration.complete(configuration.load(str(tmp_path / "saved.yaml")))
+    assert configuration.dump(loaded)["env"] == values["env"] | {"overwrite": False}
+    assert loaded.env.user_dir == f"{tmp_path}/plugin"
 
 
 # files
