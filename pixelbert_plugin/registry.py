@@ -24,7 +24,7 @@ import catalogue
 from pixelbert_plugin import schema
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import Component, ConfigError, Kind
-from pixelbert_plugin.yaml_text import is_null
+from pixelbert_plugin.yaml_text import is_null, structure
 
 KINDS: tuple[str, ...] = get_args(Kind)
 PACKAGE = Path(__file__).parent
@@ -34,10 +34,16 @@ _namespaces = {kind: catalogue.create("pixelbert_plugin", f"{kind}s", entry_poin
 
 
 def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
-    def register(name: str) -> Callable[[T], T]:
+    def register(name: str = "") -> Callable[[T], T]:
+        if not isinstance(name, str) or not name:
+            of = f" above {location(name)}" if isinstance(name, type) or callable(name) else f", not {name!r}"
+            raise UserError(
+                f'register_{kind} takes the name of the {kind}{of if name else ""}: @registry.register_{kind}("NAME")'
+            )
+
         def decorate(component: T) -> T:
             config = getattr(component, "Config", None)
-            if config is not None and not dataclasses.is_dataclass(config):
+            if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
                 raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
             taken = _registered(kind).get(name)
             if taken is not None and taken is not component:
@@ -102,8 +108,10 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
     """
     options = getattr(get(kind, name, _type_key(path)), "Config", None)
     if options is None:
-        if node and not is_null(node):
-            raise ConfigError(f"{path}.{next(iter(node))}", f"unknown key: the {kind} {name!r} takes no options")
+        given = structure(node)
+        if given and not is_null(node):
+            key = f"{path}.{next(iter(given))}" if isinstance(given, dict) else path
+            raise ConfigError(key, f"unknown key: the {kind} {name!r} takes no options")
         return None
     config = schema.merge(options, node, path)
     for field in dataclasses.fields(config):

@@ -46,7 +46,9 @@ def component(kind: Kind, name: str, **params: Any) -> Any:
 
 def nearest(name: str, known: list[str]) -> str:
     """ "; did you mean X?" for the nearest spelling, and the list of what is known."""
+    spelt = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name[:SHOWN], known, n=1, cutoff=0.5)
+    close = close or [spelt[each] for each in difflib.get_close_matches(name[:SHOWN].lower(), spelt, n=1, cutoff=0.5)]
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
@@ -99,6 +101,8 @@ def _read(kind: Any, node: Any, path: str, default: Component | None = None) -> 
     if kind is dict or origin is dict:
         inner = arguments[1] if arguments else Any
         items = _mapping(node, path, "(key: value)").items()
+        if inner is Component:
+            _refuse_options(dict(items), path)
         return {_scalar(str, key, path): _read(inner, value, _join(path, key)) for key, value in items}
     if kind in (list, tuple) or origin in (list, tuple):
         return _list(origin or kind, arguments, node, path)
@@ -148,6 +152,16 @@ def _component(default: Component, node: Any, path: str) -> Component:
     if name != default.type and default.type:
         return Component(name, params[1])
     return Component(name, functools.reduce(_over, params, default.params))
+
+
+def _refuse_options(given: dict[str, Any], path: str) -> None:
+    """Raises ConfigError where components by name hold an option of one of them, as optimizer.lr."""
+    names = [name for name, node in given.items() if isinstance(yaml_text.structure(node), dict)]
+    for key, node in given.items():
+        if key in ("type", "params") or isinstance(yaml_text.value(node), int | float):
+            below = key if key in ("type", "params") else f"params.{key}"
+            meant = " or ".join(f"{_join(path, name)}.{below}" for name in names if name != key) or f"{path}.NAME.{below}"
+            raise ConfigError(_join(path, key), f"belongs to one component; write {meant}")
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

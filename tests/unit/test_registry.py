@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pixelbert_plugin import registry, schema
+from pixelbert_plugin import registry, schema, yaml_text
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.schema import Component, ConfigError, component
 
@@ -98,3 +98,57 @@ def test_check_of_the_dataclass_itself_is_reported_with_its_key():
     with pytest.raises(ConfigError) as error:
         registry.configure("model", "pixelbert", {"num_sampled_pixels": 0}, "model_config.pixelbert")
     assert str(error.value).startswith("model_config.pixelbert.num_sampled_pixels: 0 is invalid: must be at least 1")
+
+
+@pytest.mark.parametrize("name", [None, "", 3, type("Mine", (), {}), lambda: 0])
+def test_a_decorator_without_a_name_is_refused(name):
+    """`@registry.register_builder` without (…) would make of the class a function that nobody finds."""
+    with pytest.raises(UserError, match=r'@registry.register_builder\("NAME"\)'):
+        registry.register_builder(name)
+
+
+def test_an_instance_is_no_config():
+    @dataclass
+    class Options:
+        depth: int = 1
+
+    with pytest.raises(UserError, match="its Config is not a dataclass"):
+        registry.register_metric("of_an_instance")(type("Mine", (), {"Config": Options()}))
+
+
+def test_options_of_a_component_that_takes_none_are_named():
+    with pytest.raises(UserError, match=r"^p\.a: unknown key: the task 'nlvr2' takes no options"):
+        registry.configure("task", "nlvr2", {"a": 1}, "p")
+    assert registry.configure("task", "nlvr2", yaml_text.Typed("{}"), "p") is None
+
+
+@pytest.mark.parametrize(
+    "kind, name, meant", [("builder", "VQA2", "vqa2"), ("task", "NLVR2", "nlvr2"), ("optimizer", "AdamW", "adamw")]
+)
+def test_a_name_in_capitals_is_recognised(kind, name, meant):
+    with pytest.raises(UserError, match=f"did you mean {meant}\\?"):
+        registry.get(kind, name)
+
+
+@pytest.mark.parametrize("name", ["coco", "nlvr2", "vqa2"])
+def test_an_official_data_set_without_its_files_names_the_yaml(tmp_path, name):
+    builder = registry.build("builder", name, {}, f"dataset_config.{name}", data_dir=tmp_path)
+    with pytest.raises(UserError, match=rf"dataset_config\.{name}\.splits: is empty; include datasets/{name}/defaults\.yaml"):
+        builder.samples("train")
+
+
+@pytest.mark.parametrize(
+    "key, value, meant",
+    [
+        ("type", "adamw", "o.cnn.type or o.bert.type"),
+        ("params", {"lr": 1}, "o.cnn.params or o.bert.params"),
+        ("lr", 0.1, "o.cnn.params.lr or o.bert.params.lr"),
+    ],
+)
+def test_an_option_of_one_component_says_where_it_is_written(key, value, meant):
+    @dataclass
+    class Config:
+        o: dict[str, Component] = field(default_factory=dict)
+
+    with pytest.raises(ConfigError, match=rf"^o\.{key}: belongs to one component; write {meant}$"):
+        schema.merge(Config, {"o": {"cnn": {"type": "sgd"}, "bert": {"type": "sgd"}, key: value}})

@@ -56,7 +56,7 @@ class Builder:
 
     def samples(self, split: str) -> Sequence[Sample]:
         """All pairs of `split` ("train", "val", "test"), in a fixed order with unique sample ids."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no samples(split)")
 
     def files(self, split: str) -> list[tuple[str, Path]]:
         """The annotation files that `split` is read from, each with the config key that names it."""
@@ -93,6 +93,13 @@ class SplitsBuilder(Builder):
 
     def own_splits(self) -> list[str]:
         return list(self.config.splits)
+
+    def source_split(self, split: str) -> str:
+        if not self.config.splits:
+            raise ConfigError(
+                f"{self.key}.splits", f"is empty; include datasets/{self.name}/defaults.yaml, which names the files"
+            )
+        return super().source_split(split)
 
     def has_split(self, split: str) -> bool:
         """False for a split that is set to nothing: `splits: {val: []}`."""
