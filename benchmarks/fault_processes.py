@@ -22,6 +22,8 @@ from fault_tools import (
 
 from pixelbert_plugin.engine.checkpoint import problem
 
+HANG_SECONDS = 30  # a busy machine may take ten for an update
+
 
 def killed_again_and_again(
     bench: Bench, fault: str, name: str, times: int, moment: Callable[[Course, subprocess.Popen], bool]
@@ -132,17 +134,18 @@ def second(bench: Bench) -> Iterator[Row]:
 
 def hang(bench: Bench) -> Iterator[Row]:
     course = bench.course("hang", UPDATES)
-    course.options.append("training.timeout_seconds=10")
+    course.options.append(f"training.timeout_seconds={HANG_SECONDS}")
     process = course.start()
-    wait_for_random_moment(course, process, bench.draw)
+    if not wait_for_random_moment(course, process, bench.draw):
+        raise RuntimeError(f"it ended before: {course.said()[-500:]}")
     began = time.monotonic()
     kill(ranks(process)[1], signal.SIGSTOP)
-    status = ended(process, 120)
+    status = ended(process, 120 + HANG_SECONDS)
     seconds = round(time.monotonic() - began)
-    right = status not in (None, 0) and "did not answer within training.timeout_seconds=10" in course.output()
+    right = status not in (None, 0) and f"did not answer within training.timeout_seconds={HANG_SECONDS}" in course.output()
     reached = course.update()
     yield bench.row(
-        "a rank hangs (SIGSTOP), timeout_seconds=10",
+        f"a rank hangs (SIGSTOP), timeout_seconds={HANG_SECONDS}",
         course,
         1,
         int(right),

@@ -110,7 +110,7 @@ class Course:
 
     def has_begun(self, process: subprocess.Popen) -> bool:
         """Wait for the first update since the run was started; False where it ended before."""
-        return wait_until(lambda: "\nupdate " in self.output()[self.output_before :], process)
+        return wait_until(lambda: "\nupdate " in self.output()[self.output_before :], process, 300)
 
     def output(self) -> str:
         return self.output_file.read_text(errors="replace") if self.output_file.exists() else ""
