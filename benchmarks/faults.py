@@ -24,7 +24,7 @@ from fault_disks import best, block, damage, disk, disk_blocks, disk_cache, disk
 from fault_interrupts import interrupt
 from fault_long import long
 from fault_processes import agent, elastic, hang, loader, second, sigterm, sweep, worker, write
-from fault_refusals import again, batches, descriptors, exported, forged, odd_images, plugin
+from fault_refusals import again, batches, descriptors, exported, forged, odd_images, raising, stalled, unpicklable
 from fault_table import HEAD, Bench, Row
 from two_hosts import hosts
 
@@ -61,7 +61,9 @@ ROWS = {
         astray,
         index,
         again,
-        plugin,
+        raising,
+        unpicklable,
+        stalled,
         second,
         hang,
         hosts,
