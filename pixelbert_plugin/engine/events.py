@@ -154,8 +154,13 @@ def results_table(results: dict[str, float]) -> Iterator[Table]:
         else:
             columns = list(dict.fromkeys(name for row in rows.values() for name in row))
             table = Table("kind", *map(escape, columns), title=escape(title))
+            former = ""
             for kind, row in rows.items():
-                table.add_row(escape(kind), *(_shown(name, row[name]) if name in row else "" for name in columns))
+                group, equals, value = kind.partition("=")
+                if equals and group != former:  # its kinds stand below it, so that each fits its line
+                    table.add_row(escape(group))
+                former, shown = group, f"  {value}" if equals else kind
+                table.add_row(escape(shown), *(_shown(name, row[name]) if name in row else "" for name in columns))
         yield table
 
 

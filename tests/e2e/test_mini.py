@@ -200,7 +200,7 @@ def test_check_finds_a_whole_world_whole_and_names_what_is_gone(world, capsys, m
     ("arguments", "message"),
     [
         (["make"], "out: '' is invalid: names no folder; give out=PATH"),
-        (["make", "out"], "'out': not of the form key=value"),
+        (["make", "out"], "'out': not understood; options are given as key=value"),
         (["make", "out=x", "coco_trian_images=3"], "coco_trian_images: unknown key; did you mean coco_train_images?"),
         (["check"], "config=PATH is given 0 times"),
         (["check", "config=none.yaml"], "config='none.yaml': no such file"),

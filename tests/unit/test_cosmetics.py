@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pixelbert_plugin.console import TolerantStream, make_tolerant
 from pixelbert_plugin.engine import board, records
-from pixelbert_plugin.engine.events import Events
+from pixelbert_plugin.engine.events import Events, results_table
 from pixelbert_plugin.errors import Stopped, UserError, writing
 
 RECORD = {"update": 1, "loss": 0.5, "epoch": 0.1, "lr": {"cnn": 1e-2}, "samples_per_second": 3.0}
@@ -170,3 +170,16 @@ def test_the_advice_fits_what_the_system_said(number, advice):
         raise OSError(number, os.strerror(number))
     line = str(error.value)
     assert advice in line and ("free space" in line) == (number == errno.ENOSPC)
+
+
+def test_the_results_table_holds_a_kind_a_line_on_80_columns():
+    results = {
+        f"test/d/{metric}{kind}": 0.5
+        for metric in ("accuracy", "ceiling", "prefix_prior", "question_prior")
+        for kind in ("", "[answer_type=yes/no]", "[question_type=what color is the]", "[question_type=is a=b]")
+    }
+    console = Console(width=80, file=io.StringIO())
+    (table,) = results_table(results)
+    console.print(table)
+    first = [line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    assert first == ["all", "answer_type", "yes/no", "question_type", "what color is the", "is a=b"]
