@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pixelbert_plugin import saved
+from pixelbert_plugin import saved, yaml_text
 from pixelbert_plugin.engine import content
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.weights import one_line
@@ -93,4 +93,4 @@ def portable(about: dict[str, Any]) -> dict[str, Any]:
     env = values.pop("env", None) or {}
     if env.get("user_dir"):
         values["env"] = {"user_dir": Path(env["user_dir"]).name}
-    return {**about, "config": yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "started_from": sources}
+    return {**about, "config": yaml_text.dump(values), "started_from": sources}

@@ -37,6 +37,6 @@ def _update(line: str) -> int | None:
     """The update of a record; None where the line is none."""
     try:
         update = json.loads(line)["update"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return update if isinstance(update, int) else None

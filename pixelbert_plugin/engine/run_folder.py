@@ -166,8 +166,9 @@ class RunFolder:
         path = self.path / "results.json"
         try:
             former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError):
-            former = {}  # a derived file: written anew
+        except (OSError, ValueError, RecursionError):
+            former = {}
+        former = former if isinstance(former, dict) else {}  # a derived file: written anew
         replaced = [key for key in results if key != "training_seconds" and former.get(key, results[key]) != results[key]]
         if replaced:
             logger.info("%s: %s was %s and is %s now", path, replaced[0], former[replaced[0]], results[replaced[0]])

@@ -68,14 +68,15 @@ def vqa_accuracy(prediction: str, answers: tuple[str, ...]) -> float:
 
 def soft_scores(answers: tuple[str, ...]) -> dict[str, float]:
     """The accuracy that each distinct answer would earn, in 0…1; also the training targets (paper, section 4.1)."""
-    total = len(answers)
+    return {answer: soft_score(matches, len(answers)) for answer, matches in Counter(answers).items()}
+
+
+def soft_score(matches: int, total: int) -> float:
+    """The accuracy of an answer that `matches` of `total` annotators gave, in 0…1; it grows with the matches."""
     if total == 1:
-        return {answers[0]: 1.0}
-    scores = {}
-    for answer, matches in Counter(answers).items():
-        # leaving out one of its own `matches`, or one of the others
-        scores[answer] = (matches * min(1, (matches - 1) / 3) + (total - matches) * min(1, matches / 3)) / total
-    return scores
+        return float(matches)
+    # leaving out one of its own `matches`, or one of the others
+    return (matches * min(1, (matches - 1) / 3) + (total - matches) * min(1, matches / 3)) / total
 
 
 def one_line(answer: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_scores
+from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_score, soft_scores
 from pixelbert_plugin.processors.answer_files import read_answers
 from pixelbert_plugin.schema import FilePath, require
 
@@ -107,7 +107,8 @@ class AnswerProcessor:
         given, predicted = tuple(map(on_one_line, answers)), self._predicted  # where all agree, compared as they are written
         if len(set(given)) > 1:
             given, predicted = tuple(map(normalized, given)), self._predicted_normalized
-        return max((score for answer, score in soft_scores(given).items() if answer in predicted), default=0.0)
+        matches = max((count for answer, count in Counter(given).items() if answer in predicted), default=0)
+        return soft_score(matches, len(given)) if matches else 0.0
 
     def covers(self, answers: tuple[str, ...]) -> bool:
         """Whether one of a question's answers is in the vocabulary."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from test_engine import Linear, rows, trainer
 from torch import nn
 
+from pixelbert_plugin import yaml_text
 from pixelbert_plugin.engine import export, restore, tensor_store
 from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState, problem
 from pixelbert_plugin.engine.checkpoint_folder import digest_of
@@ -242,3 +243,10 @@ def test_a_file_that_is_no_export_is_one_line(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a file that pixelbert-run --export wrote"):
         restore.read_content(tmp_path / "x.safetensors", "checkpoint.pretrained")
+
+
+def test_an_exports_configuration_reads_back_equal():
+    """Text that looks like a number of YAML 1.2 stays text."""
+    values = {"task": "1e5", "datasets": ["0o17", "no", "exp #1"], "env": {"user_dir": "/home/me/plugin.py"}}
+    config = yaml_text.value(yaml_text.parse(export.portable({"config": yaml_text.dump(values)})["config"]))
+    assert config == values | {"env": {"user_dir": "plugin.py"}}

@@ -39,7 +39,7 @@ ALLOWED = {
     "data": BASIC | {"processors", "linux", "plugins"},
     "tasks": BASIC | {"processors", "metrics"},
     "mmf_checkpoint": {"errors", "weights"},
-    "engine": BASIC | {"interrupt", "saved", "options", "data", "tasks.base", "linux", "mmf_checkpoint"},
+    "engine": BASIC | {"interrupt", "saved", "yaml_text", "options", "data", "tasks.base", "linux", "mmf_checkpoint"},
     "vocabularies": BASIC | {"options", "data"},
     "build": BASIC | {"vocabularies", "options", "data", "engine", "tasks.base"},
     "parts": BASIC | {"build", "options", "data", "engine", "tasks.base"},

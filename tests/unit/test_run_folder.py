@@ -1,10 +1,12 @@
 """env.overwrite deletes what a run wrote, and nothing else."""
 
+import json
 import os
 
 import pytest
 from test_checkpoint import save
 
+from pixelbert_plugin.engine import records
 from pixelbert_plugin.engine.checkpoint import Checkpoints
 from pixelbert_plugin.engine.run_folder import RunFolder
 from pixelbert_plugin.errors import UserError
@@ -96,3 +98,17 @@ def test_a_recipe_is_not_taken_for_what_a_run_saved(run):
             RunFolder(run).require_own_config()
     (run / "config.yaml").write_text("torn: [")  # a run's, damaged
     RunFolder(run).require_own_config()
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", "[" * 100_000])
+def test_results_that_are_none_are_written_anew(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    assert json.loads(RunFolder(tmp_path).add_results({"a": 1}).read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("line", ["{", '{"update": "1"}', '{"loss": 1}', "3", "[" * 100_000])
+def test_a_line_of_a_log_that_is_no_record_is_dropped(tmp_path, line):
+    log = tmp_path / "log.jsonl"
+    log.write_text(f'{{"update": 1}}\n{line}\n{{"update": 2}}\n{{"update": 3}}\n')
+    records.cut(log, 2)
+    assert log.read_text() == '{"update": 1}\n{"update": 2}\n'
