@@ -26,6 +26,7 @@ from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.vocabularies import fit_answers, fit_text, take_vocabulary
 
+FIRST = 100  # samples of a split that tell what kind of data set it is
 ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have
 
 
@@ -163,6 +164,8 @@ def build_task(
 ) -> tuple[Task, dict[str, Any]]:
     """The task and its processors, their vocabularies taken from the checkpoint of `start` or fitted to the data."""
     task_class = registry.get("task", config.task, "task")
+    for mixture in data.values():
+        require_suited(config.task, task_class, mixture)
     processors = {
         name: registry.build_component("processor", getattr(config.processors, name), f"processors.{name}.params")
         for name in task_class.processors
@@ -194,6 +197,23 @@ def build_task(
                 f"{pairs} pairs: a sample of the task {config.task!r} is {task.pairs_per_sample} of them; give a multiple",
             )
     return task, processors
+
+
+def require_suited(task: str, task_class: type, mixture: Mixture) -> None:
+    """Raises ConfigError for a data set that is another task's, as far as its first samples tell."""
+    wanted, has_answers = getattr(task_class, "images_per_sample", None), getattr(task_class, "has_answers", None)
+    for name, samples in mixture.parts.items():
+        first = [samples[index] for index in range(min(len(samples), FIRST))]
+        images, answered = len(first[0].images), any(sample.answers or sample.answer is not None for sample in first)
+        reason = None
+        if wanted not in (None, images):
+            reason = f"needs {wanted} image(s) to each text, and {name} has {images}"
+        elif has_answers and not answered and mixture.split == "train":
+            reason = f"learns answers, and the train split of {name} has none"
+        elif has_answers is False and answered:
+            reason = f"takes captions, and the texts of {name} are questions or statements with answers"
+        if reason is not None:
+            raise ConfigError("task", f"{task!r} {reason}; choose the task that suits datasets={name}, or other data sets")
 
 
 def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:

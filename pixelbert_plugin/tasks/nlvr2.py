@@ -23,6 +23,7 @@ class Nlvr2Task:
 
     main_metric = "accuracy"
     processors = ("text", "image")
+    images_per_sample = 2
     num_negatives, pairs_per_sample = 0, 1
 
     def __init__(self, processors: dict[str, Any]):

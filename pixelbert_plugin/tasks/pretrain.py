@@ -43,6 +43,7 @@ class PretrainTask:
 
     Config = PretrainConfig
     processors = ("text", "image")
+    images_per_sample = 1
 
     def __init__(self, config: PretrainConfig, processors: dict[str, Any]):
         self.config = config
