@@ -201,17 +201,15 @@ def build_task(
 
 def require_suited(task: str, task_class: type, mixture: Mixture) -> None:
     """Raises ConfigError for a data set that is another task's, as far as its first samples tell."""
-    wanted, has_answers = getattr(task_class, "images_per_sample", None), getattr(task_class, "has_answers", None)
+    wanted, needs_answers = getattr(task_class, "images_per_sample", None), getattr(task_class, "needs_answers", False)
     for name, samples in mixture.parts.items():
         first = [samples[index] for index in range(min(len(samples), FIRST))]
         images, answered = len(first[0].images), any(sample.answers or sample.answer is not None for sample in first)
         reason = None
         if wanted not in (None, images):
             reason = f"needs {wanted} image(s) to each text, and {name} has {images}"
-        elif has_answers and not answered and mixture.split == "train":
+        elif needs_answers and not answered and mixture.split == "train":
             reason = f"learns answers, and the train split of {name} has none"
-        elif has_answers is False and answered:
-            reason = f"takes captions, and the texts of {name} are questions or statements with answers"
         if reason is not None:
             raise ConfigError("task", f"{task!r} {reason}; choose the task that suits datasets={name}, or other data sets")
 

@@ -132,6 +132,11 @@ def require_images(mixture: Mixture) -> None:
         if mixture.on_bad_image[name] == "skip":
             logger.warning("%s split of %s: %d of %d images are missing", mixture.split, name, len(missing), len(files))
             continue
+        if len(missing) == len(files) > 1:
+            raise UserError(
+                f"{missing[0]}: no such file, nor any of the {len(files)} images of the {mixture.split} split of {name}; "
+                f"unpack them there, or correct env.data_dir; {REMEDY}"
+            )
         of = next(sample.sample_id for sample in samples if missing[0] in map(Path, sample.images))
         others = f" (and {len(missing) - 1} more of the {mixture.split} split are missing)" if len(missing) > 1 else ""
         what = "not a file" if missing[0].exists() else "no such file"

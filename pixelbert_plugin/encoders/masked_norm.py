@@ -62,6 +62,11 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, values: Tensor) -> Tensor:
         mask = self.area.mask(tuple(values.shape[-2:]))
+        if mask is None and self.training and values.numel() == values.shape[1]:
+            raise UserError(
+                "processors.image.params.short_edge: a micro-batch of one image, of which a single pixel is left: batch norm cannot "
+                "be trained on it; use larger images, a larger training.micro_batch_size, or image_encoder.params.norm=frozen"
+            )
         if mask is None or not self.training:
             return self.area.clear(super().forward(values))
         # float32 sums: under autocast the activations are bfloat16

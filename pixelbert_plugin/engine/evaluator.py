@@ -1,10 +1,10 @@
 """Evaluation keyed by sample id: every sample of the split counts once, whatever the batches and the processes were."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -88,7 +88,7 @@ def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
         row = by_id[sample.sample_id]
         predicted.append(Result(sample, row.prediction, row.truth, row.scores))
     results = [result for result in predicted if result.sample.sample_id not in skipped]
-    metrics = ask(task, lambda: task.metrics(results))
+    metrics = ask(task, lambda: plain(task.metrics(results)))
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
     return Evaluation(metrics, results, predicted)
@@ -105,6 +105,11 @@ def ask(task: Task, work: Callable[[], T]) -> T:
         raise UserError(
             f"the task's predictions or metrics failed ({registry.location(type(task))}): {reason}; --debug shows where"
         ) from error
+
+
+def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers that JSON has, whatever numpy or torch made of them. Raises ValueError or TypeError for others."""
+    return {str(name): float(value) for name, value in metrics.items()}
 
 
 def check_criterion(criterion: str | None, metrics: Iterable[str]) -> None:

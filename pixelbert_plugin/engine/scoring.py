@@ -21,7 +21,7 @@ from pixelbert_plugin.data.collate import pad_texts
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.order import evaluation_order
 from pixelbert_plugin.engine.dist import ALONE, Processes
-from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.engine.evaluator import Evaluation, ask, plain
 from pixelbert_plugin.engine.parallel import share_buffers, whole
 from pixelbert_plugin.engine.precision import Fp32
 from pixelbert_plugin.engine.progress import NoProgress
@@ -159,7 +159,7 @@ def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> 
         sample, found = loader.mixture[int(first)], loader.mixture[int(matrix.samples_T[best])].text
         truth = found if matrix.image_of_text_T[best] == row else sample.text
         results.append(Result(sample, found, truth))
-    metrics = task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T)
+    metrics = ask(task, lambda: plain(task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T)))
     if matrix.num_skipped:
         metrics["num_skipped"] = float(matrix.num_skipped)
     return Evaluation(metrics, results)

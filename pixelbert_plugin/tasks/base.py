@@ -23,7 +23,7 @@ class Task(Protocol):
     """A registered task: built with its Config and the run's processors.
 
     One with a baseline has `fit(train_samples)` too, called before an evaluation of a split with answers. One that does not
-    suit every data set says so: `images_per_sample`, how many images it needs; `has_answers`, whether its texts have answers.
+    suit every data set says so: `images_per_sample`, how many images it needs; `needs_answers`, whether it learns answers.
     """
 
     main_metric: str  # chooses checkpoints/best on the validation split

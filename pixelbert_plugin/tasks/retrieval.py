@@ -42,7 +42,7 @@ class RetrievalTask:
     Config = RetrievalConfig
     main_metric = "mean_r@1"
     processors = ("text", "image")
-    images_per_sample, has_answers = 1, False
+    images_per_sample = 1
     pairs_per_sample = 1
     scores_all_pairs = True
 

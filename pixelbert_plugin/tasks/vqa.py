@@ -42,7 +42,7 @@ class VqaTask:
     Config = VqaConfig
     main_metric = "accuracy"
     processors = ("text", "image", "answers")
-    images_per_sample, has_answers = 1, True
+    images_per_sample, needs_answers = 1, True
     num_negatives, pairs_per_sample = 0, 1
 
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):

@@ -1,13 +1,19 @@
-"""A data set that is another task's is refused before anything is built."""
+"""What does not go together, or cannot be trained or reported, is refused in one line."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import require_suited
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.engine.evaluator import ask, plain
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.sanity import require_images
+from pixelbert_plugin.tasks.vqa import VqaTask
 from pixelbert_plugin.types import Sample
 
 
@@ -20,7 +26,7 @@ def sample(images: int, answer: str | None) -> Sample:
 SETS = {"captions": sample(1, None), "questions": sample(1, "yes"), "statements": sample(2, "True")}
 SUITED = {  # pre-training may read questions too, as LXMERT's does
     "pretrain": ("captions", "questions"),
-    "retrieval": ("captions",),
+    "retrieval": ("captions", "questions"),  # questions too can be looked for
     "vqa": ("questions",),
     "nlvr2": ("statements",),
 }
@@ -39,3 +45,24 @@ def test_a_data_set_of_another_task_is_refused(task, name):
 
 def test_a_split_without_answers_may_be_predicted():
     require_suited("vqa", registry.get("task", "vqa"), Mixture("test", {"vqa2": [SETS["captions"]]}))
+
+
+def test_all_images_missing_names_the_folder_to_correct(tmp_path):
+    images = [tmp_path / "nowhere" / f"{number}.jpg" for number in range(3)]
+    samples = [Sample(sample_id=n, image_ids=(n,), images=(image,), text="a") for n, image in enumerate(images)]
+    with pytest.raises(UserError, match=r"nor any of the 3 images of the val split of own; .* correct env.data_dir"):
+        require_images(Mixture("val", {"own": samples}, {"own": "error"}))
+
+
+def test_metrics_are_plain_numbers_or_the_task_is_named():
+    figures = plain({"accuracy": np.float32(0.5), np.str_("n"): torch.tensor(2)})
+    assert json.loads(json.dumps(figures)) == {"accuracy": 0.5, "n": 2.0}
+    with pytest.raises(UserError, match="predictions or metrics failed"):
+        ask(VqaTask, lambda: plain({"accuracy": "high"}))
+
+
+def test_batch_norm_over_a_single_pixel_is_one_line():
+    encoder = registry.build("encoder", "resnet18", {"weights": None}, "e").train()
+    with pytest.raises(UserError, match=r"a single pixel .*norm=frozen"):
+        encoder(torch.rand(1, 3, 16, 16), torch.tensor([[16, 16]]))
+    assert encoder(torch.rand(2, 3, 16, 16), torch.tensor([[16, 16], [16, 16]])).pixels.isfinite().all()
