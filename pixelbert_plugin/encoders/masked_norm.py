@@ -64,8 +64,9 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         mask = self.area.mask(tuple(values.shape[-2:]))
         if mask is None and self.training and values.numel() == values.shape[1]:
             raise UserError(
-                "processors.image.params.short_edge: a micro-batch of one image, of which a single pixel is left: batch norm "
-                "cannot be trained on it; use larger images, a larger training.micro_batch_size, or image_encoder.params.norm=frozen"
+                "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
+                "micro-batch's only image; use larger images, a larger training.micro_batch_size, or "
+                "image_encoder.params.norm=frozen"
             )
         if mask is None or not self.training:
             return self.area.clear(super().forward(values))

@@ -63,6 +63,6 @@ def test_metrics_are_plain_numbers_or_the_task_is_named():
 
 def test_batch_norm_over_a_single_pixel_is_one_line():
     encoder = registry.build("encoder", "resnet18", {"weights": None}, "e").train()
-    with pytest.raises(UserError, match=r"a single pixel .*norm=frozen"):
+    with pytest.raises(UserError, match=r"the single pixel .*norm=frozen"):
         encoder(torch.rand(1, 3, 16, 16), torch.tensor([[16, 16]]))
     assert encoder(torch.rand(2, 3, 16, 16), torch.tensor([[16, 16], [16, 16]])).pixels.isfinite().all()
