@@ -60,7 +60,7 @@ def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
             write(text, tmp_path)
     trained = [output for output in outputs if "results.json" in output]
     assert len(trained) == 6  # the data set, two backbones, a metric, a task, and the package's own
-    assert sum("asked for=color" in output for output in trained) == 4
+    assert sum("│ asked for" in output and "│   color" in output for output in trained) == 4
 
 
 def test_the_data_set_trains_and_stays_short(environment, tmp_path):
@@ -69,7 +69,7 @@ def test_the_data_set_trains_and_stays_short(environment, tmp_path):
             output = run(text, tmp_path, environment)
         else:
             write(text, tmp_path)
-    assert "val/my_vqa" in output and "asked for=shape" in output
+    assert "val/my_vqa" in output and "│ asked for" in output and "│   shape" in output
     assert len((tmp_path / "my_vqa.py").read_text().splitlines()) <= 40
 
 
