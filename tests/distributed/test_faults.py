@@ -32,6 +32,7 @@ def unbroken(world, tmp_path_factory) -> list[tuple]:
     return run.losses()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_a_stop_and_a_second_run(world, unbroken, tmp_path):
     run = course(world, tmp_path / "run")
     process = run.start()
