@@ -21,7 +21,7 @@ def shipped_packages() -> dict[str, str]:
 
 SHIPPED_PACKAGES = shipped_packages()
 TEST = [
-    "pytest>=8",
+    "pytest>=8.4",  # before, it took the errors of threads from the program under test
     "pytest-xdist>=3.7",  # the suite on every core
     "hypothesis>=6.100",
     "ruff>=0.6",

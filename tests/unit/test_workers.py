@@ -210,7 +210,7 @@ def plugin_loader(root, folder, number_of_workers=0):
     (folder / "halves.py").write_text(PLUGIN)
     plugins.load(str(folder))
     (file,) = [file for file in plugins.user_files() if file.parent == folder.resolve()]
-    (module,) = [module for name, module in sys.modules.items() if getattr(module, "__file__", None) == str(file)]
+    (module,) = [module for name, module in list(sys.modules.items()) if getattr(module, "__file__", None) == str(file)]
     loader = make_loader(root, number_of_workers)
     loader.reader.prepare = module.Halves().prepare
     return loader, module
