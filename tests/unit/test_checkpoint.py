@@ -247,6 +247,6 @@ def test_a_file_that_is_no_export_is_one_line(tmp_path):
 
 def test_an_exports_configuration_reads_back_equal():
     """Text that looks like a number of YAML 1.2 stays text."""
-    values = {"task": "1e5", "datasets": ["0o17", "no", "exp #1"], "env": {"user_dir": "/home/me/plugin.py"}}
+    values = {"task": "1e5", "datasets": ["0o17", "no", "exp #1"], "env": {"user_dir": "/srv/me/plugin.py"}}
     config = yaml_text.value(yaml_text.parse(export.portable({"config": yaml_text.dump(values)})["config"]))
     assert config == values | {"env": {"user_dir": "plugin.py"}}

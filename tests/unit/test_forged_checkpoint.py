@@ -21,7 +21,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.vocabularies import take_vocabulary
 
 WRONG = [3, -1, 1e300, True, None, "x", "\ud800", [], {}, [1], {"a": 1}, {"a": None}, 10**30]
-SOURCE = {"key": "checkpoint.pretrained", "path": "/home/somebody/save/pre/checkpoints/best", "update": 40}
+SOURCE = {"key": "checkpoint.pretrained", "path": "/srv/somebody/save/pre/checkpoints/best", "update": 40}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def whole(tmp_path_factory):
     text = registry.build("processor", "bert_tokenizer", {}, "p")
     text.fit(["a disc", "a disc"])
     about = About(
-        "env: {user_dir: /home/somebody/plugin, data_dir: /home/somebody/data}\n"
+        "env: {user_dir: /srv/somebody/plugin, data_dir: /srv/somebody/data}\n"
         "checkpoint: {pretrained: /x, max_to_keep: 2}\nseed: 1\n",
         {"text": text.state_dict(), "answers": {"answers": ["yes", "no"]}},
         {"torch": "x"},
