@@ -23,6 +23,8 @@ def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     def resolve(node: Any, holder: Any, key: str | int, path: str) -> Any:
         """`node`, which `tree` has as `holder[key]`."""
         inner = _structure(node)
+        if not _holds(inner):
+            return node  # quoted text beside an interpolation stays quoted: "" and "null" are no null
         try:
             if isinstance(node, str) and inner is node:
                 return _plain(OmegaConf.to_object(holder[key]) if OmegaConf.is_config(holder[key]) else holder[key])

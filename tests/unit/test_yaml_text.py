@@ -192,6 +192,14 @@ def test_a_dump_reads_back_equal(text, names, tree):
     assert "\n" not in one_line
 
 
+def test_quoted_text_beside_an_interpolation_stays_text():
+    content = """text: a\nnames: ["", "null", "010", "${text}", 'x${text}']\nanything: ["5", 5, "no", "${text}"]"""
+    resolved = interpolated(yaml_text.parse(content), dataclasses.asdict(Everything()))
+    found = schema.merge(Everything, resolved)
+    assert found.names == ["", "null", "010", "a", "xa"]
+    assert found.anything == ["5", 5, "no", "a"]
+
+
 def _keys(tree: Any) -> list[str]:
     if isinstance(tree, dict):
         return [*tree, *(key for value in tree.values() for key in _keys(value))]
