@@ -40,7 +40,8 @@ def train_backbone(config: WorldConfig) -> tuple[dict[str, Tensor], float]:
     """State dict, and accuracy on images that were not trained on. A function of the seed, up to the CPU's rounding."""
     from torchvision.models import resnet18
 
-    images_N3SS, classes_N = figures(Random(derive(config.seed, "backbone")), NUM_TRAIN + NUM_VAL)
+    num_train = min(NUM_TRAIN, config.backbone_updates * BATCH)  # no more than a short training looks at
+    images_N3SS, classes_N = figures(Random(derive(config.seed, "backbone")), num_train + NUM_VAL)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "backbone weights"))
         net = resnet18(num_classes=len(SEEN)).train()

@@ -2,11 +2,12 @@
 
 import json
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
-SEVERAL = Path(__file__).parent / "several_runs.py"
+from preloaded import start
+from several_runs import run_several
 
 
 def environment() -> dict[str, str]:
@@ -30,12 +31,21 @@ def run_all(processes: int, in_float64: list[list[str]], as_they_are: list[list[
     """Run the commands one after another on so many processes; fails with what they printed."""
     runs = [{"arguments": arguments, "float64": True} for arguments in in_float64]
     runs += [{"arguments": arguments, "float64": False} for arguments in as_they_are]
-    file = tmp_path / f"runs_on_{processes}.json"
-    file.write_text(json.dumps(runs))
-    command = [sys.executable] if processes == 1 else torchrun(processes)
-    done = subprocess.run([*command, str(SEVERAL), str(file)], capture_output=True, text=True, env=environment(), timeout=1200)
-    errors = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
-    assert done.returncode == 0, "\n".join([*errors, done.stdout[-2000:], done.stderr[-4000:]])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        world = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes}  # torchrun's
+        world |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        variables = {name: str(value) for name, value in world.items()} if processes > 1 else {}
+        output = tmp_path / f"output_{rank}_of_{processes}"
+        started.append((start(run_several, runs, output, OMP_NUM_THREADS="1", **variables), output))
+    for process, _ in started:
+        process.join(1200)
+        process.kill()
+    printed = "\n".join(output.read_text()[-4000:] for _, output in started)
+    assert [process.exitcode for process, _ in started] == [0] * processes, printed
 
 
 def records(folder: Path) -> list[dict]:

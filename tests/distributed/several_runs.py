@@ -1,15 +1,12 @@
-"""Under torchrun: run after run of a JSON list in the same processes, so that torch is imported once.
+"""Run after run of a list in the same processes.
 
-Each entry is {"arguments": [...], "float64": bool}. A program that computes the same thing in another order agrees with
+Each run is {"arguments": [...], "float64": bool}. A program that computes the same thing in another order agrees with
 itself in float64 to many digits on any machine; in float32 rounding hides what a slip would change.
 """
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -34,11 +31,11 @@ def all_in_float64(wanted: bool) -> Iterator[None]:
         torch.Tensor.float = to_float32
 
 
-if __name__ == "__main__":
+def run_several(runs: list[dict]) -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
     status = 0
-    for run in json.loads(Path(sys.argv[1]).read_text()):
+    for run in runs:
         with all_in_float64(run["float64"]):
             status = status or main(run["arguments"])
     if dist.is_initialized():

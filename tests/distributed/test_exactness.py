@@ -22,9 +22,16 @@ from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import write_world
 
 CONFIGS = "projects/pixelbert/configs/mini"
-UPDATES, MIDDLE = 14, 7  # the first epoch ends unevenly at update 12
+UPDATES, MIDDLE = 8, 4  # the first epoch ends unevenly at update 6
 ROUNDING = 1e-10  # relative, in float64
-UNEVEN = {"flickr_test_images": 41, "coco_val_images": 7, "questions_per_image": 5}  # 41 images; 35 questions of minival
+# 41 images of test; 35 questions of minival
+UNEVEN = {
+    "coco_train_images": 10,
+    "coco_restval_images": 5,
+    "flickr_test_images": 41,
+    "coco_val_images": 7,
+    "questions_per_image": 5,
+}
 EXACT = [
     "training.num_workers=0",
     "training.num_threads=1",
@@ -34,7 +41,7 @@ EXACT = [
     f"training.evaluation_interval={UPDATES}",
     f"training.checkpoint_interval={MIDDLE}",
     "checkpoint.max_to_keep=9",
-    "scheduler.params.warmup_updates=4",
+    "scheduler.params.warmup_updates=2",
     "model_config.pixelbert.image_encoder.params.norm=frozen",
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
     "model_config.pixelbert.text_encoder.params.dropout=0",

@@ -54,7 +54,7 @@ def test_bad_image_is_named_then_skipped_if_asked(capsys, caplog, config, own_vq
     bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000105.jpg"
     content = bad.read_bytes()
     {"missing": bad.unlink, "truncated": lambda: bad.write_bytes(content[:400]), "text": lambda: bad.write_text("x")}[kind]()
-    arguments = (f"config={config}", f"training.num_workers={workers}", "training.max_updates=5")
+    arguments = (f"config={config}", f"training.num_workers={workers}", "training.max_updates=5", "run_type=train")
     line = fails(capsys, *arguments)
     assert str(bad) in line and "needed by sample 10500" in line and "dataset_config.vqa2.on_bad_image=skip" in line
     assert cli.main([*arguments, "env.overwrite=true", "dataset_config.vqa2.on_bad_image=skip"]) == 0
