@@ -1,5 +1,6 @@
 """`${key}` in a configuration: another key's value, or what one of omegaconf's resolvers gives (`${oc.env:HOME}`)."""
 
+import re
 from typing import Any
 
 from pixelbert_plugin import yaml_text
@@ -7,11 +8,15 @@ from pixelbert_plugin.scalars import shown
 from pixelbert_plugin.schema import ConfigError
 from pixelbert_plugin.yaml_text import Plain
 
+MAX_LENGTH = 100_000  # characters of all that one value stands for: each key that is named twice by another doubles them
+REFERENCE = re.compile(r"\$\{([\w.\[\]]+)\}")
+
 
 def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The tree with `${key}` and omegaconf's resolvers filled in; `defaults` are what keys that are not set stand for."""
     if not _holds(values):
         return values
+    _refuse_endless(_over(defaults, values))
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -41,6 +46,38 @@ def interpolated(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
             raise ConfigError(path, f"{shown(node)} is invalid: {_reason(error)}") from error
 
     return {key: resolve(node, tree, key, key) if _holds(node) else node for key, node in values.items()}
+
+
+def _refuse_endless(tree: dict[str, Any]) -> None:
+    """Raises ConfigError where a value's references grow beyond all use, as omegaconf would follow them for ever."""
+    lengths: dict[str, int] = {}
+
+    def length(node: Any, path: str) -> int:
+        if path not in lengths:
+            lengths[path] = 0  # while it is counted: omegaconf tells of references in a circle
+            inner = _structure(node)
+            if isinstance(inner, dict | list):
+                items = inner.items() if isinstance(inner, dict) else enumerate(inner)
+                lengths[path] = sum(length(item, f"{path}.{key}" if path else str(key)) for key, item in items)
+            elif isinstance(node, str):
+                named = [re.sub(r"\[(\w+)\]", r".\1", name) for name in REFERENCE.findall(node)]
+                lengths[path] = len(node) + sum(length(_at(tree, name), name) for name in named)
+            if path and lengths[path] > MAX_LENGTH:
+                raise ConfigError(path, f"{shown(node)} is invalid: it stands for more than {MAX_LENGTH:,} characters")
+        return lengths[path]
+
+    length(tree, "")
+
+
+def _at(tree: Any, path: str) -> Any:
+    """What lies at a key with dots; None where nothing does."""
+    for name in path.split("."):
+        tree = _structure(tree)
+        if isinstance(tree, list):
+            tree = tree[int(name)] if name.isdigit() and int(name) < len(tree) else None
+        else:
+            tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
 
 
 def _reason(error: Exception) -> str:

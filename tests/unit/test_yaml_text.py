@@ -200,6 +200,15 @@ def test_quoted_text_beside_an_interpolation_stays_text():
     assert found.anything == ["5", 5, "no", "a"]
 
 
+def test_references_that_double_at_each_step_are_refused():
+    chain = "\n".join(f"  a{step}: '${{anything.a{step + 1}}}${{anything.a{step + 1}}}'" for step in range(40))
+    with pytest.raises(schema.ConfigError, match="stands for more than 100,000 characters"):
+        interpolated(yaml_text.parse(f"anything:\n{chain}\n  a40: x"), dataclasses.asdict(Everything()))
+    short = "anything: {a: '${anything.b[1]}${anything.b[1]}', b: [x, '${anything.c}${anything.c}'], c: yes}"
+    found = interpolated(yaml_text.parse(short), dataclasses.asdict(Everything()))
+    assert schema.merge(Everything, found).anything == {"a": "yesyesyesyes", "b": ["x", "yesyes"], "c": "yes"}
+
+
 def _keys(tree: Any) -> list[str]:
     if isinstance(tree, dict):
         return [*tree, *(key for value in tree.values() for key in _keys(value))]
