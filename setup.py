@@ -45,7 +45,7 @@ setup(
     packages=find_packages(include=["pixelbert_plugin", "pixelbert_plugin.*"]) + list(SHIPPED_PACKAGES),
     package_dir=SHIPPED_PACKAGES,
     package_data={name: ["*.yaml", "*.md", "*.sh"] for name in SHIPPED_PACKAGES}
-    | {"pixelbert_plugin.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
+    | {"pixelbert_plugin.commands.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",
@@ -64,9 +64,9 @@ setup(
     extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.8"], "test": TEST, "dev": TEST},
     entry_points={
         "console_scripts": [
-            "pixelbert-run = pixelbert_plugin.cli:program",
-            "pixelbert-data = pixelbert_plugin.data_cli:main",
-            "pixelbert-sweep = pixelbert_plugin.sweep_cli:main",
+            "pixelbert-run = pixelbert_plugin.commands.run:program",
+            "pixelbert-data = pixelbert_plugin.commands.data:main",
+            "pixelbert-sweep = pixelbert_plugin.commands.sweep:main",
         ]
     },
 )

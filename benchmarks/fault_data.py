@@ -15,7 +15,8 @@ NUM_FLIPS = 300
 DECODE = """
 import random, sys, tempfile
 from pathlib import Path
-from pixelbert_plugin import plugins, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.data.images import BadImageError
 plugins.load()
 image = registry.build("processor", "image", {"short_edge": 64, "long_edge": 96}, "processors.image.params")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fault_table import UPDATES, Bench, Row
 from fault_tools import INTERVAL, Course, contents, ended, fill, flip, is_one_line, small_disk, wait_until
 
-from pixelbert_plugin.engine.checkpoint import problem
+from pixelbert_plugin.checkpoint.checkpoints import problem
 
 # imported at the interpreter's start where its folder is on PYTHONPATH: a file system without locks, as NFS can be
 NO_LOCKS = """

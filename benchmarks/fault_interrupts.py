@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from fault_table import UPDATES, Bench, Row
 from fault_tools import INTERVAL, Course, ended, wait_for_random_moment, wait_until
 
-from pixelbert_plugin.engine.checkpoint import problem
+from pixelbert_plugin.checkpoint.checkpoints import problem
 
 EVALUATED = 20  # the update after which a course is evaluated
 

@@ -20,7 +20,7 @@ from fault_tools import (
     wait_until,
 )
 
-from pixelbert_plugin.engine.checkpoint import problem
+from pixelbert_plugin.checkpoint.checkpoints import problem
 
 HANG_SECONDS = 30  # a busy machine may take ten for an update
 
@@ -165,7 +165,7 @@ def sweep(bench: Bench) -> Iterator[Row]:
     content = {"save_dir": str(bench.folder / "sweep"), "overrides": fixed, "stages": {"train": stage}, "rows": {"full": {}}}
     file = bench.folder / "sweep.yaml"
     file.write_text(yaml.safe_dump({**content, "seeds": [1, 2], "jobs": 2}))
-    command = [sys.executable, "-m", "pixelbert_plugin.sweep_cli", f"config={file}"]
+    command = [sys.executable, "-m", "pixelbert_plugin.commands.sweep", f"config={file}"]
     other = Course(bench.data, bench.folder / "sweep" / "full" / "train" / "seed_2", 1)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until(lambda: min(course.update(), other.update()) > INTERVAL, process, 400)

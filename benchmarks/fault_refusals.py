@@ -15,7 +15,7 @@ from fault_disks import last
 from fault_table import UPDATES, Bench, Row
 from fault_tools import INTERVAL, Course, contents, ended, flip, is_one_line, wait_until
 
-from pixelbert_plugin.engine.checkpoint import digest_of
+from pixelbert_plugin.checkpoint.checkpoints import digest_of
 
 PLUGIN = """
 import time
@@ -147,7 +147,9 @@ def with_plugin(bench: Bench, name: str, *options: str) -> Course:
 def odd_images(bench: Bench) -> Iterator[Row]:
     """Every training image is a pipe, or its header says 100,000 × 100,000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    huge = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + bytes(100)
+    pixels = b"IDAT" + zlib.compress(bytes(300_001))  # its first row
+    chunks = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (header, pixels)]
+    huge = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
     for what, told in {"a pipe": "is a named pipe", "a header of 100,000 x 100,000 pixels": "max_pixels"}.items():
         data = bench.folder / "odd_images_world"
         shutil.rmtree(data, ignore_errors=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelbert_plugin import config, plugins, registry
+from pixelbert_plugin import config, registry
+from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.types import Batch
 
 CONFIGS = Path(__file__).parents[1] / "projects" / "pixelbert" / "configs"

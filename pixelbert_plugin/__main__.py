@@ -2,8 +2,8 @@
 
 import os
 
-from pixelbert_plugin import linux
-from pixelbert_plugin.cli import program
+from pixelbert_plugin.commands.run import program
+from pixelbert_plugin.system import linux
 
 if linux.PARENT_PIPE in os.environ:  # started by a sweep
     linux.end_with_pipe(int(os.environ.pop(linux.PARENT_PIPE)))

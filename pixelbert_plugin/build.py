@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
+from pixelbert_plugin.data.vocabularies import fit_answers, fit_text, take_vocabulary
 from pixelbert_plugin.data.workers import Wait
-from pixelbert_plugin.engine.checkpoint import Checkpoints
-from pixelbert_plugin.engine.dist import Processes, local_device_index
-from pixelbert_plugin.engine.stop import StopSignal
+from pixelbert_plugin.distributed.processes import Processes, local_device_index
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import RunConfig
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
-from pixelbert_plugin.vocabularies import fit_answers, fit_text, take_vocabulary
+from pixelbert_plugin.training.stop import StopSignal
 
 FIRST = 100  # samples of a split that tell what kind of data set it is
 ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have

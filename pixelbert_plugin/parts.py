@@ -8,17 +8,18 @@ from rich.console import Console
 from torch import nn
 
 from pixelbert_plugin.build import Start, build_builders, build_model, build_task, starting_checkpoint
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.engine import precision, restore
-from pixelbert_plugin.engine.checkpoint import Checkpoints
-from pixelbert_plugin.engine.dist import Processes, is_restarted, job_id
-from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.engine.run_folder import RunFolder
-from pixelbert_plugin.engine.stop import StopSignal
-from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.distributed.processes import Processes, is_restarted, job_id
+from pixelbert_plugin.precision import native as precision
+from pixelbert_plugin.precision.native import Fp32
 from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.training.run_folder import RunFolder
+from pixelbert_plugin.training.stop import StopSignal
 
 
 @dataclass

@@ -10,24 +10,26 @@ from typing import Any
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import registry, sanity, saved
+from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
-from pixelbert_plugin.console import make_tolerant
+from pixelbert_plugin.checkpoint import export as export_file
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.checkpoint.weights import load_reported
+from pixelbert_plugin.config import saved
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
-from pixelbert_plugin.engine import export as export_file
-from pixelbert_plugin.engine import restore
-from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState
-from pixelbert_plugin.engine.dist import connected
-from pixelbert_plugin.engine.events import Events, NoEvents
-from pixelbert_plugin.engine.parallel import Losses, shard, wrap
-from pixelbert_plugin.engine.run_folder import RunFolder
-from pixelbert_plugin.engine.stop import StopSignal
-from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.distributed.parallel import Losses, shard, wrap
+from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.evaluation.report import evaluate_split, report, tell_changes, tell_skipped, tell_survey
 from pixelbert_plugin.parts import Parts, Start, prepare, used
-from pixelbert_plugin.report import evaluate_split, report, tell_changes, tell_skipped, tell_survey
-from pixelbert_plugin.weights import load_reported
+from pixelbert_plugin.system.console import make_tolerant
+from pixelbert_plugin.training import sanity
+from pixelbert_plugin.training.run_folder import RunFolder
+from pixelbert_plugin.training.stop import StopSignal
+from pixelbert_plugin.training.tracking import Events, NoEvents
+from pixelbert_plugin.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
 
 
 def export(config: RunConfig, target: Path) -> Path:
-    """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see engine/export.py."""
+    """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see checkpoint/export.py."""
     path, key = finished_checkpoint(
         config, Checkpoints(Path(config.env.save_dir) / "checkpoints", config.checkpoint.max_to_keep)
     )

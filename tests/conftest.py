@@ -18,7 +18,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image, ImageDraw
 
-from pixelbert_plugin import plugins
+from pixelbert_plugin.registry import plugins
 
 settings.register_profile("busy", deadline=None)  # other tests run at the same time: how long one example takes says nothing
 settings.load_profile("busy")

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from pixelbert_plugin.data.images import BadImageError
-from pixelbert_plugin.linux import end_with_parent, num_cores
 from pixelbert_plugin.processors.image import ImageProcessor
+from pixelbert_plugin.system.linux import end_with_parent, num_cores
 
 CHUNK = 32  # images that a process is given at a time
 TELL_SECONDS = 10.0  # between two lines of progress

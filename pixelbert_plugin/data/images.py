@@ -117,10 +117,23 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def why_no_file(path: Path) -> str:
+    """What stands in the place of a file that is not there."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return "no such file"
+    return "a file" if stat.S_ISREG(mode) else f"is {_irregular(mode)}, not an image file"
+
+
+def _irregular(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise BadImageError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}, not an image file")
+        raise BadImageError(f"{path}: is {_irregular(mode)}, not an image file")
 
 
 def _identified(file: BinaryIO, start: bytes, max_pixels: int | None) -> Any:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.order import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
+from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import Stopped, UserError
 from pixelbert_plugin.processors.image import ImageProcessor

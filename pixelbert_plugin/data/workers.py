@@ -25,11 +25,11 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from pixelbert_plugin import plugins
 from pixelbert_plugin.data.handover import Parcel, Sender
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
 from pixelbert_plugin.errors import LostProcessError, Stopped, UserError
-from pixelbert_plugin.linux import end_with_parent
+from pixelbert_plugin.registry import plugins
+from pixelbert_plugin.system.linux import end_with_parent
 from pixelbert_plugin.types import Batch
 
 # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them

@@ -13,9 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin import hub, nvidia_apex, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import RunError, UserError
-from pixelbert_plugin.schema import FilePath, require
+from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.registry.schema import FilePath, require
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +153,7 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
     """A pre-trained BertModel and its masked-language head's weights; names that do not fit are logged."""
     import transformers
 
-    from pixelbert_plugin.weights import one_line, report_names, require_shards
+    from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards
 
     try:
         if not weights or os.path.isfile(weights):

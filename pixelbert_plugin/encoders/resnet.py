@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.errors import RunError
-from pixelbert_plugin.schema import FilePath
+from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
-from pixelbert_plugin.weights import load_reported, one_line, read_state_dict
 
 
 @dataclass(kw_only=True)

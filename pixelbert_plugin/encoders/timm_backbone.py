@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelbert_plugin import hub, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint import hub
+from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict
 from pixelbert_plugin.encoders.masked_norm import inside_mask
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import FilePath
+from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
-from pixelbert_plugin.weights import load_reported, one_line, read_state_dict
 
 PRETRAINED = "pretrained"
 

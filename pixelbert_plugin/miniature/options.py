@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelbert_plugin.schema import FilePath, require
+from pixelbert_plugin.registry.schema import FilePath, require
 
 
 @dataclass(kw_only=True)

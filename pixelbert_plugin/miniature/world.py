@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin.errors import UserError, replacing
-from pixelbert_plugin.linux import num_cores
 from pixelbert_plugin.miniature.coco import plan_coco
 from pixelbert_plugin.miniature.draw import write_image
 from pixelbert_plugin.miniature.flickr30k import plan_flickr30k
@@ -20,6 +19,7 @@ from pixelbert_plugin.miniature.plan import Picture, Plan
 from pixelbert_plugin.miniature.visual_genome import plan_visual_genome
 from pixelbert_plugin.miniature.vocabulary import plan_vocabulary
 from pixelbert_plugin.miniature.vqa2 import plan_vqa2
+from pixelbert_plugin.system.linux import num_cores
 
 SUMMARY = "miniature.json"  # written last: a folder without it holds no whole world
 MANIFEST = "miniature_files.txt"  # written first: the files that this command writes, and may delete

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import __version__
-from pixelbert_plugin.command import Parser, run_command, split_config, tell
+from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import writing
 
 EPILOG = """\
@@ -73,10 +73,10 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     from mmf.utils.configuration import get_default_config_path
 
     from pixelbert_plugin import config as configuration
-    from pixelbert_plugin import yaml_text
     from pixelbert_plugin.mmf import devices, translate
     from pixelbert_plugin.mmf.defaults import shipped
     from pixelbert_plugin.mmf.register import register_all
+    from pixelbert_plugin.registry import yaml_text
 
     path, overrides = split_config(options, "name one YAML file (--help)")
     file = configuration.find(path)
@@ -108,6 +108,6 @@ def _write(values: dict[str, Any], save_dir: Path) -> list[str]:
 
 
 def _yaml(values: dict[str, Any]) -> str:
-    from pixelbert_plugin import yaml_text
+    from pixelbert_plugin.registry import yaml_text
 
     return yaml_text.dump(values)

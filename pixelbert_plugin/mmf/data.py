@@ -20,8 +20,8 @@ from mmf.utils.general import get_current_device
 from torch import Tensor
 
 from pixelbert_plugin.data.loader import Loader
-from pixelbert_plugin.data.order import evaluation_order
-from pixelbert_plugin.engine.dist import Processes
+from pixelbert_plugin.data.sampler import evaluation_order
+from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.defaults import builder_yaml
 from pixelbert_plugin.mmf.metrics import Row, unique_results

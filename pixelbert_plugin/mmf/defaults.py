@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin import registry, yaml_text
+from pixelbert_plugin import registry
 from pixelbert_plugin.config import read_values
-from pixelbert_plugin.config_files import PACKAGE
+from pixelbert_plugin.config.files import PACKAGE
+from pixelbert_plugin.config.options import Env, Processors
 from pixelbert_plugin.mmf.setting import CACHE
-from pixelbert_plugin.options import Env, Processors
+from pixelbert_plugin.registry import yaml_text
 
 
 @functools.cache

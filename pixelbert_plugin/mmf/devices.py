@@ -2,9 +2,9 @@
 
 import os
 
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import RunConfig
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
 
 
 def take_own_gpu() -> None:

@@ -10,12 +10,12 @@ from mmf.utils.distributed import get_rank, get_world_size
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.mmf.checkpoint_reader import pack, unpack
 from pixelbert_plugin.mmf.data import FIELD, Carried
 from pixelbert_plugin.mmf.defaults import model_yaml
 from pixelbert_plugin.mmf.metrics import Row
 from pixelbert_plugin.mmf.optim import NAME as JOINT
 from pixelbert_plugin.mmf.setting import Setting
-from pixelbert_plugin.mmf_checkpoint import pack, unpack
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.types import Batch, ModelOutput
 

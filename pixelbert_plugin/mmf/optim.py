@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pixelbert_plugin import registry
 from pixelbert_plugin.mmf.nodes import plain
 from pixelbert_plugin.mmf.setting import Setting, position_after
-from pixelbert_plugin.schema import Component, ConfigError
+from pixelbert_plugin.registry.schema import Component, ConfigError
 
 NAME = "pixelbert"
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pixelbert_plugin import plugins, registry
+from pixelbert_plugin import registry
 from pixelbert_plugin.mmf.names import PREFIX, registered
+from pixelbert_plugin.registry import plugins
 
 
 def register_all(user_dir: str | None = None, modules: list[str] | None = None) -> None:

@@ -9,20 +9,21 @@ from typing import Any
 from torch import nn
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import registry, schema
+from pixelbert_plugin import registry
 from pixelbert_plugin.build import Start, build_builders, build_loader, build_model, build_task
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.checkpoint.weights import load_reported
+from pixelbert_plugin.config.options import Env, RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.order import epoch_size
-from pixelbert_plugin.engine import restore
-from pixelbert_plugin.engine.dist import Processes
+from pixelbert_plugin.data.sampler import epoch_size
+from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.names import own_name
 from pixelbert_plugin.mmf.nodes import plain
-from pixelbert_plugin.options import Env, RunConfig
+from pixelbert_plugin.registry import schema
 from pixelbert_plugin.tasks.base import Task
-from pixelbert_plugin.weights import load_reported
 
 logger = logging.getLogger(__name__)
 KEY = "pixelbert_setting"  # in MMF's registry

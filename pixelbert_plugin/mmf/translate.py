@@ -7,12 +7,12 @@ from typing import Any
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine.length import Length
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.names import PREFIX, mmf_name, registered
 from pixelbert_plugin.mmf.setting import CACHE, Setting
-from pixelbert_plugin.options import RunConfig
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.training.length import Length
 
 NEVER = 10**9  # updates: MMF evaluates and saves at multiples of a number
 ALIKE = ("seed", "num_workers", "log_interval")

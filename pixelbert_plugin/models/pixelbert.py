@@ -16,7 +16,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
-from pixelbert_plugin.schema import Component, component, require
+from pixelbert_plugin.registry.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_score, soft_scores
 from pixelbert_plugin.processors.answer_files import read_answers
-from pixelbert_plugin.schema import FilePath, require
+from pixelbert_plugin.registry.schema import FilePath, require
 
 logger = logging.getLogger(__name__)
 normalized = lru_cache(maxsize=1 << 18)(normalize_answer)  # the same few thousand spellings recur

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import MAX_PIXELS, read_image
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.types import Batch
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer

@@ -12,9 +12,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
-from pixelbert_plugin import hub, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import FilePath, require
+from pixelbert_plugin.registry.schema import FilePath, require
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KEY = "processors.text.params.vocabulary"

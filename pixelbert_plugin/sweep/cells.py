@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pixelbert_plugin.errors import RunError, UserError, replacing, writing
-from pixelbert_plugin.linux import PARENT_PIPE, num_cores
 from pixelbert_plugin.sweep.plan import Cell
+from pixelbert_plugin.system.linux import PARENT_PIPE, num_cores
 
 RECORD = "cell.json"  # what a cell's folder was made with
 LOCK = ".sweep.lock"

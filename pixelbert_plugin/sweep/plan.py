@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import schema
-from pixelbert_plugin.interpolation import interpolated
-from pixelbert_plugin.schema import ConfigError, FilePath, nearest, require
+from pixelbert_plugin.config.interpolation import interpolated
+from pixelbert_plugin.registry import schema
+from pixelbert_plugin.registry.schema import ConfigError, FilePath, nearest, require
 
 
 @dataclass(kw_only=True)

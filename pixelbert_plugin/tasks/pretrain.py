@@ -14,7 +14,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.processors.masking import mask_words
 from pixelbert_plugin.processors.text import BertTokenizer
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Result
 from pixelbert_plugin.types import Batch, ModelOutput

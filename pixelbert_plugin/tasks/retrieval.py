@@ -11,7 +11,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.types import Batch, ModelOutput
 
 logger = logging.getLogger(__name__)

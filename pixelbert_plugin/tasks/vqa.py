@@ -13,7 +13,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.metrics.vqa import one_line, vqa_accuracy
 from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key
-from pixelbert_plugin.schema import require
+from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.tasks.base import Result
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from pixelbert_plugin.command import leave
-from pixelbert_plugin.engine.dist import connected
-from pixelbert_plugin.engine.parallel import Losses, local, shard, wrap
-from pixelbert_plugin.engine.precision import Fp32
+from pixelbert_plugin.commands.command import leave
+from pixelbert_plugin.distributed.parallel import Losses, local, shard, wrap
+from pixelbert_plugin.distributed.processes import connected
+from pixelbert_plugin.precision.native import Fp32
 
 
 class Net(nn.Module):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-from pixelbert_plugin.cli import main
-from pixelbert_plugin.command import leave
+from pixelbert_plugin.commands.command import leave
+from pixelbert_plugin.commands.run import main
 
 
 @contextmanager

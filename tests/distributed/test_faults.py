@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fault_tools import Course, ended, kill, make_world, ranks, wait_until
 
-from pixelbert_plugin.engine.checkpoint import problem
+from pixelbert_plugin.checkpoint.checkpoints import problem
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 UPDATES = 16

@@ -30,8 +30,8 @@ def start(program: Callable[[list[str]], None], arguments: list, output: Path, *
 
 
 def pixelbert_run(arguments: list) -> None:
-    from pixelbert_plugin import cli
-    from pixelbert_plugin.command import leave
+    from pixelbert_plugin.commands import run as cli
+    from pixelbert_plugin.commands.command import leave
 
     leave(cli.main(arguments))
 

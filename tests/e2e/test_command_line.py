@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pixelbert_plugin import cli
+from pixelbert_plugin.commands import run as cli
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -20,7 +20,7 @@ def script(*arguments, cwd=None, **environment):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from pixelbert_plugin import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from pixelbert_plugin.commands import run as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([name for name in ('torch', 'transformers', 'omegaconf', 'rich', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]" and "key=value" in done.stdout
@@ -52,8 +52,9 @@ def test_describe_prints_options_defaults_and_comments(capsys):
 def test_every_option_of_every_component_has_a_comment(kind):
     import dataclasses
 
-    from pixelbert_plugin import describe, registry
-    from pixelbert_plugin.options import RunConfig
+    from pixelbert_plugin import registry
+    from pixelbert_plugin.config import describe
+    from pixelbert_plugin.config.options import RunConfig
 
     sections = [field.type for field in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(field.type)]
     configs = [getattr(registry.get(kind, name), "Config", None) for name in registry.names(kind)]
@@ -150,7 +151,7 @@ def test_an_entry_point_cannot_shadow_a_built_in(installed):
         "import catalogue, importlib.metadata as m\n"
         "point = m.EntryPoint('pixelbert', 'tiny_plugin:BagOfWords', 'pixelbert_plugin_models')\n"
         "catalogue.AVAILABLE_ENTRY_POINTS = m.EntryPoints([point])\n"
-        "from pixelbert_plugin import cli; raise SystemExit(cli.main(['--list']))"
+        "from pixelbert_plugin.commands import run as cli; raise SystemExit(cli.main(['--list']))"
     )
     environment = {**os.environ, "PYTHONPATH": installed}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)

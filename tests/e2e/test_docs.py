@@ -106,7 +106,7 @@ def test_a_new_plugin_installs_is_found_and_trains(environment, tmp_path):
     ],
 )
 def test_a_new_plugins_name_must_be_free(name, message, tmp_path, monkeypatch, capsys):
-    from pixelbert_plugin import cli
+    from pixelbert_plugin.commands import run as cli
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()

@@ -6,7 +6,9 @@ from pathlib import Path
 import easy_vqa
 import pytest
 
-from pixelbert_plugin import cli, plugins, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.registry import plugins
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = f"config={ROOT / 'projects/easy_vqa/configs/easy_vqa.yaml'}"

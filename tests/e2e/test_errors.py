@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import write_config
 
-from pixelbert_plugin import cli
-from pixelbert_plugin.engine.checkpoint import problem
-from pixelbert_plugin.engine.restore import read_model
+from pixelbert_plugin.checkpoint.checkpoints import problem
+from pixelbert_plugin.checkpoint.restore import read_model
+from pixelbert_plugin.commands import run as cli
 
 
 def fails(capsys, *arguments, status=2) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from pixelbert_plugin import cli, data_cli
-from pixelbert_plugin.engine.restore import read_model
+from pixelbert_plugin.checkpoint.restore import read_model
+from pixelbert_plugin.commands import data as data_cli
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import write_world
 

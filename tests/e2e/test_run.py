@@ -8,9 +8,9 @@ import pytest
 import yaml
 from conftest import write_config
 
-from pixelbert_plugin import cli
-from pixelbert_plugin.engine.run_folder import RunFolder
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
+from pixelbert_plugin.training.run_folder import RunFolder
 
 
 def run(*arguments) -> int:
@@ -117,8 +117,8 @@ def test_tensorboard_holds_everything(finished):
 
 
 def test_the_picture_shows_different_images():
-    from pixelbert_plugin.engine.events import _spread
     from pixelbert_plugin.tasks.base import Result
+    from pixelbert_plugin.training.tracking import _spread
     from pixelbert_plugin.types import Sample
 
     def result(image, number):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import write_config
 
-from pixelbert_plugin import cli, sanity
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.training import sanity
 from pixelbert_plugin.types import Sample
 
 

@@ -10,8 +10,8 @@ import yaml
 from conftest import write_config
 from safetensors.torch import load_file
 
-from pixelbert_plugin import cli
-from pixelbert_plugin.engine.restore import read_model
+from pixelbert_plugin.checkpoint.restore import read_model
+from pixelbert_plugin.commands import run as cli
 
 ONCE = {"checkpoint": {"resume", "resume_file", "pretrained"}, "env": {"overwrite"}}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import write_config
 
-from pixelbert_plugin import cli
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -10,7 +10,9 @@ import torch
 from conftest import write_config
 from torch import nn
 
-from pixelbert_plugin import cli, nvidia_apex, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.vocabularies import fit_answers
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
-from pixelbert_plugin.vocabularies import fit_answers
 
 
 def build(**params):

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from pixelbert_plugin import nvidia_apex, registry
-from pixelbert_plugin.engine.apex_levels import NativeLevel
-from pixelbert_plugin.engine.optim import parameter_state, set_parameter_state
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin import registry
+from pixelbert_plugin.optim.optimizer_state import parameter_state, set_parameter_state
+from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.precision.apex.levels import NativeLevel
+from pixelbert_plugin.registry.schema import ConfigError
 
 CPU = torch.device("cpu")
 NVIDIA = ("multi_tensor_apply/__init__.py", "optimizers/__init__.py", "optimizers/fused_adam.py", "__init__.py")
@@ -255,9 +256,10 @@ import torch
 from torch import nn
 torch.cuda.is_available = lambda: True  # of the stand-in, which needs none
 from apex import amp
-from pixelbert_plugin import registry, plugins
+from pixelbert_plugin import registry
+from pixelbert_plugin.registry import plugins
 plugins.load()
-from pixelbert_plugin import nvidia_apex
+from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 nvidia_apex._why_no_cuda = lambda what, device_type: None
 
 device = torch.device("cpu")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pixelbert_plugin import data_cli, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.miniature import backbone
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.scenes import HELD_OUT, SEEN

@@ -10,10 +10,10 @@ import torch
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import require_suited
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.engine.evaluator import ask, plain
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.sanity import require_images
+from pixelbert_plugin.evaluation.evaluator import ask, plain
 from pixelbert_plugin.tasks.vqa import VqaTask
+from pixelbert_plugin.training.sanity import require_images
 from pixelbert_plugin.types import Sample
 
 

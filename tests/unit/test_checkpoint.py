@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from test_engine import Linear, rows, trainer
 from torch import nn
 
-from pixelbert_plugin import yaml_text
-from pixelbert_plugin.engine import export, restore, tensor_store
-from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState, problem
-from pixelbert_plugin.engine.checkpoint_folder import digest_of
+from pixelbert_plugin.checkpoint import export, restore, tensor_store
+from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState, problem
+from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry import yaml_text
 
 ABOUT = About("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
 

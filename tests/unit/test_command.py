@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pixelbert_plugin import cli, command, data_cli, sweep_cli
+from pixelbert_plugin.commands import command
+from pixelbert_plugin.commands import data as data_cli
+from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.commands import sweep as sweep_cli
 from pixelbert_plugin.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,7 +128,7 @@ def test_an_error_that_nobody_thought_of_is_one_line_and_keeps_its_traceback(cap
     assert "Traceback" in capsys.readouterr().err
 
 
-TELL = "import sys; from pixelbert_plugin.command import exit_status, tell; "
+TELL = "import sys; from pixelbert_plugin.commands.command import exit_status, tell; "
 TELL += "sys.exit(exit_status(lambda: tell('x' * 100_000) or 0, False, ''))"
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pixelbert_plugin.console import TolerantStream, make_tolerant
-from pixelbert_plugin.engine import board, records
-from pixelbert_plugin.engine.events import Events, results_table
 from pixelbert_plugin.errors import Stopped, UserError, writing
+from pixelbert_plugin.evaluation.table import results_table
+from pixelbert_plugin.system.console import TolerantStream, make_tolerant
+from pixelbert_plugin.training import board, records
+from pixelbert_plugin.training.tracking import Events
 
 RECORD = {"update": 1, "loss": 0.5, "epoch": 0.1, "lr": {"cnn": 1e-2}, "samples_per_second": 3.0}
 
@@ -100,7 +101,7 @@ def test_a_tensorboard_folder_that_cannot_be_made_is_told(tmp_path, caplog):
 
 
 def test_pictures_that_fail_leave_the_scalars(tmp_path, caplog, events, monkeypatch):
-    monkeypatch.setattr("pixelbert_plugin.engine.events._figure", lambda results: 1 / 0)
+    monkeypatch.setattr("pixelbert_plugin.training.tracking._figure", lambda results: 1 / 0)
     for update in (1, 2):
         events.pictures("val/set", [], update)
         events.train({**RECORD, "update": update}, {})

@@ -8,18 +8,18 @@ import sys
 import pytest
 import torch
 
-from pixelbert_plugin import command
+from pixelbert_plugin.commands import command
 from pixelbert_plugin.data.loader import share
-from pixelbert_plugin.engine.dist import ALONE, is_loss
+from pixelbert_plugin.distributed.processes import ALONE, is_loss
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, UserError
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
 
 SEVERAL = """
 import json, os, sys
 import torch
-from pixelbert_plugin.engine.dist import connected
+from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
 
 def fail(rank, processes):
     if processes.rank in rank:

@@ -15,8 +15,8 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
-from pixelbert_plugin.data.order import evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
+from pixelbert_plugin.data.sampler import evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.types import Sample
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import precision
-from pixelbert_plugin.engine.checkpoint import TrainState
-from pixelbert_plugin.engine.dist import ALONE
-from pixelbert_plugin.engine.parallel import Alone, Losses
-from pixelbert_plugin.engine.stop import StopSignal
-from pixelbert_plugin.engine.trainer import Trainer
+from pixelbert_plugin.checkpoint.checkpoints import TrainState
+from pixelbert_plugin.config.options import RunConfig, Training
+from pixelbert_plugin.distributed.parallel import Alone, Losses
+from pixelbert_plugin.distributed.processes import ALONE
 from pixelbert_plugin.errors import NonFiniteLossError
-from pixelbert_plugin.options import RunConfig, Training
+from pixelbert_plugin.precision import native as precision
+from pixelbert_plugin.training.stop import StopSignal
+from pixelbert_plugin.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

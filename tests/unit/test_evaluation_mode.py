@@ -6,9 +6,9 @@ from test_order_and_loader import make_loader
 from test_pixelbert import SMALL, model
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine.evaluator import evaluate
-from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.engine.scoring import score_all_pairs
+from pixelbert_plugin.evaluation.evaluator import evaluate
+from pixelbert_plugin.evaluation.retrieval import score_all_pairs
+from pixelbert_plugin.precision.native import Fp32
 
 FP32 = Fp32(torch.device("cpu"))
 

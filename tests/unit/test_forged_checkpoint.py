@@ -15,10 +15,10 @@ from test_checkpoint import seal
 from test_engine import Linear, trainer
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import content, export, restore, tensor_store
-from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState
+from pixelbert_plugin.checkpoint import content, export, restore, tensor_store
+from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.data.vocabularies import take_vocabulary
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.vocabularies import take_vocabulary
 
 WRONG = [3, -1, 1e300, True, None, "x", "\ud800", [], {}, [1], {"a": 1}, {"a": None}, 10**30]
 SOURCE = {"key": "checkpoint.pretrained", "path": "/srv/somebody/save/pre/checkpoints/best", "update": 40}

@@ -6,7 +6,8 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from pixelbert_plugin import hub, registry
+from pixelbert_plugin import registry
+from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
 
 

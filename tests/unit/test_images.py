@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 
 from pixelbert_plugin.data import images as images_module
 from pixelbert_plugin.data.images import BadImageError, decode_image, read_image, upright_size
-from pixelbert_plugin.engine.events import _figure
 from pixelbert_plugin.tasks.base import Result
+from pixelbert_plugin.training.tracking import _figure
 from pixelbert_plugin.types import Sample
 
 DAMAGES_EACH = 12  # damaged copies of each kind of file

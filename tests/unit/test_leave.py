@@ -17,7 +17,7 @@ freed_at_the_end = Aborts()
 sys.modules["torch"] = sys
 atexit.register(print, "closed")
 sys.stdout.write("results, ")
-from pixelbert_plugin.command import leave
+from pixelbert_plugin.commands.command import leave
 END
 """
 

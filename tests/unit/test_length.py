@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin.engine.checkpoint import TrainState
-from pixelbert_plugin.engine.length import Length, carried_over, go_on
+from pixelbert_plugin.checkpoint.checkpoints import TrainState
+from pixelbert_plugin.config.options import Training
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.options import Training
+from pixelbert_plugin.training.length import Length, carried_over, go_on
 
 
 def walk(epoch_samples: int, batch: int, position: int, is_over) -> list[int]:

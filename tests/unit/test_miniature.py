@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelbert_plugin import data_cli
+from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
 from pixelbert_plugin.miniature import world as world_module
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import make_plan, write_world
-from pixelbert_plugin.schema import ConfigError, merge
+from pixelbert_plugin.registry.schema import ConfigError, merge
 
 SHAPES = "circle square triangle star cross ring".split()
 RGB = dict(red=(215, 35, 35), green=(30, 165, 55), blue=(35, 70, 220), yellow=(240, 215, 40))
@@ -572,7 +572,7 @@ def test_a_refused_make_leaves_the_world_there_whole(tmp_path, capsys):
 
 def test_a_kill_leaves_no_whole_world_and_the_next_make_starts_anew(drawn, tmp_path):
     out = tmp_path / "world"
-    command = [sys.executable, "-m", "pixelbert_plugin.data_cli", *arguments(out, coco_train_images=2000)]
+    command = [sys.executable, "-m", "pixelbert_plugin.commands.data", *arguments(out, coco_train_images=2000)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     for _ in range(2400):  # a busy machine takes its time
         if len(list(out.glob("coco/train2014/*"))) > 20:
@@ -617,5 +617,5 @@ def test_unknown_types_are_config_errors():
 
 def test_help_is_quick():
     """Neither torch nor numpy is imported for it."""
-    code = "import sys, pixelbert_plugin.data_cli; print({'torch', 'numpy', 'PIL', 'omegaconf'} & set(sys.modules))"
+    code = "import sys, pixelbert_plugin.commands.data; print({'torch', 'numpy', 'PIL', 'omegaconf'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -9,10 +9,11 @@ import torch
 import yaml
 from conftest import write_config
 
-from pixelbert_plugin import cli, mmf_checkpoint
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin.engine import restore
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.mmf import checkpoint_reader as mmf_checkpoint
 
 
 class Hostile:

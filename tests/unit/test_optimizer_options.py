@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import fused_optim
+from pixelbert_plugin.precision.apex import fused_optim
 
 
 def build(name: str, **options):

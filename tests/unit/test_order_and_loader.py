@@ -20,8 +20,8 @@ from pixelbert_plugin.data import workers as workers_module
 from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
-from pixelbert_plugin.data.order import evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
+from pixelbert_plugin.data.sampler import evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.seeding import derive
 

@@ -488,7 +488,7 @@ def test_the_defaults_of_every_option_that_the_tables_hold():
     for (kind, name), expected in defaults.items():
         held = registry.as_dict(registry.get(kind, name).Config())
         assert {key: held[key] for key in expected} == expected, (kind, name)
-    from pixelbert_plugin.options import RunConfig
+    from pixelbert_plugin.config.options import RunConfig
 
     training = RunConfig(datasets=["vqa2"]).training
     assert (training.max_grad_norm, training.early_stop.minimize, training.early_stop.enabled) == (None, False, False)

@@ -9,10 +9,10 @@ from torch import nn
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import precision
-from pixelbert_plugin.engine.loss_scale import LossScale
+from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import NonFiniteLossError, UserError
-from pixelbert_plugin.options import RunConfig
+from pixelbert_plugin.precision import native as precision
+from pixelbert_plugin.precision.loss_scale import LossScale
 
 CPU = torch.device("cpu")
 UPDATES, OVERFLOW = 4, 1  # updates in a loop; the one in which a gradient of the first optimizer is infinite

@@ -7,9 +7,9 @@ import torch
 from test_engine import Linear, rows, trainer
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import restore, tensor_store
-from pixelbert_plugin.engine.checkpoint import About, Checkpoints, TrainState
-from pixelbert_plugin.engine.parallel import Alone, Losses
+from pixelbert_plugin.checkpoint import restore, tensor_store
+from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.distributed.parallel import Alone, Losses
 
 NAMES = ["fp32", "bf16", "fp16", "O1", "O2", "O3"]
 ABOUT = About("a: 1\n", {}, {})

@@ -69,7 +69,7 @@ def test_trained_vocabulary_is_reproducible_and_travels_with_the_state():
 def test_vocabulary_does_not_depend_on_the_process():
     """Hash seeds differ between processes; tokenizers' own trainer gives other vocabularies for them."""
     code = (
-        "from pixelbert_plugin import plugins, registry; plugins.load();"
+        "from pixelbert_plugin import registry; from pixelbert_plugin.registry import plugins; plugins.load();"
         "text = registry.build('processor', 'bert_tokenizer', {}, 'p');"
         "text.fit(['red circle on blue', 'blue circle on red', 'is it red or blue'] * 2); print(text.state_dict())"
     )

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pixelbert_plugin.engine import progress
-from pixelbert_plugin.engine.progress import TimeLeft, spoken
+from pixelbert_plugin.system import progress
+from pixelbert_plugin.system.progress import TimeLeft, spoken
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pixelbert_plugin import registry, schema, yaml_text
+from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import Component, ConfigError, component
+from pixelbert_plugin.registry import schema, yaml_text
+from pixelbert_plugin.registry.schema import Component, ConfigError, component
 
 
 def test_every_builtin_the_design_names_is_registered():

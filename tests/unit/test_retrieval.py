@@ -12,10 +12,10 @@ from test_order_and_loader import make_loader
 from test_pixelbert import model
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine.precision import Fp32
-from pixelbert_plugin.engine.progress import NoProgress
-from pixelbert_plugin.engine.scoring import ScoreMatrix, evaluate_matrix, num_scored, save_matrix, score_all_pairs
 from pixelbert_plugin.errors import NonFiniteLossError, UserError
+from pixelbert_plugin.evaluation.retrieval import ScoreMatrix, evaluate_matrix, num_scored, save_matrix, score_all_pairs
+from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.system.progress import NoProgress
 
 FP32 = Fp32(torch.device("cpu"))
 
@@ -90,7 +90,7 @@ def test_each_image_goes_through_the_cnn_once_and_each_text_through_the_embeddin
 
 
 def test_blocks_outlive_a_kill_and_belong_to_their_weights(vqa2_root, tmp_path, monkeypatch):
-    monkeypatch.setattr("pixelbert_plugin.engine.scoring.IMAGES_PER_BLOCK", 2)
+    monkeypatch.setattr("pixelbert_plugin.evaluation.retrieval.IMAGES_PER_BLOCK", 2)
     loader, net = built(vqa2_root)
     whole = score_all_pairs(net, task(), loader, 8, FP32).scores_IT
     folder = tmp_path / "scores"
@@ -161,7 +161,7 @@ def scored(loader, net, folder=None, batch_size=8, **options):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("pixelbert_plugin.engine.scoring.IMAGES_PER_BLOCK", 2)
+    monkeypatch.setattr("pixelbert_plugin.evaluation.retrieval.IMAGES_PER_BLOCK", 2)
 
 
 def test_a_block_with_one_bit_flipped_is_scored_again(vqa2_root, tmp_path, small_blocks, caplog):

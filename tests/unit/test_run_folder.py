@@ -6,10 +6,10 @@ import os
 import pytest
 from test_checkpoint import save
 
-from pixelbert_plugin.engine import records
-from pixelbert_plugin.engine.checkpoint import Checkpoints
-from pixelbert_plugin.engine.run_folder import RunFolder
+from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.training import records
+from pixelbert_plugin.training.run_folder import RunFolder
 
 OURS = [
     "log.jsonl",

@@ -7,9 +7,11 @@ import pytest
 import yaml
 from test_checkpoint import save
 
-from pixelbert_plugin import cli, saved, yaml_text
 from pixelbert_plugin import config as configuration
+from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.config import saved
 from pixelbert_plugin.mmf import translate
+from pixelbert_plugin.registry import yaml_text
 
 BASE = "datasets: [vqa2]\nenv: {data_dir: there, save_dir: save/x, user_dir: plugin.py}\n"
 WHOLE = BASE + "run_type: train\nmodel: pixelbert\ntask: vqa\ntraining: {}\n"

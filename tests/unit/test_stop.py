@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 import pytest
 from test_training_rules import looping
 
-from pixelbert_plugin import command, interrupt
-from pixelbert_plugin.engine import evaluated
-from pixelbert_plugin.engine.checkpoint import TrainState
-from pixelbert_plugin.engine.evaluator import Evaluation
+from pixelbert_plugin.checkpoint import evaluated
+from pixelbert_plugin.checkpoint.checkpoints import TrainState
+from pixelbert_plugin.commands import command
 from pixelbert_plugin.errors import Stopped, UserError
+from pixelbert_plugin.evaluation.evaluator import Evaluation
+from pixelbert_plugin.system import interrupt
 
 SCORES = [0.3, 0.5, 0.4, 0.2]  # of updates 2, 4, 6 and 7
 OPTIONS = {"max_updates": 7, "batch_size": 8, "evaluation_interval": 2, "checkpoint_interval": 3}

@@ -10,9 +10,11 @@ from rich.console import Console
 from test_flickr30k import record, write
 from test_pairs import official
 
-from pixelbert_plugin import data_cli, registry, report
+from pixelbert_plugin import registry
+from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.evaluation import report
 from pixelbert_plugin.types import Sample
 
 

@@ -15,9 +15,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pixelbert_plugin import linux, sweep_cli
+from pixelbert_plugin.commands import sweep as sweep_cli
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.sweep import cells, plan, table
+from pixelbert_plugin.system import linux
 
 SWEEP = {
     "title": "Parts",
@@ -190,7 +191,7 @@ def test_an_interruption_ends_the_cells_that_run(sweep, monkeypatch):
 CELL = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from pixelbert_plugin import linux
+from pixelbert_plugin.system import linux
 linux.end_with_pipe(int(os.environ.pop(linux.PARENT_PIPE)))
 folder = Path(next(argument[13:] for argument in sys.argv if argument.startswith("env.save_dir=")))
 def save(*_):
@@ -206,7 +207,8 @@ time.sleep(600)
 RUN = """
 import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process would ignore it
-from pixelbert_plugin import linux, sweep_cli
+from pixelbert_plugin.system import linux
+from pixelbert_plugin.commands import sweep as sweep_cli
 from pixelbert_plugin.sweep import cells
 popen = subprocess.Popen
 def stand_in(command, **options):
@@ -280,7 +282,7 @@ def test_a_cell_is_told_whom_to_end_with(monkeypatch):
     seen = []
     monkeypatch.setenv(linux.PARENT_PIPE, "17")
     monkeypatch.setattr(linux, "end_with_pipe", seen.append)
-    monkeypatch.setattr("pixelbert_plugin.cli.program", lambda: seen.append("run"))  # itself ends the interpreter
+    monkeypatch.setattr("pixelbert_plugin.commands.run.program", lambda: seen.append("run"))  # itself ends the interpreter
     runpy.run_module("pixelbert_plugin", run_name="__main__")
     assert seen == [17, "run"] and linux.PARENT_PIPE not in os.environ  # else what the run starts would end with it too
 
@@ -316,7 +318,7 @@ def test_a_killed_cell_and_one_without_room_are_told_and_the_others_run(sweep, m
 
 def test_cores_are_those_that_the_process_may_use():
     one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
-    code = f"{one}; from pixelbert_plugin import linux; print(linux.num_cores())"
+    code = f"{one}; from pixelbert_plugin.system import linux; print(linux.num_cores())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
 
 

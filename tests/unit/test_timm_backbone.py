@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError
+from pixelbert_plugin.registry.schema import ConfigError
 
 MODELS = [  # strides that floor and strides that pad, squeeze and excite, channels last, one map of patches
     ("resnet18", {}),

@@ -14,11 +14,11 @@ from test_pretrain_task import task as pretraining
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine.dist import ALONE
-from pixelbert_plugin.engine.evaluator import Evaluation
-from pixelbert_plugin.engine.loss_scale import LossScale, check_scale
+from pixelbert_plugin.config.options import EarlyStop
+from pixelbert_plugin.distributed.processes import ALONE
 from pixelbert_plugin.errors import NonFiniteLossError
-from pixelbert_plugin.options import EarlyStop
+from pixelbert_plugin.evaluation.evaluator import Evaluation
+from pixelbert_plugin.precision.loss_scale import LossScale, check_scale
 from pixelbert_plugin.types import PixelFeatures
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from test_checkpoint import save
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.engine import restore
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.checkpoint.weights import read_state_dict
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.weights import read_state_dict
 
 BERT = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 30}
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from test_order_and_loader import make_loader, take
 
-from pixelbert_plugin import plugins
 from pixelbert_plugin.data import handover, workers
 from pixelbert_plugin.data.handover import Sender
 from pixelbert_plugin.data.reader import Failure, MicroBatch
 from pixelbert_plugin.data.workers import ParcelReader, Wait
-from pixelbert_plugin.engine.trainer import Trainer
 from pixelbert_plugin.errors import LostProcessError, Stopped, UserError
+from pixelbert_plugin.registry import plugins
+from pixelbert_plugin.training.trainer import Trainer
 
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 1 << 14, 1 << 18  # of linux/sched.h and linux/mount.h
 

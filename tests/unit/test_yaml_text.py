@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import schema, yaml_text
+from pixelbert_plugin.config.interpolation import interpolated
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.interpolation import interpolated
-from pixelbert_plugin.schema import Component, ConfigError, FilePath, component
-from pixelbert_plugin.yaml_text import Typed
+from pixelbert_plugin.registry import schema, yaml_text
+from pixelbert_plugin.registry.schema import Component, ConfigError, FilePath, component
+from pixelbert_plugin.registry.yaml_text import Typed
 
 AS_TYPED = ["2024_11_25", "010", "1.10", "1:30", "no", "1e5", "0x10", "0o7", "on", "2024-11-25", "1_000", ".inf", "True", "=x"]
 AS_TYPED += ["exp", "größe", "run 😀", "50%", "a=b", "a,b", "x.y", "-5", "+1", "1.", "nul", "NaN", "12:30:45", "<<", "y"]

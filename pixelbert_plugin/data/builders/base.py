@@ -11,7 +11,7 @@ from pixelbert_plugin.data.columns import Arrays
 from pixelbert_plugin.data.files import require_files
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, nearest
+from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)

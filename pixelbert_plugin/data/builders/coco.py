@@ -12,7 +12,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_arrays
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import FilePath
+from pixelbert_plugin.registry.schema import FilePath
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_ima
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, FilePath, nearest
+from pixelbert_plugin.registry.schema import ConfigError, FilePath, nearest
 
 OWN = ("train", "val", "test")
 

@@ -8,7 +8,7 @@ from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_arrays
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, nearest
+from pixelbert_plugin.registry.schema import ConfigError, nearest
 
 SPLITS = ("train", "restval", "val", "test")  # of the published files; restval: what COCO's val2014 has besides val and test
 

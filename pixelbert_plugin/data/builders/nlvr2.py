@@ -10,7 +10,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_lines
 from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, FilePath
+from pixelbert_plugin.registry.schema import ConfigError, FilePath
 
 LABELS = {"true": "True", "false": "False"}  # the official files have "True" and "False"; NLVR's first edition "true"
 

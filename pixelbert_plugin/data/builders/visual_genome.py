@@ -19,7 +19,7 @@ from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_array
 from pixelbert_plugin.data.pairs import Pairs, PairsWriter
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.schema import ConfigError, FilePath, require
+from pixelbert_plugin.registry.schema import ConfigError, FilePath, require
 
 logger = logging.getLogger(__name__)
 

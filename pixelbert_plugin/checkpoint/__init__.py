@@ -1,0 +1,1 @@
+"""All reading and writing of weights: checkpoints, exported files, and the files of others."""

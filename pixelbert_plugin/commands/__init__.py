@@ -1,0 +1,1 @@
+"""The commands: one module each; `arguments` and `command` are what they share."""

@@ -1,0 +1,50 @@
+"""The command line of `pixelbert-run`; imports nothing heavy, so that `--help` is quick."""
+
+import argparse
+
+from pixelbert_plugin import __version__
+from pixelbert_plugin.commands.command import Parser
+
+EPILOG = """\
+examples:
+  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
+  pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
+  pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
+  pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
+  torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
+  pixelbert-run --describe pixelbert
+  pixelbert-run --new-plugin my_pictures
+
+exit status: 0 done, 1 an unexpected error, 2 wrong input, 3 the loss became NaN or infinite,
+4 another process of the run was lost, 75 stopped by SIGTERM with a checkpoint saved, 130 interrupted"""
+
+
+def parser() -> Parser:
+    parser = Parser(
+        "pixelbert-run",
+        description="Train and evaluate Pixel-BERT from one YAML file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="key=value",
+        help="config=PATH and any key of the configuration, such as training.batch_size=64; text stays as it is typed, null is "
+        "none, ~/ the home folder, lists and mappings are YAML: [a, b], {a: 1}",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="list every registered component with its origin")
+    instead.add_argument(
+        "--describe", metavar="NAME", nargs="?", const="", help="the options of a component (or of a section: training, env, …)"
+    )
+    instead.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
+    )
+    instead.add_argument(
+        "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
+    )
+    instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser

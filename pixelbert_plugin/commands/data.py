@@ -1,0 +1,124 @@
+"""`pixelbert-data make|check key=value`: make a miniature world, or check a folder of official files."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pixelbert_plugin import __version__
+from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
+from pixelbert_plugin.errors import UserError, replacing, writing
+
+EPILOG = """\
+examples:
+  pixelbert-data make out=data/mini
+  pixelbert-data make out=data/mini seed=2 coco_train_images=500 overwrite=true
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml run_type=test dataset_config.vqa2.use.test=test-dev
+  pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data images=all
+
+check decodes one image of each split; with images=all every one, in parallel, listing those that cannot be read in
+bad_images=PATH (bad_images.txt); with images=none none.
+
+exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
+
+
+def parser() -> Parser:
+    parser = Parser(
+        "pixelbert-data",
+        description="Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
+        "`check` looks whether a folder holds all that a configuration needs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, help="make: write a miniature world to out=PATH; check: config=PATH")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="options of the command, such as out=PATH seed=1")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(
+        parser(), argv, lambda arguments: COMMANDS[arguments.command](arguments.options), "the same command starts anew"
+    )
+
+
+def make(options: list[str]) -> int:
+    """Write a miniature world and print its counts and baselines."""
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.miniature.options import WorldConfig
+    from pixelbert_plugin.miniature.world import describe, write_world
+    from pixelbert_plugin.registry.schema import merge
+
+    tell(describe(write_world(merge(WorldConfig, command_line(options)))))
+    return 0
+
+
+def check(options: list[str]) -> int:
+    """Print what the splits of `run_type` need and what is there of it. 2 where something is missing or differs."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pixelbert_plugin import config as configuration
+    from pixelbert_plugin import registry
+    from pixelbert_plugin.build import build_builders
+    from pixelbert_plugin.data.check import Row, check
+    from pixelbert_plugin.data.decode_all import DecodedImages
+    from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
+    from pixelbert_plugin.registry import plugins
+
+    own, options = _own_options(options, images="sample", bad_images="bad_images.txt")
+    config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
+    plugins.load(config.env.user_dir, config.plugins)
+    configuration.complete(config)
+    with configuration.naming_sources(config.sources):
+        image = registry.build_component("processor", config.processors.image, "processors.image.params")
+        builders = build_builders(config)
+        found, reasons = vocabularies(config, builders)
+        how = DecodedImages(image, lambda line: print(line, file=sys.stderr)) if own["images"] == "all" else own["images"]
+        splits = [*config.splits(), *answer_splits(config)]
+        rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
+    for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
+        rows.append(Row("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
+    table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))
+    for name in ("what", "status", "found"):
+        table.add_column(name, overflow="fold")  # a path is worth nothing cut short
+    for row in rows:
+        color = {"ok": "green", "warning": "yellow"}.get(row.status, "red")
+        what = row.what.removeprefix(f"{config.env.data_dir}/")
+        table.add_row(row.dataset, escape(row.split), escape(what), f"[{color}]{row.status}[/{color}]", escape(row.detail))
+    console = Console()
+    with console.capture() as shown:
+        console.print(table)
+    tell(shown.get().rstrip("\n"))
+    if isinstance(how, DecodedImages) and how.bad:
+        target = Path(own["bad_images"]).expanduser()
+        with writing(target, "bad_images"), replacing(target) as aside:
+            aside.write_text("".join(f"{path}\t{reason}\n" for path, reason in how.bad.items()), encoding="utf-8")
+        tell(f"images that cannot be read: {len(how.bad):,}, listed with the reasons in {own['bad_images']}")
+    wrong, warnings = sum(row.status not in ("ok", "warning") for row in rows), sum(row.status == "warning" for row in rows)
+    told = f", {warnings} with a warning" if warnings else ""
+    tell(f"{wrong} of {len(rows)} checks failed{told}" if wrong else f"all {len(rows)} checks passed{told}")
+    return 2 if wrong else 0
+
+
+def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], list[str]]:
+    """The command's own `key=value` arguments, and the others, which are the configuration's. Raises UserError."""
+    own, others = dict(defaults), []
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals and key in own:
+            own[key] = value
+        else:
+            others.append(option)
+    if own["images"] not in IMAGES:
+        raise UserError(f"images={own['images']!r}: no such way to check images (known: {', '.join(IMAGES)})")
+    return own, others
+
+
+IMAGES = ("none", "sample", "all")
+COMMANDS = {"make": make, "check": check}
+
+if __name__ == "__main__":
+    sys.exit(main())

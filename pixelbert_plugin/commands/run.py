@@ -1,0 +1,58 @@
+"""`pixelbert-run`: arguments → configuration → run. Heavy packages are imported only once there is something to run."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from pixelbert_plugin.commands.arguments import parser
+from pixelbert_plugin.commands.command import leave, run_command, split_config, tell
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(parser(), argv, _main, "checkpoint.resume=true goes on from the last checkpoint")
+
+
+def program() -> None:
+    leave(main())
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch: DDP warns of what parallel.py asks it for
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+
+    from pixelbert_plugin import config as configuration
+    from pixelbert_plugin.config import describe
+    from pixelbert_plugin.registry import plugins
+
+    needs_none = arguments.list or arguments.describe is not None or arguments.new_plugin is not None
+    path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
+    config = None if path is None else configuration.load(path, overrides)
+    if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
+        plugins.load(**describe.plugin_options(overrides))
+    else:
+        plugins.load(config.env.user_dir, config.plugins)
+        configuration.complete(config)
+
+    if arguments.list:
+        tell(describe.components())
+    elif arguments.describe is not None:
+        tell(describe.options(arguments.describe))
+    elif arguments.new_plugin is not None:
+        from pixelbert_plugin.commands.new_plugin import write
+
+        tell(write(arguments.new_plugin))
+    elif arguments.print_config:
+        tell(configuration.to_annotated_yaml(config))
+    else:
+        from rich.console import Console
+
+        from pixelbert_plugin.run import export, run
+
+        with configuration.naming_sources(config.sources):
+            if arguments.export is not None:
+                tell(str(export(config, Path(arguments.export).expanduser())))
+            else:
+                run(config, Console())
+    return 0

@@ -1,0 +1,30 @@
+"""Configuration: YAML files with `includes:` and `key=value` → one typed RunConfig, whose values remember their origin."""
+
+from pixelbert_plugin.config.files import find, naming_sources, read, source_of
+from pixelbert_plugin.config.loading import (
+    complete,
+    dump,
+    leaves,
+    left_out,
+    load,
+    read_values,
+    to_annotated_yaml,
+    to_yaml,
+    typed,
+)
+
+__all__ = [
+    "complete",
+    "dump",
+    "find",
+    "leaves",
+    "left_out",
+    "load",
+    "naming_sources",
+    "read",
+    "read_values",
+    "source_of",
+    "to_annotated_yaml",
+    "to_yaml",
+    "typed",
+]

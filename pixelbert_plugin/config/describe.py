@@ -1,0 +1,123 @@
+"""What `--list` and `--describe` print: components with their origins, options with defaults and comments."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.config import files as config_files
+from pixelbert_plugin.config.options import Env, RunConfig
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry import yaml_text
+from pixelbert_plugin.registry.schema import Component, merge, nearest
+
+
+def components() -> str:
+    """Every registered component by kind, with its origin and first line of documentation."""
+    lines = []
+    for kind in registry.KINDS:
+        lines.append(f"{kind}s")
+        for name in registry.names(kind):
+            try:
+                text = registry.description(registry.get(kind, name))
+            except UserError as error:  # a broken plugin must not hide the others
+                text = f"cannot be loaded: {error}"
+            lines.append(f"  {name:<18} [{registry.origin(kind, name)}] {text}")
+    return "\n".join(lines)
+
+
+def options(name: str) -> str:
+    """The options of every component called `name`, or of a section of the configuration."""
+    sections = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
+    blocks = []
+    for kind in registry.KINDS:
+        if name in registry.names(kind):
+            component = registry.get(kind, name)
+            blocks.append(f"{kind} {name} [{registry.origin(kind, name)}], {registry.location(component)}")
+            blocks.append(textwrap.indent(inspect.getdoc(component) or "", "  "))
+            config = getattr(component, "Config", None)
+            blocks.append("\noptions:" if config else "\nno options")
+            blocks += _fields(config, "  ") if config else []
+    if name in sections and sections[name] is not Component:
+        blocks.append(f"section {name}")
+        blocks += _fields(sections[name], "  ")
+    if not blocks:
+        known = {name for kind in registry.KINDS for name in registry.names(kind)} | set(sections)
+        what = f"--describe {name}: neither a component nor a section" if name else "--describe: name a component or a section"
+        raise UserError(f"{what}{nearest(name, sorted(known))}")
+    return "\n".join(blocks)
+
+
+@dataclasses.dataclass(kw_only=True)
+class PluginOptions:
+    """The part of RunConfig that says where plugins are."""
+
+    env: Env = dataclasses.field(default_factory=Env)
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
+def plugin_options(overrides: list[str]) -> dict[str, Any]:
+    """`env.user_dir` and `plugins` where no configuration is given; other keys need one."""
+    for option in overrides:
+        key = option.partition("=")[0]
+        if key not in ("env.user_dir", "plugins"):
+            raise UserError(f"{option!r}: needs config=PATH; without one only env.user_dir and plugins are understood")
+    given = config_files.listed(config_files.command_line(overrides), "plugins")
+    options = merge(PluginOptions, given)
+    return {"user_dir": options.env.user_dir, "modules": options.plugins}
+
+
+def _fields(config: type, indent: str) -> list[str]:
+    comments = _comments(config)
+    lines = []
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.type) and field.type is not Component:
+            lines.append(f"{indent}{field.name}:")
+            lines += _fields(field.type, indent + "  ")
+            continue
+        lines.append(f"{indent}{field.name}: {_type(field.type)} = {_default(field)}")
+        if comments.get(field.name):
+            lines.append(f"{indent}    {comments[field.name]}")
+    return lines
+
+
+def _default(field: dataclasses.Field) -> str:
+    has_factory = field.default_factory is not dataclasses.MISSING
+    value = field.default_factory() if has_factory else field.default
+    if value is dataclasses.MISSING:
+        return "(required)"
+    if isinstance(value, Component):
+        value = dataclasses.asdict(value)
+    return yaml_text.dump(value, is_flow=True)
+
+
+def _type(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Annotated:  # schema.FilePath, schema.Options
+        return "path" if "path" in kind.__metadata__ else _type(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " | ".join("None" if part is type(None) else _type(part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(kind)))
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+
+
+def _comments(config: type) -> dict[str, str]:
+    """The comment behind each field of a dataclass and of its bases, read from the source."""
+    comments: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(base))
+        except (OSError, TypeError):  # made at run time: no source to read
+            continue
+        lines = source.splitlines()
+        for node in ast.parse(source).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                _, hash_sign, comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
+                comments[node.target.id] = comment.strip() if hash_sign else ""
+    return comments

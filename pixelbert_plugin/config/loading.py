@@ -1,0 +1,169 @@
+"""Configuration: YAML files with `includes:`, then `key=value`, merged into one typed `RunConfig`.
+
+Every value remembers the file it came from (`RunConfig.sources`), for errors and for `--print-config`. Components'
+options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the registry once plugins are loaded:
+`complete`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.config import files as config_files
+from pixelbert_plugin.config import saved
+from pixelbert_plugin.config.files import LEFT_OUT, find, naming_sources, read, settle, source_of
+from pixelbert_plugin.config.interpolation import interpolated
+from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.registry import schema, yaml_text
+from pixelbert_plugin.registry.scalars import Expanded
+from pixelbert_plugin.registry.schema import ConfigError
+
+
+def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read `path` with its includes, apply the `key=value` overrides and check all but the components' options."""
+    file = find(path)
+    return typed(file, *read(file, overrides or []))
+
+
+def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
+    """The merged values of `file` as a configuration, checked all but for the components' options."""
+    with naming_sources(sources), _suggesting(lambda: [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]):
+        values = interpolated(values, dataclasses.asdict(RunConfig()))
+        config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
+    if not config.env.save_dir:
+        config.env.save_dir = str(Path("save") / file.stem)
+    config.sources, config.saved_run = sources, saved.run_folder(file)
+    return config
+
+
+def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
+    """The merged values of any YAML file with includes, with `key=value` overrides; nothing is checked."""
+    return read(file, overrides)[0]
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """Check every component's options and fill in their defaults. Plugins must be loaded before."""
+    with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
+        precisions = [name for name in [config.training.precision] if name != "auto"]
+        for kind, chosen, key, section in (
+            ("model", [config.model], "model", "model_config"),
+            ("task", [config.task], "task", "task_config"),
+            ("builder", config.datasets, "datasets", "dataset_config"),
+            ("precision", precisions, "training.precision", "precision_config"),
+        ):
+            sections = getattr(config, section)
+            for name in chosen:
+                registry.get(kind, name, key)
+            for name in [*chosen, *(name for name in sections if name not in chosen)]:
+                options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
+                _settle(config, options, f"{section}.{name}.")
+                sections[name] = registry.as_dict(options)
+        _settle(config, config.processors, "processors.")
+        _settle(config, config, "")
+        for kind, references, path in (
+            ("processor", vars(config.processors), "processors."),
+            ("optimizer", config.optimizer, "optimizer."),
+            ("scheduler", {"scheduler": config.scheduler}, ""),
+        ):
+            for name, reference in references.items():
+                settle(config.sources, f"{path}{name}", is_kept=True)  # what has no default type took them
+                options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
+                _settle(config, options, f"{path}{name}.params.")
+                reference.params = registry.as_dict(options)
+    return config
+
+
+@contextmanager
+def _suggesting(known: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """For an unknown key, a ConfigError of the body tells which known keys have its name: batch_size is training.batch_size."""
+    try:
+        yield
+    except ConfigError as error:
+        section, _, name = error.key.rpartition(".")
+        is_option = section.endswith("_config") and "is registered as" in str(error)  # where a component's name is due
+        places = sorted({key for key in known() if key.rpartition(".")[2] == name and key != error.key})
+        if not places or not (is_option or "unknown key" in str(error)):
+            raise
+        raise ConfigError(error.key, f"unknown key; did you mean {' or '.join(places[:3])}?") from error
+
+
+def _settle(config: RunConfig, options: Any, path: str) -> None:
+    """Tell the sources which components of `options`, whose keys start with `path`, are still of their default type."""
+    for field in dataclasses.fields(options) if options is not None else ():
+        if field.metadata.get("kind") is not None:
+            settle(config.sources, path + field.name, getattr(options, field.name).type == field.default_factory().type)
+
+
+def dump(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain mappings, as config.yaml holds it: a path with ~ as it was typed."""
+    return _typed(dataclasses.asdict(config))
+
+
+def _typed(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _typed(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(map(_typed, node))
+    return node.typed if isinstance(node, Expanded) else node
+
+
+def to_yaml(config: RunConfig, folder: Path) -> str:
+    """The configuration as it is saved in `folder`: what the run is, without what was asked once."""
+    values = dump(config)
+    saved.take_once(values)
+    saved.portable(values, folder)
+    return yaml_text.dump(values)
+
+
+def leaves(config: RunConfig) -> dict[str, Any]:
+    """The resolved values by dotted key."""
+    return _leaves(dump(config))
+
+
+def _leaves(values: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            found[path] = node
+
+    walk(values, "")
+    return found
+
+
+def to_annotated_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML, each value with a comment that names the file it came from."""
+    lines = []
+
+    def walk(node: dict[str, Any], path: str, indent: str) -> None:
+        for key, value in node.items():
+            here, name = f"{path}.{key}" if path else str(key), yaml_text.dump(key, is_flow=True)
+            if isinstance(value, dict) and value:
+                lines.append((f"{indent}{name}:", ""))
+                walk(value, here, indent + "  ")
+            else:
+                shown = yaml_text.dump(value, is_flow=True)
+                lines.append((f"{indent}{name}: {shown}", f"# {_printable(source_of(here, config.sources))}"))
+
+    walk(dump(config), "", "")
+    width = min(72, max(len(text) for text, comment in lines if comment))
+    dropped = [
+        f"# left out, as its component has another type: {_printable(f'{key} ({source})')}" for key, source in left_out(config)
+    ]
+    return "\n".join([*dropped, *(f"{text:<{width}}  {comment}".rstrip() for text, comment in lines)])
+
+
+def left_out(config: RunConfig) -> list[tuple[str, str]]:
+    """The components' options that were set, but for another `type` than the one chosen; with their sources."""
+    found = [(key.removeprefix(LEFT_OUT), source) for key, source in config.sources.items() if key.startswith(LEFT_OUT)]
+    return sorted(found)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,0 +1,100 @@
+"""The vocabularies of words and answers: learned from the splits that a configuration names, where no file gives them."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from pixelbert_plugin import registry
+from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import labels, texts
+from pixelbert_plugin.errors import RunError, UserError
+
+VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its state that a model's weights belong to
+
+
+def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
+    """Learn the vocabulary from the train split where it is not read."""
+    if text.needs_fit:
+        text.fit(text for part in samples("train").parts.values() for text in texts(part))
+
+
+def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
+    """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
+    if not answers.needs_fit and "train" not in config.splits():
+        return
+    main: Counter[str] = Counter()
+    spellings: Counter[str] = Counter()
+    for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
+        for part in samples(split).parts.values():
+            for given, answer in labels(part):
+                if answer is not None:
+                    main[answer] += 1
+                spellings.update(given)
+    if answers.needs_fit:
+        answers.fit(main, spellings)
+    else:
+        answers.learn_spellings(spellings)
+    if len(answers) < 2:
+        raise UserError(
+            f"processors.answers: the vocabulary is the single answer {answers.spellings[0]!r}, so that there is nothing to "
+            "learn; lower min_occurrences or give a vocabulary with more"
+        )
+
+
+def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The text and answer processors as a run would have them, and of those whose vocabulary cannot be had, why.
+
+    Where nothing is trained, the checkpoint has the vocabularies that are learned: then such a processor is left out.
+    """
+
+    def samples(split: str) -> Mixture:
+        return Mixture.build(builders, split)
+
+    found, reasons = {}, {}
+    used = registry.get("task", config.task, "task").processors
+    for role in [role for role in ("text", "answers") if role in used]:
+        try:
+            processor = registry.build_component("processor", getattr(config.processors, role), f"processors.{role}.params")
+            if "train" in config.splits():
+                fit_text(processor, samples) if role == "text" else fit_answers(config, processor, samples)
+            if not processor.needs_fit:
+                found[role] = processor
+        except RunError as error:
+            reasons[role] = str(error)
+    return found, reasons
+
+
+def answer_splits(config: RunConfig) -> list[str]:
+    """The splits that a training counts its answers in, besides those of run_type."""
+    if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
+        return []
+    answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
+    counted = config.processors.answers.params["splits"] if answers.needs_fit else []
+    return [split for split in counted if split not in config.splits()]
+
+
+def take_vocabulary(name: str, processor: Any, saved: dict[str, Any], source: str) -> None:
+    """Load a processor's state from a checkpoint, `source`. Raises UserError where it cannot, or the config names another."""
+    named = {} if processor.needs_fit else processor.state_dict()
+    try:
+        processor.load_state_dict(saved)
+        found = processor.state_dict()
+    except RunError:
+        raise
+    except Exception as error:  # a processor reads what it likes, and a checkpoint may hold anything
+        raise UserError(f"{source}: its processors.{name} cannot be read ({type(error).__name__}: {error})"[:500]) from error
+    own, theirs = (_comparable(state.get(VOCABULARY[name])) for state in (named, found))
+    if named and own != theirs:
+        raise UserError(
+            f"processors.{name}: the vocabulary that this config names is not the one in {source}, which its weights belong "
+            f"to; leave processors.{name}.params.vocabulary out, or name the one it was trained with"
+        )
+
+
+def _comparable(vocabulary: Any) -> Any:
+    """Answers without their punctuation, which earlier versions saved as a file had it."""
+    if not isinstance(vocabulary, list):
+        return vocabulary
+    return ["".join(filter(str.isalnum, str(answer).lower())) for answer in vocabulary]

@@ -1,0 +1,1 @@
+"""Several processes: how they talk, and one model over all of them."""

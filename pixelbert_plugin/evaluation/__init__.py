@@ -1,0 +1,1 @@
+"""Evaluation of a split: sample by sample, every pair for retrieval, and the report."""

@@ -1,0 +1,39 @@
+"""The state of an optimizer by parameter, so that another one of the same rule can take it over."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def parameter_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor | float]:
+    """The optimizer's state of a parameter by torch's names, `step` too where Apex counts it per group; {} before a step."""
+    state = {name: value for name, value in optimizer.state.get(parameter, {}).items() if value is not None}
+    group = _group(optimizer, parameter)
+    if state and getattr(optimizer, "counts_steps_by_group", False) and "step" in group:
+        state["step"] = float(group["step"])
+    return state
+
+
+def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: dict[str, Tensor | float]) -> None:
+    """Put a `parameter_state`, of any optimizer of the same rule, where this one looks for it, in its types and devices."""
+    group, own = _group(optimizer, parameter), {}
+    for name, value in state.items():
+        if name != "step":
+            dtype = torch.float32 if getattr(optimizer, "has_float32_state", False) else parameter.dtype
+            own[name] = torch.empty_like(parameter, dtype=dtype, requires_grad=False)  # with the parameter's strides
+            own[name].copy_(value)
+        elif getattr(optimizer, "counts_steps_by_group", False):
+            group["step"] = max(int(value), group.get("step", 0))
+        else:
+            is_on_device = group.get("fused") or group.get("capturable")
+            own["step"] = torch.tensor(float(value), device=parameter.device if is_on_device else "cpu")
+    if own:
+        optimizer.state[parameter] = own
+
+
+def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict:
+    """The group that holds the parameter. Raises KeyError where none does."""
+    for group in optimizer.param_groups:
+        if any(held is parameter for held in group["params"]):
+            return group
+    raise KeyError("the optimizer does not hold this parameter")

@@ -1,0 +1,1 @@
+"""Precisions: how a step is computed. Components of the kind `precision`."""

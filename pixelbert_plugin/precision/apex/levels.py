@@ -1,0 +1,112 @@
+"""Apex's optimization levels O0 to O3: what each means, and the same with torch's own means where `apex.amp` is not there."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from pixelbert_plugin.precision.loss_scale import LossScale
+from pixelbert_plugin.precision.master_weights import cast_to_half, full_weights
+from pixelbert_plugin.precision.native import Scaled
+from pixelbert_plugin.registry.schema import ConfigError
+
+LARGEST_SCALE = 2.0**24  # amp.initialize's max_loss_scale
+
+
+@dataclass(kw_only=True)
+class ApexConfig:
+    opt_level: Literal["O0", "O1", "O2", "O3"] = "O1"  # O0 float32, O1 casts per operation, O2 half weights, O3 pure half
+    loss_scale: str | int | float | None = None  # dynamic, or a fixed factor. None: dynamic for O1 and O2, 1 for O0 and O3
+    keep_batchnorm_fp32: bool | None = None  # batch norms in float32 where weights are half. None: O2 true, O3 false
+    master_weights: bool | None = None  # float32 masters of half weights. None: O2 true, O3 false
+    backend: Literal["auto", "apex", "native"] = "auto"  # apex: NVIDIA's or an error; auto: native where it is not usable
+
+    def check(self) -> None:
+        for name in ("keep_batchnorm_fp32", "master_weights"):
+            if self.opt_level == "O1" and getattr(self, name) is not None:
+                raise ValueError(f"{name}: opt_level O1 leaves weights and batch norms float32; leave it out, or use O2")
+        if self.loss_scale in (None, "dynamic"):
+            return
+        try:
+            factor = float(self.loss_scale)
+        except ValueError:
+            factor = math.nan
+        if not 0 < factor < math.inf:
+            raise ValueError("loss_scale: must be dynamic or a number above 0")
+
+
+@dataclass(kw_only=True)
+class Level:
+    """A level with the configuration's overrides applied."""
+
+    name: str
+    has_half_weights: bool
+    autocasts: bool
+    keeps_norms: bool
+    has_masters: bool
+    loss_scale: float | None  # fixed factor; None: dynamic
+
+
+def resolve(config: ApexConfig) -> Level:
+    """The level's defaults as Apex documents them, and the overrides that are not None."""
+    has_half_weights, is_o2 = config.opt_level in ("O2", "O3"), config.opt_level == "O2"
+    scale = config.loss_scale
+    if scale is None:
+        scale = "dynamic" if config.opt_level in ("O1", "O2") else 1.0
+    return Level(
+        name=config.opt_level,
+        has_half_weights=has_half_weights,
+        autocasts=config.opt_level == "O1",
+        keeps_norms=is_o2 if config.keep_batchnorm_fp32 is None else config.keep_batchnorm_fp32,
+        has_masters=has_half_weights and (is_o2 if config.master_weights is None else config.master_weights),
+        loss_scale=None if scale == "dynamic" else float(scale),
+    )
+
+
+def check_eps(level: Level, optimizers: dict[str, Optimizer]) -> None:
+    """Refuse an Adam whose eps is 0 in float16 where it steps float16 weights: it would divide by 0. Raises ConfigError."""
+    if not level.has_half_weights or level.has_masters:
+        return
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            eps = group.get("eps")
+            if eps is not None and torch.tensor(eps).half() == 0 and any(p.dtype == torch.half for p in group["params"]):
+                raise ConfigError(
+                    f"optimizer.{name}.params.eps",
+                    f"{eps:g} is 0 in float16, whose weights precision_config.apex.opt_level={level.name} steps without "
+                    "float32 masters; set it to 1e-4, or use opt_level=O2 with master_weights",
+                )
+
+
+class NativeLevel(Scaled):
+    """A level by torch's own means: float16 autocast for O1, float16 weights for O2 and O3, float32 masters for O2."""
+
+    def __init__(self, level: Level, device: torch.device, reason: str):
+        """`reason`: why it is not Apex itself."""
+        is_dynamic = level.loss_scale is None
+        fixed = {} if is_dynamic else {"initial": level.loss_scale}
+        largest = LARGEST_SCALE if is_dynamic else math.inf
+        super().__init__(device, LossScale(**fixed, is_dynamic=is_dynamic, largest=largest))
+        self.level = level
+        self.reason = reason
+
+    @property
+    def description(self) -> dict[str, str]:
+        return {"precision": "apex", "opt_level": self.level.name, "backend": "native", "reason": self.reason}
+
+    def prepare(self, model: nn.Module, optimizers: dict[str, Optimizer]) -> None:
+        """Raises ConfigError for an eps that float16 does not hold."""
+        if not self.level.has_half_weights:
+            return
+        before = full_weights(model) if self.level.has_masters and optimizers else {}
+        cast_to_half(model, self.level.keeps_norms)
+        check_eps(self.level, optimizers)
+        self.masters.remember(before)
+        self.masters.give_to(optimizers.values())
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, dtype=torch.float16) if self.level.autocasts else nullcontext()

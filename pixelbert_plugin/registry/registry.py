@@ -1,0 +1,202 @@
+"""The registry: names → components, by kind. MMF's vocabulary on top of catalogue's namespaces and entry points.
+
+    @registry.register_model("my_model")
+    class MyModel(nn.Module):
+        @dataclass(kw_only=True)
+        class Config:
+            depth: int = 12  # layers
+
+        def __init__(self, config: Config, ...): ...
+
+A component's options are the dataclass `Config` on it; `build` merges a YAML node into it. Another distribution adds
+components by entry points of the groups `pixelbert_plugin_models`, `pixelbert_plugin_encoders`, ….
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import catalogue
+
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry import schema
+from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
+from pixelbert_plugin.registry.yaml_text import is_null, structure
+
+KINDS: tuple[str, ...] = get_args(Kind)
+PACKAGE = Path(__file__).parent.parent
+T = TypeVar("T")
+
+_namespaces = {kind: catalogue.create("pixelbert_plugin", f"{kind}s", entry_points=True) for kind in KINDS}
+
+
+def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
+    def register(name: str = "") -> Callable[[T], T]:
+        if not isinstance(name, str) or not name:
+            of = f" above {location(name)}" if isinstance(name, type) or callable(name) else f", not {name!r}"
+            raise UserError(
+                f'register_{kind} takes the name of the {kind}{of if name else ""}: @registry.register_{kind}("NAME")'
+            )
+
+        def decorate(component: T) -> T:
+            config = getattr(component, "Config", None)
+            if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+                raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
+            taken = _registered(kind).get(name)
+            if taken is not None and taken is not component:
+                raise _duplicate(kind, name, location(taken), location(component))
+            _namespaces[kind].register(name, func=component)
+            return component
+
+        return decorate
+
+    register.__name__ = f"register_{kind}"
+    register.__doc__ = f"Class or function decorator: makes it the {kind} of this name. Raises UserError if taken."
+    return register
+
+
+register_model = _decorator("model")
+register_encoder = _decorator("encoder")
+register_processor = _decorator("processor")
+register_builder = _decorator("builder")
+register_task = _decorator("task")
+register_metric = _decorator("metric")
+register_optimizer = _decorator("optimizer")
+register_scheduler = _decorator("scheduler")
+register_precision = _decorator("precision")
+register_checkpoint_reader = _decorator("checkpoint_reader")
+
+
+def get(kind: Kind, name: str, path: str = "") -> Any:
+    """The component `name`; `path` is the config key that named it, for the error."""
+    entry_points = [point for point in _entry_points(kind) if point.name == name]
+    registered = _registered(kind)
+    if len(entry_points) > 1:
+        raise _duplicate(kind, name, *map(_distribution, entry_points[:2]))
+    if entry_points:
+        try:
+            component = entry_points[0].load()
+        except Exception as error:
+            raise UserError(
+                f"{kind} {name!r}: {_distribution(entry_points[0])} cannot be imported "
+                f"({type(error).__name__}: {error}); repair or uninstall that distribution"
+            ) from error
+        # read again: importing the entry point may have run a decorator of the same name
+        taken = _registered(kind).get(name)
+        if taken is not None and taken is not component:
+            raise _duplicate(kind, name, location(taken), _distribution(entry_points[0]))
+        return component
+    if name not in registered:
+        hint = schema.nearest(str(name), names(kind))
+        raise ConfigError(
+            path, f"no {kind} is registered as {name!r}{hint}. A plugin is loaded by env.user_dir=FOLDER or plugins=[MODULE]"
+        )
+    return registered[name]
+
+
+def names(kind: Kind) -> list[str]:
+    """All registered names of a kind, entry points included (they are not imported)."""
+    return sorted({*_registered(kind), *(point.name for point in _entry_points(kind))})
+
+
+def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> Any:
+    """The component's `Config` with `node` merged in; None where it takes no options. Nested components are checked too.
+
+    Raises ConfigError with the full path of an unknown or ill-typed key.
+    """
+    options = getattr(get(kind, name, _type_key(path)), "Config", None)
+    if options is None:
+        given = structure(node)
+        if given and not is_null(node):
+            key = f"{path}.{next(iter(given))}" if isinstance(given, dict) else path
+            raise ConfigError(key, f"unknown key: the {kind} {name!r} takes no options")
+        return None
+    config = schema.merge(options, node, path)
+    for field in dataclasses.fields(config):
+        inner_kind, inner = field.metadata.get("kind"), getattr(config, field.name)
+        if inner_kind is not None:
+            inner_path = f"{path}.{field.name}.params"
+            inner.params = as_dict(configure(inner_kind, inner.type, inner.params, inner_path))
+    return config
+
+
+def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str = "", **context: Any) -> Any:
+    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`."""
+    component = get(kind, name, _type_key(path))
+    config = configure(kind, name, node, path or f"{kind}.{name}")
+    try:
+        return component(**context) if config is None else component(config, **context)
+    except (ValueError, TypeError) as error:  # values that only the component can judge, or another kind's component
+        field, _, reason = str(error).partition(": ")
+        if config is not None and field in {item.name for item in dataclasses.fields(config)}:
+            raise ConfigError(f"{path}.{field}", reason) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(path, f"the {kind} {name!r} cannot be built ({reason}); --debug shows where") from error
+
+
+def build_component(kind: Kind, reference: Component, path: str = "", **context: Any) -> Any:
+    """Build what a `{type, params}` node of the config names."""
+    return build(kind, reference.type, reference.params, path, **context)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    return {} if config is None else dataclasses.asdict(config)
+
+
+def origin(kind: Kind, name: str) -> str:
+    """ "built-in", "entry point of <distribution>" or "user plugin <file>"."""
+    points = [point for point in _entry_points(kind) if point.name == name]
+    if points:
+        return _distribution(points[0])
+    component = _registered(kind)[name]
+    return "built-in" if _is_built_in(component) else f"user plugin {location(component)}"
+
+
+def location(component: Any) -> str:
+    """ "file:line" of a class or function, relative to the package for built-ins."""
+    try:
+        file, line = inspect.getfile(component), inspect.getsourcelines(component)[1]
+    except (TypeError, OSError):
+        return f"{component.__module__}.{getattr(component, '__qualname__', component)}"
+    path = Path(file)
+    shown = path.relative_to(PACKAGE.parent) if _is_built_in(component) else path
+    return f"{shown}:{line}"
+
+
+def description(component: Any) -> str:
+    """The first line of a component's docstring."""
+    return (inspect.getdoc(component) or "").strip().split("\n")[0]
+
+
+def _is_built_in(component: Any) -> bool:
+    return component.__module__.startswith(f"{PACKAGE.name}.")
+
+
+def _registered(kind: Kind) -> dict[str, Any]:
+    """What decorators have registered: catalogue's own table, since its `get` lets entry points shadow it silently."""
+    prefix = ("pixelbert_plugin", f"{kind}s")
+    return {key[-1]: value for key, value in catalogue.REGISTRY.items() if key[:-1] == prefix}
+
+
+def _entry_points(kind: Kind) -> list[EntryPoint]:
+    """Entry points of a kind, one per distinct target (a distribution can be found twice on sys.path)."""
+    group = _namespaces[kind].entry_point_namespace
+    found = catalogue.AVAILABLE_ENTRY_POINTS.select(group=group)
+    return list({(point.name, point.value): point for point in found}.values())
+
+
+def _distribution(point: EntryPoint) -> str:
+    dist = point.dist
+    return f"entry point of {dist.name} {dist.version} ({point.value})" if dist else f"entry point {point.value}"
+
+
+def _duplicate(kind: Kind, name: str, first: str, second: str) -> UserError:
+    return UserError(f"{kind} {name!r} is registered twice: by {first} and by {second}; rename one of them")
+
+
+def _type_key(path: str) -> str:
+    """The key that holds a component's name, given the path of its options."""
+    return f"{path.removesuffix('.params')}.type" if path.endswith(".params") else path

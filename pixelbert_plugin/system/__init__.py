@@ -1,0 +1,1 @@
+"""What lies below everything: the terminal, signals, and processes that end with their parent."""

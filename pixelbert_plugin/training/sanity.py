@@ -1,0 +1,146 @@
+"""Tried before update 1, so that it is not found out hours later: the files of every split, one batch of each through the
+model, the predictions, the metrics, and the criterion that chooses the best checkpoint.
+
+As Lightning's sanity check. It draws nothing that training draws, and leaves no trace in the model. A few samples of different
+images are enough, and one text is made as long as the tokenizer lets it be.
+"""
+
+import copy
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelbert_plugin.build import build_loader
+from pixelbert_plugin.data.files import missing_files
+from pixelbert_plugin.data.images import why_no_file
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.pairs import image_paths
+from pixelbert_plugin.distributed.parallel import share_buffers, whole
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.evaluation.evaluator import check_criterion, evaluate
+from pixelbert_plugin.evaluation.report import ensure_fit
+from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
+from pixelbert_plugin.parts import Parts
+from pixelbert_plugin.types import Sample
+
+logger = logging.getLogger(__name__)
+NUM_SAMPLES = 4  # of each data set and split
+OTHERS_PER_NEGATIVE = 40  # samples among which a negative is looked for: many have the image, or the text, of others
+REMEDY = "training.sanity_check=false trains without this try"
+
+
+def try_all(parts: Parts, criterion: str) -> None:
+    """Raise UserError where a split's image files are missing, or where one of its batches cannot be evaluated."""
+    for mixture in parts.data.values():
+        parts.processes.on_main(lambda mixture=mixture: require_images(mixture))
+    metrics: dict[str, float] = {}
+    was_training = parts.model.training
+    parts.model.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        for split, mixture in parts.data.items():
+            for name, samples in mixture.parts.items():
+                metrics |= try_split(parts, split, name, few(samples, wanted_kind(criterion)))
+    parts.model.train(was_training)
+    if "val" in parts.data:
+        # metrics by folds of the gallery come with all of its images alone
+        check_criterion(re.sub(r"/\d+_images_", "/", criterion), metrics)
+
+
+def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
+    """One batch of a data set's split: as an evaluation does it, or, of the training split, through the loss."""
+    others = negatives_of(parts.data[split].parts[name], parts.task.num_negatives) if split == "train" else []
+    mixture = Mixture(split, {name: [*samples, *others]}, parts.data[split].on_bad_image)
+    config = copy.copy(parts.config)
+    config.training = dataclasses.replace(config.training, num_workers=0, bucket_by_size=False, dataset_weights={})
+    loader = build_loader(config, mixture, parts.task, parts.processors, parts.device, parts.processes)
+    try:
+        if split == "train":
+            through_the_loss(parts, loader, len(samples))
+            return {}
+        ensure_fit(parts, mixture)
+        if getattr(parts.task, "scores_all_pairs", False):
+            matrix = score_all_pairs(parts.model, parts.task, loader, len(samples), parts.precision, parts.processes)
+            metrics = parts.processes.on_main(lambda: evaluate_matrix(parts.task, loader, matrix).metrics)
+        else:
+            metrics = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, parts.processes).metrics
+    except UserError as error:
+        error.add(f"the {split} split of {name}, tried before training; {REMEDY}")
+        raise
+    return {f"{split}/{name}/{metric}": value for metric, value in metrics.items()}
+
+
+def negatives_of(samples: Sequence[Sample], num_negatives: int) -> list[Sample]:
+    """Samples evenly over the split, for the texts of other images that the task puts beside a sample's own."""
+    wanted = min(len(samples), num_negatives * OTHERS_PER_NEGATIVE)
+    return [samples[index * len(samples) // wanted] for index in range(wanted)]
+
+
+def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
+    """The first `count` samples of the loader's."""
+    share_buffers(parts.model, parts.processes)
+    with whole(parts.model):
+        batches = [np.arange(count)] if parts.processes.is_main else []
+        for batch in loader.read(batches, parts.task.num_negatives):
+            with parts.precision.autocast():
+                parts.task.loss(parts.model(batch), batch)
+
+
+def few(samples: Sequence[Sample], kind: tuple[str, str] | None) -> list[Sample]:
+    """Samples of different images, evenly over the split; of them one of the `kind` that the criterion is of, and one whose
+    text is as long as can be."""
+    numbers_M = getattr(samples, "image_numbers_M", None)
+    if numbers_M is None:
+        numbers_M = np.unique([str(sample.image_ids) for sample in samples], return_inverse=True)[1]
+    first_I = np.unique(numbers_M, return_index=True)[1]
+    chosen = [int(first_I[index * len(first_I) // NUM_SAMPLES]) for index in range(NUM_SAMPLES)]
+    found = [samples[index] for index in dict.fromkeys(chosen)]
+    if kind is not None:
+        found += [sample for sample in _first(samples, kind) if sample not in found]
+    longest = f"{found[0].text} " * 1000
+    return [dataclasses.replace(found[0], text=longest), *found[1:]]
+
+
+def _first(samples: Sequence[Sample], kind: tuple[str, str]) -> Iterator[Sample]:
+    group, value = kind
+    for sample in samples:
+        if sample.groups.get(group) == value:
+            yield sample
+            return
+
+
+def wanted_kind(criterion: str) -> tuple[str, str] | None:
+    """Group and kind of a criterion such as val/vqa2/accuracy[answer_type=number]."""
+    found = re.search(r"\[(.*?)=(.*)\]$", criterion)
+    return (found[1], found[2]) if found else None
+
+
+def require_images(mixture: Mixture) -> None:
+    """Look whether the image files are there: raise UserError that names the first one missing.
+
+    Where `on_bad_image` says skip, a warning tells how many are.
+    """
+    for name, samples in mixture.parts.items():
+        files = image_paths(samples)
+        missing = missing_files(files)
+        if not missing:
+            continue
+        if mixture.on_bad_image[name] == "skip":
+            logger.warning("%s split of %s: %d of %d images are missing", mixture.split, name, len(missing), len(files))
+            continue
+        if len(missing) == len(files) > 1:
+            raise UserError(
+                f"{missing[0]}: {why_no_file(missing[0])}, nor any of the {len(files)} images of the {mixture.split} split of {name}; "
+                f"unpack them there, or correct env.data_dir; {REMEDY}"
+            )
+        of = next(sample.sample_id for sample in samples if missing[0] in map(Path, sample.images))
+        others = f" (and {len(missing) - 1} more of the {mixture.split} split are missing)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{missing[0]}: {why_no_file(missing[0])}{others}; needed by sample {of} of {name}. Restore the file, or set "
+            f"dataset_config.{name}.on_bad_image=skip; {REMEDY}"
+        )
