@@ -1,6 +1,6 @@
 """Configuration files → one tree: YAML files with `includes:`, then `key=value`; later wins, and each value has its source.
 
-Scalars keep their text (registry/yaml_text.py) until the type of their option is known. Where a later layer names another `type`
+Scalars keep their text (registry/yaml_text.py) until their option's type is known. Where a later layer names another `type`
 for a component, the `params` given for the old one are left out.
 """
 

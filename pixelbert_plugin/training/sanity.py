@@ -135,8 +135,8 @@ def require_images(mixture: Mixture) -> None:
             continue
         if len(missing) == len(files) > 1:
             raise UserError(
-                f"{missing[0]}: {why_no_file(missing[0])}, nor any of the {len(files)} images of the {mixture.split} split of {name}; "
-                f"unpack them there, or correct env.data_dir; {REMEDY}"
+                f"{missing[0]}: {why_no_file(missing[0])}, nor any of the {len(files)} images of the {mixture.split} split of "
+                f"{name}; unpack them there, or correct env.data_dir; {REMEDY}"
             )
         of = next(sample.sample_id for sample in samples if missing[0] in map(Path, sample.images))
         others = f" (and {len(missing) - 1} more of the {mixture.split} split are missing)" if len(missing) > 1 else ""
