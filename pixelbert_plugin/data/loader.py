@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +155,14 @@ class Loader:
             if reason not in self.bad_images:
                 logger.warning("skipped: %s", reason)
             self.bad_images[reason] += 1
-        return self.image.to_device(batch, self.device)
+        return ready(batch, self.image, self.device)
+
+
+def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:
+    """The batch on `device`, its uint8 images as the model takes them."""
+    batch = batch.to(device)
+    images_I3HW, sizes_I2 = image(batch.images, device)
+    return replace(batch, images=images_I3HW, image_sizes=sizes_I2)
 
 
 def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | None) -> list[tuple[np.ndarray, bool]]:

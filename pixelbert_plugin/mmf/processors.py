@@ -8,7 +8,6 @@ from mmf.datasets.processors.processors import BaseProcessor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.mmf.nodes import plain
-from pixelbert_plugin.types import Batch
 
 MMF_KEYS = {"data_dir"}  # what MMF adds to a processor's options
 
@@ -41,17 +40,8 @@ class MmfImageProcessor(MmfProcessor):
         """A path, or `image` with one or a uint8 3 h w tensor → `image` 3 H W float, resized and normalised."""
         image = item["image"] if isinstance(item, dict) else item
         pixels = image if isinstance(image, torch.Tensor) else self.processor.decode(Path(image))
-        none = torch.empty(0)
-        batch = Batch(
-            sample_ids=[0],
-            input_ids=none,
-            text_mask=none,
-            images=[pixels],
-            image_index=none,
-            image_seeds=none,
-            weights=none,
-        )
-        return {"image": self.processor.to_device(batch, torch.device("cpu")).images[0]}
+        images_I3HW, _ = self.processor(pixels)
+        return {"image": images_I3HW[0]}
 
 
 class MmfAnswerProcessor(MmfProcessor):

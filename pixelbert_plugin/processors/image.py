@@ -1,11 +1,12 @@
-"""Image processor. Workers: `decode`, `augment` (uint8). On the device: `to_device` (resize, normalise, pad).
+"""Image processor. Workers: `decode`, `augment` (uint8). On the device: called with images (resize, normalise, pad).
 
-I images; h w an image's own size, H W the batch's: in uint8 3hw each, out images_I3HW float32, image_sizes_I2.
+I images; h w an image's own size, H W the largest's: in uint8 3hw each, out images_I3HW float32, sizes_I2.
 """
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import MAX_PIXELS, read_image
 from pixelbert_plugin.registry.schema import require
-from pixelbert_plugin.types import Batch
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
 
@@ -81,25 +81,26 @@ class ImageProcessor:
         scale = min(self.config.short_edge / min(height, width), self.config.long_edge / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def to_device(self, batch: Batch, device: torch.device) -> Batch:
-        """The batch on `device`, its uint8 images resized, normalised and padded below and right with zeros."""
-        batch = batch.to(device)
-        sizes = [self.resized(*image.shape[-2:]) for image in batch.images]
+    def __call__(self, images: Tensor | Sequence[Tensor], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """One image (3 h w uint8) or several on `device`: I 3 H W float32, resized, normalised and padded below and right with
+        zeros; and I 2 int64 on the CPU, height and width of each before padding."""
+        images = [images] if isinstance(images, Tensor) else images
+        sizes = [self.resized(*image.shape[-2:]) for image in images]
         height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-        images = torch.zeros(len(sizes), 3, height, width, device=device)
+        padded = torch.zeros(len(sizes), 3, height, width, device=device)
         alike = defaultdict(list)  # images of one size are resized together
-        for index, image in enumerate(batch.images):
+        for index, image in enumerate(images):
             alike[tuple(image.shape[-2:])].append(index)
-        mean, std = self._scale(device)
+        mean, std = self._scale(padded.device)
         for indices in alike.values():
             height, width = sizes[indices[0]]
-            resized = torch.stack([batch.images[index] for index in indices]).float()
+            resized = torch.stack([images[index].to(device, non_blocking=True) for index in indices]).float()
             if tuple(resized.shape[-2:]) != (height, width):
                 resized = T.resize(resized, [height, width], antialias=True)
             resized = (resized - mean) / std
             for index, image in zip(indices, resized, strict=True):  # an index tensor would have to be sent to the device
-                images[index, :, :height, :width] = image
-        return replace(batch, images=images, image_sizes=torch.tensor(sizes))
+                padded[index, :, :height, :width] = image
+        return padded, torch.tensor(sizes)
 
     def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and std of 0…255 RGB, 3 1 1, sent to the device once."""

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,9 +78,8 @@ def test_what_a_row_raises_is_one_line_when_it_is_read(error, workers):
     )
     with pytest.raises(UserError, match=message):
         list(mixture)
-    image = SimpleNamespace(to_device=lambda batch, device: batch)
-    reader = BatchReader(mixture, lambda text: ([1, 2], False), image, lambda batch, seeds: None, seed=1)
-    loader = Loader(reader, image, torch.device("cpu"), workers, mixture.image_numbers())
+    reader = BatchReader(mixture, lambda text: ([1, 2], False), None, lambda batch, seeds: None, seed=1)
+    loader = Loader(reader, None, torch.device("cpu"), workers, mixture.image_numbers())
     with pytest.raises(UserError, match=message):
         list(loader.read([np.array([2])]))
 

@@ -17,7 +17,7 @@ from test_vqa2 import builder
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import mixture as mixture_module
 from pixelbert_plugin.data import workers as workers_module
-from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.data.loader import Loader, padding_shares, ready
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
@@ -306,7 +306,7 @@ def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
     loader = make_loader(vqa2_root)
     sizes = loader.mixture.resized_sizes(loader.images_M, loader.image)
     for index in range(0, len(loader), 5):
-        batch = loader.image.to_device(loader.reader.read(MicroBatch(0, np.array([index]), False)), torch.device("cpu"))
+        batch = ready(loader.reader.read(MicroBatch(0, np.array([index]), False)), loader.image, torch.device("cpu"))
         assert batch.image_sizes[0].tolist() == sizes[index].tolist()
 
 

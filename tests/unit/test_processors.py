@@ -13,7 +13,6 @@ from PIL import Image
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.types import Batch
 
 
 def build(name, **params):
@@ -212,29 +211,18 @@ def test_short_and_long_edge_rule(size, expected):
     assert build("image").resized(*size) == expected
 
 
-def as_batch(images):
-    one = torch.ones(len(images), 1, dtype=torch.int64)
-    return Batch(
-        sample_ids=list(range(len(images))),
-        input_ids=one,
-        text_mask=one.bool(),
-        images=images,
-        image_index=torch.arange(len(images))[:, None],
-        image_seeds=torch.arange(len(images)),
-        weights=torch.ones(len(images)),
-    )
-
-
 def test_resize_normalise_and_pad_on_the_device():
     image = build("image", short_edge=32, long_edge=48, mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 1.0])
     flat = torch.full((3, 40, 80), 255, dtype=torch.uint8)
     tall = torch.zeros(3, 64, 32, dtype=torch.uint8)
-    batch = image.to_device(as_batch([flat, tall, flat]), torch.device("cpu"))
-    assert batch.image_sizes.tolist() == [[24, 48], [48, 24], [24, 48]]
-    assert tuple(batch.images.shape) == (3, 3, 48, 48)
-    torch.testing.assert_close(batch.images[0, :, :24, :48], torch.tensor([2.0, 1.0, 0.5])[:, None, None].expand(3, 24, 48))
-    torch.testing.assert_close(batch.images[1, :, :, :24], torch.tensor([-2.0, -1.0, -0.5])[:, None, None].expand(3, 48, 24))
-    assert (batch.images[0, :, 24:] == 0).all() and (batch.images[1, :, :, 24:] == 0).all()
+    images, sizes = image([flat, tall, flat])
+    assert sizes.tolist() == [[24, 48], [48, 24], [24, 48]]
+    assert tuple(images.shape) == (3, 3, 48, 48) and images.dtype == torch.float32
+    torch.testing.assert_close(images[0, :, :24, :48], torch.tensor([2.0, 1.0, 0.5])[:, None, None].expand(3, 24, 48))
+    torch.testing.assert_close(images[1, :, :, :24], torch.tensor([-2.0, -1.0, -0.5])[:, None, None].expand(3, 48, 24))
+    assert (images[0, :, 24:] == 0).all() and (images[1, :, :, 24:] == 0).all()
+    alone, size = image(tall, "cpu")
+    assert size.tolist() == [[48, 24]] and torch.equal(alone, images[1:2, :, :, :24])
 
 
 def test_very_large_images_are_reduced_before_transfer(tmp_path):
