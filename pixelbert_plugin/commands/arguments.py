@@ -13,6 +13,7 @@ examples:
   pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
+  pixelbert-run --copy-config mini/vqa2
   pixelbert-run --new-plugin my_pictures
 
 exit status: 0 done, 1 an unexpected error, 2 wrong input, 3 the loss became NaN or infinite,
@@ -34,7 +35,9 @@ def parser() -> Parser:
         "none, ~/ the home folder, lists and mappings are YAML: [a, b], {a: 1}",
     )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="list every registered component with its origin")
+    instead.add_argument(
+        "--list", action="store_true", help="list every registered component with its origin, and the shipped YAMLs"
+    )
     instead.add_argument(
         "--describe", metavar="NAME", nargs="?", const="", help="the options of a component (or of a section: training, env, …)"
     )
@@ -43,6 +46,9 @@ def parser() -> Parser:
     )
     instead.add_argument(
         "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
+    )
+    instead.add_argument(
+        "--copy-config", metavar="NAME", help="put a shipped YAML into the working folder, to edit and run: vqa2, mini/vqa2, …"
     )
     instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pixelbert_plugin.commands.arguments import parser
 from pixelbert_plugin.commands.command import leave, run_command, split_config, tell
+from pixelbert_plugin.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,9 +24,14 @@ def _main(arguments: argparse.Namespace) -> int:
     logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
 
     from pixelbert_plugin import config as configuration
-    from pixelbert_plugin.config import describe
+    from pixelbert_plugin.config import describe, shipped
     from pixelbert_plugin.registry import plugins
 
+    if arguments.copy_config is not None:
+        if arguments.options:
+            raise UserError(f"{arguments.options[0]!r}: --copy-config takes NAME alone; options are for the run of the copy")
+        tell(shipped.copy(arguments.copy_config))
+        return 0
     needs_none = arguments.list or arguments.describe is not None or arguments.new_plugin is not None
     path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
     config = None if path is None else configuration.load(path, overrides)
@@ -36,7 +42,7 @@ def _main(arguments: argparse.Namespace) -> int:
         configuration.complete(config)
 
     if arguments.list:
-        tell(describe.components())
+        tell(f"{describe.components()}\n{shipped.listing()}")
     elif arguments.describe is not None:
         tell(describe.options(arguments.describe))
     elif arguments.new_plugin is not None:

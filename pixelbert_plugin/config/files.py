@@ -21,6 +21,7 @@ from pixelbert_plugin.registry.yaml_text import Typed
 DEFAULT = "default"
 LEFT_OUT = "left out: "  # before the key of what was set for a component of another type
 PACKAGE = Path(__file__).parent.parent
+SHIPPED = ("projects/", "datasets/")  # the package's folders of files that are named from any folder
 MAX_INCLUDES = 50  # files within files
 
 Layer = tuple[dict[str, Any], dict[str, str]]  # values, and by dotted key where each was set
@@ -32,7 +33,7 @@ def find(path: str) -> Path:
         path = expanded(path)
     except ValueError as error:
         raise UserError(f"config={path!r}: {error}") from error
-    candidates = [Path(path), PACKAGE / path, PACKAGE.parent / path]
+    candidates = [Path(path), *_in_package(path)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -46,6 +47,11 @@ def find(path: str) -> Path:
         f"config={path!r}: no such file in the working folder nor in the installed package; "
         "give the path of a YAML file, for instance config=projects/pixelbert/configs/vqa2.yaml"
     )
+
+
+def _in_package(path: str) -> list[Path]:
+    """Where a shipped file lies: in the package, or beside it in a checkout."""
+    return [PACKAGE / path, PACKAGE.parent / path]
 
 
 def read(file: Path, overrides: list[str]) -> Layer:
@@ -163,19 +169,29 @@ class _Files:
         env = node.get("env")
         folder = yaml_text.text(env["user_dir"]) if isinstance(env, dict) and isinstance(env.get("user_dir"), str) else None
         if folder and not folder.startswith("~") and "${" not in folder and "\0" not in folder:
-            env["user_dir"] = os.path.realpath(file.parent / folder)
+            env["user_dir"] = os.path.realpath(_beside(file, folder) or file.parent / folder)
         merge(values, sources, node, _shown(file))
         return values, sources
 
 
 def _included(file: Path, include: str) -> Path:
     try:
-        path = file.parent / expanded(str(include))
+        name = expanded(str(include))
+        path = _beside(file, name)
     except ValueError as error:
         raise UserError(f"{file}: includes {shown(include)}: {error}") from error
-    if not path.exists():
-        raise UserError(f"{file}: includes {include!r}: no such file {path}; paths are relative to the including file")
+    if path is None:
+        raise UserError(
+            f"{file}: includes {include!r}: no such file {file.parent / name}; paths are relative to the including file, "
+            "or those of shipped files, such as projects/pixelbert/configs/vqa2.yaml"
+        )
     return path
+
+
+def _beside(file: Path, name: str) -> Path | None:
+    """The path that `file` names: relative to it, else of what the package ships. None where there is neither."""
+    shipped = _in_package(name) if name.startswith(SHIPPED) else []
+    return next((path for path in (file.parent / name, *shipped) if path.exists()), None)
 
 
 def _leave_params_of_another_type(below: dict[str, Any], above: dict[str, Any], sources: dict[str, str], path: str) -> None:

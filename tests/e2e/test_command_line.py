@@ -33,8 +33,10 @@ def test_list_shows_kind_name_origin_and_description(capsys):
     line = next(line for line in out.splitlines() if line.strip().startswith("easy_vqa"))
     assert "user plugin" in line and "easy_vqa.py" in line and "shape and the colour" in line
     headings = [line for line in out.splitlines() if not line.startswith(" ")]
-    kinds = "models encoders processors builders tasks metrics optimizers schedulers precisions"
-    assert headings == kinds.split()
+    kinds = "models encoders processors builders tasks metrics optimizers schedulers precisions checkpoint_readers"
+    assert headings == [*kinds.split(), "configurations"]
+    assert "  mini/vqa2                [projects/pixelbert/configs/mini/vqa2.yaml] VQA in miniature\n" in out
+    assert "ablations" not in out and "common.yaml" not in out  # a sweep, and what the others include
 
 
 def test_describe_prints_options_defaults_and_comments(capsys):
@@ -175,6 +177,19 @@ def test_a_wheel_installed_elsewhere_finds_the_shipped_configs(tmp_path):
         done = script(f"config={config}", "--print-config", cwd=empty, PYTHONPATH=str(tmp_path / "site"))
         assert done.returncode == 0, done.stderr
         assert f"# {config}" in done.stdout
+    for config in ("projects/pixelbert/configs/mini/vqa2.yaml", "projects/easy_vqa/configs/easy_vqa.yaml"):
+        original, copy = (
+            empty / config,
+            empty / f"{config.partition('configs/')[2].removesuffix('.yaml').replace('/', '_')}.yaml",
+        )
+        done = script("--copy-config", config, cwd=empty, PYTHONPATH=str(tmp_path / "site"))
+        assert done.returncode == 0 and done.stdout == f"pixelbert-run config={copy.name}\n", done.stderr
+        shown = [
+            script(f"config={path}", "--print-config", cwd=empty, PYTHONPATH=str(tmp_path / "site"))
+            for path in (original.relative_to(empty), copy.name)
+        ]
+        of_original, of_copy = (yaml.safe_load(done.stdout) for done in shown)
+        assert of_copy == of_original and of_copy["datasets"], shown[1].stderr  # all values, save_dir's too: of the same name
     done = script("--new-plugin", "made_elsewhere", cwd=empty, PYTHONPATH=str(tmp_path / "site"))
     assert done.returncode == 0 and (empty / "made_elsewhere/src/made_elsewhere/builder.py").is_file(), done.stderr
     where = [sys.executable, "-c", "import pixelbert_plugin; print(pixelbert_plugin.__file__)"]
