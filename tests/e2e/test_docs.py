@@ -116,6 +116,6 @@ def test_a_new_plugins_name_must_be_free(name, message, tmp_path, monkeypatch, c
 
 
 def test_every_configuration_in_the_readmes_exists():
-    for readme in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("projects/*/README.md")):
+    for readme in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("projects/*/README.md")):
         for path in re.findall(r"config=(projects/\S+?\.yaml)", readme.read_text(encoding="utf-8")):
             assert (ROOT / path).is_file(), f"{readme}: {path}"
