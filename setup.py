@@ -1,11 +1,13 @@
 """Packaging. `projects/` and `datasets/` travel inside the package, so that a wheel in an empty folder finds them."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 SHIPPED = ("projects", "datasets")
+VERSION = re.search(r'^__version__ = "(.+?)"', (HERE / "pixelbert_plugin/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 
 def shipped_packages() -> dict[str, str]:
@@ -35,7 +37,7 @@ TEST = [
 
 setup(
     name="pixelbert_plugin",
-    version="0.1.0",
+    version=VERSION,
     description="Pixel-BERT: one transformer over words and raw image pixels, as registered components",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -63,7 +65,7 @@ setup(
     packages=find_packages(include=["pixelbert_plugin", "pixelbert_plugin.*"]) + list(SHIPPED_PACKAGES),
     package_dir=SHIPPED_PACKAGES,
     package_data={name: ["*.yaml", "*.md", "*.sh", "*.svg"] for name in SHIPPED_PACKAGES}
-    | {"pixelbert_plugin.commands.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
+    | {"pixelbert_plugin": ["py.typed"], "pixelbert_plugin.commands.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",

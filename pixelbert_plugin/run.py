@@ -4,6 +4,7 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,21 @@ from pixelbert_plugin.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, console: Console) -> dict[str, Any]:
-    """Train and evaluate as `config.run_type` says. Returns what results.json got. Plugins must be loaded.
+def run(config: RunConfig | str | Path, console: Console | None = None, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train and evaluate as `run_type` says. Returns what results.json got, `{"val/vqa2/accuracy": 0.7, …}`.
 
-    Under torchrun every process calls it; only the main one writes, prints and returns metrics of its own.
+    `config`: the path of a YAML file, with `key=value` overrides as on the command line; or a RunConfig, whose components'
+    defaults are filled in. Its plugins are loaded. `console`: where tables and progress go; None: the standard output.
+    Raises UserError, in one line, for wrong input. Under torchrun every process calls it; only the main one writes, prints and
+    returns metrics of its own.
     """
+    config = configuration.resolve(config, overrides)
+    with configuration.naming_sources(config.sources):
+        return train_and_evaluate(config, console or Console())
+
+
+def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
+    """`run` of a configuration that is complete."""
     check_plan(config)
     make_tolerant(console)
     device, training = choose_device(config), config.training
@@ -171,11 +182,13 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
         restore.load_best(parts.processes.on_main(lambda: parts.checkpoints.of(state.best_update)), parts.model)
 
 
-def export(config: RunConfig, target: Path) -> Path:
+def export(config: RunConfig | str | Path, target: Path) -> Path:
     """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see checkpoint/export.py."""
-    path, key = finished_checkpoint(
-        config, Checkpoints(Path(config.env.save_dir) / "checkpoints", config.checkpoint.max_to_keep)
-    )
+    config = configuration.resolve(config)
+    with configuration.naming_sources(config.sources):
+        path, key = finished_checkpoint(
+            config, Checkpoints(Path(config.env.save_dir) / "checkpoints", config.checkpoint.max_to_keep)
+        )
     content = restore.read_content(path, key)
     return export_file.write(target, restore.read_model(path), content)
 

@@ -66,12 +66,10 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin.data.check import Row, check
     from pixelbert_plugin.data.decode_all import DecodedImages
     from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
-    from pixelbert_plugin.registry import plugins
 
     own, options = _own_options(options, images="sample", bad_images="bad_images.txt")
-    config = configuration.load(*split_config(options, "name the configuration whose data is to be checked"))
-    plugins.load(config.env.user_dir, config.plugins)
-    configuration.complete(config)
+    path, overrides = split_config(options, "name the configuration whose data is to be checked")
+    config = configuration.resolve(path, overrides)
     with configuration.naming_sources(config.sources):
         image = registry.build_component("processor", config.processors.image, "processors.image.params")
         builders = build_builders(config)

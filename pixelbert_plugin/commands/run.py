@@ -34,12 +34,9 @@ def _main(arguments: argparse.Namespace) -> int:
         return 0
     needs_none = arguments.list or arguments.describe is not None or arguments.new_plugin is not None
     path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
-    config = None if path is None else configuration.load(path, overrides)
+    config = None if path is None else configuration.resolve(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))
-    else:
-        plugins.load(config.env.user_dir, config.plugins)
-        configuration.complete(config)
 
     if arguments.list:
         tell(f"{describe.components()}\n{shipped.listing()}")
@@ -56,9 +53,8 @@ def _main(arguments: argparse.Namespace) -> int:
 
         from pixelbert_plugin.run import export, run
 
-        with configuration.naming_sources(config.sources):
-            if arguments.export is not None:
-                tell(str(export(config, Path(arguments.export).expanduser())))
-            else:
-                run(config, Console())
+        if arguments.export is not None:
+            tell(str(export(config, Path(arguments.export).expanduser())))
+        else:
+            run(config, Console())
     return 0

@@ -6,7 +6,7 @@ options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,30 @@ from pixelbert_plugin.config import saved
 from pixelbert_plugin.config.files import LEFT_OUT, find, naming_sources, read, settle, source_of
 from pixelbert_plugin.config.interpolation import interpolated
 from pixelbert_plugin.config.options import RunConfig
-from pixelbert_plugin.registry import schema, yaml_text
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry import plugins, schema, yaml_text
 from pixelbert_plugin.registry.scalars import Expanded
 from pixelbert_plugin.registry.schema import ConfigError
+
+
+def resolve(source: RunConfig | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A configuration ready to run: its plugins loaded, every component's options checked and their defaults filled in.
+
+    `source`: the path of a YAML file, with `key=value` overrides; or a RunConfig, from a file or made in Python.
+    Raises UserError (ConfigError, with the key) in one line.
+    """
+    if isinstance(source, RunConfig):
+        if overrides:
+            raise UserError(f"overrides {list(overrides)} are for a configuration file; set them on the RunConfig")
+        config = source
+        _read_again(config)
+    else:
+        config = load(str(source), list(overrides))
+    plugins.load(config.env.user_dir, config.plugins)
+    complete(config)
+    if not config.env.save_dir:
+        raise ConfigError("env.save_dir", "is not set, and a RunConfig made in Python has no file to be named after; set it")
+    return config
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
@@ -45,7 +66,11 @@ def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def complete(config: RunConfig) -> RunConfig:
-    """Check every component's options and fill in their defaults. Plugins must be loaded before."""
+    """Check every component's options and fill in their defaults, in place. Plugins must be loaded before.
+
+    A RunConfig made or changed in Python is read as a file's values are: types are checked, ~ is the home folder.
+    """
+    _read_again(config)
     with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
         precisions = [name for name in [config.training.precision] if name != "auto"]
         for kind, chosen, key, section in (
@@ -74,6 +99,14 @@ def complete(config: RunConfig) -> RunConfig:
                 _settle(config, options, f"{path}{name}.params.")
                 reference.params = registry.as_dict(options)
     return config
+
+
+def _read_again(config: RunConfig) -> None:
+    """Read the values of a RunConfig as those of a file, in place: it may be made, or have been changed, in Python."""
+    with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
+        read = schema.merge(RunConfig, dataclasses.asdict(config))
+    for field in dataclasses.fields(config):
+        setattr(config, field.name, getattr(read, field.name))
 
 
 @contextmanager

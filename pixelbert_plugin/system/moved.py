@@ -6,8 +6,9 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 PACKAGE = "pixelbert_plugin."
 MOVED = {
@@ -102,3 +103,20 @@ class Former(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install() -> None:
     if not any(isinstance(finder, Former) for finder in sys.meta_path):
         sys.meta_path.append(Former())
+
+
+def callable_as_module(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function `run`, which has `run.run` with a notice: `from pixelbert_plugin import run` gave the module before."""
+    name = function.__name__
+
+    def former(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn(
+            f"pixelbert_plugin.{name} is the function now; {name}.{name} goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return function(*args, **kwargs)
+
+    if not hasattr(function, name):
+        setattr(function, name, former)
+    return function

@@ -86,6 +86,17 @@ def test_a_new_plugin_installs_is_found_and_trains(environment, tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_the_readmes_python_runs_as_it_stands(environment, tmp_path):
+    """But for its length: two updates, and the validation split in place of the larger test split."""
+    (language, text), *_ = blocks("README.md")
+    assert language == "python" and len(text.strip().splitlines()) <= 8
+    text = text.replace('"training.max_epochs=1"', '"training.max_updates=2", "run_type=train_val"').replace("test/", "val/")
+    (tmp_path / "recipe.py").write_text(text)
+    output = run("python recipe.py", tmp_path, environment)
+    assert 0 <= float(output.splitlines()[-1]) <= 1 and (tmp_path / "save/easy_vqa/checkpoints/update_000002").is_dir()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
