@@ -110,7 +110,7 @@ def build_mixture(root: Path, cache: Path | None):
             options.update(exclude_coco=None, exclude_flickr30k=None)  # so that all 5.4 M are loaded
         builders[name] = registry.build("builder", name, options, f"dataset_config.{name}", data_dir=root, cache_dir=cache)
     mixture = Mixture.build(builders, "train")
-    mixture.image_numbers()
+    _ = mixture.images_M
     return mixture
 
 

@@ -257,18 +257,13 @@ def build_loader(
     processes: Processes,
     stop: StopSignal | None = None,
 ) -> Loader:
-    training, images_M = config.training, mixture.image_numbers()
-    negatives = Negatives(mixture, images_M) if task.num_negatives else None
-    reader = BatchReader(mixture, processors["text"], processors["image"], task.prepare, training.seed, negatives)
+    training, image = config.training, processors["image"]
+    negatives = Negatives(mixture, task.num_negatives) if task.num_negatives else None
     return Loader(
-        reader,
-        processors["image"],
+        BatchReader(mixture, processors["text"], image, task.prepare, training.seed, negatives),
         device,
         training.num_workers,
-        images_M,
-        training.bucket_by_size,
-        cache_dir(config),
-        task.num_negatives,
+        mixture.resized_sizes(image, cache_dir(config)) if training.bucket_by_size else None,
         {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
         processes.rank,
         processes.world_size,

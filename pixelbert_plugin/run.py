@@ -108,7 +108,7 @@ def train(parts: Parts, start: Start) -> TrainState:
         sanity.try_all(parts, criterion)
     parts.processes.on_main(lambda: enter_folder(parts, start, state, is_resumed))
     if parts.processes.is_main:
-        loader.bad_images.update(state.skipped_images)
+        loader.count_on(state.skipped_images)
 
     yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
     processors = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}

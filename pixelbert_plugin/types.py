@@ -40,8 +40,7 @@ class Batch:
     image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
-    samples: list[Sample] = field(default_factory=list)  # B, for metrics, predictions and pictures
-    bad_images: list[str] = field(default_factory=list)  # why images were skipped, one line each
+    samples: list[Sample] = field(default_factory=list)  # B, for a task's `prepare` and `predict`; [] in training's loss
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -15,8 +15,8 @@ def collate(
     weights: list[float],
     pad_token_id: int,
 ) -> Batch:
-    """`token_ids`: R texts, R / B of each sample. `image_keys`: B × N keys into `images` and `image_seeds`, whose order is
-    the batch's order of images."""
+    """`token_ids`: R texts, R / B of each sample; none where only images are wanted. `image_keys`: B × N keys into `images`
+    and `image_seeds`, whose order is the batch's order of images."""
     input_ids_RL, text_mask_RL = pad_texts(token_ids, pad_token_id)
     place = {key: index for index, key in enumerate(images)}
     image_index_BN = torch.tensor([[place[key] for key in keys] for keys in image_keys])
@@ -34,9 +34,9 @@ def collate(
 
 def pad_texts(token_ids: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     """R L int64, each row padded to the longest, and R L bool, True at tokens."""
-    longest = max(map(len, token_ids))
+    longest = max(map(len, token_ids), default=0)
     input_ids_RL = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
     for row, ids in enumerate(token_ids):
         input_ids_RL[row, : len(ids)] = torch.tensor(ids)
-    lengths_R = torch.tensor([len(ids) for ids in token_ids])
+    lengths_R = torch.tensor([len(ids) for ids in token_ids], dtype=torch.int64)
     return input_ids_RL, torch.arange(longest) < lengths_R[:, None]

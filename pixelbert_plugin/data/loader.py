@@ -9,13 +9,12 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
+from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
 from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import Stopped, UserError
@@ -31,23 +30,17 @@ class Loader:
     """Reads batches of a mixture in worker processes and finishes them on the device."""
 
     reader: BatchReader
-    image: ImageProcessor
     device: torch.device
-    num_workers: int
-    images_M: np.ndarray  # number of each sample's image, from the mixture
-    bucket_by_size: bool = False
-    cache_dir: Path | None = None  # where the sizes of images are kept
-    num_negatives: int = 0  # texts of other images beside each sample's own
+    num_workers: int = 0
+    sizes_M2: np.ndarray | None = None  # of each sample's first image after resizing, for batches of images of like size
     weights: dict[str, float] = field(default_factory=dict)  # by data set; 1 where none is given
     rank: int = 0  # of this process
     world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
     wait: Wait = field(default_factory=Wait)  # for a batch of the workers
-    bad_images: Counter = field(default_factory=Counter)  # how often each was skipped so far
 
     def __post_init__(self):
-        mixture = self.mixture
-        self.sizes_M2 = mixture.resized_sizes(self.images_M, self.image, self.cache_dir) if self.bucket_by_size else None
-        self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in mixture.parts.items()}
+        self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in self.mixture.parts.items()}
+        self._skipped: Counter[str] = Counter()
 
     @property
     def mixture(self) -> Mixture:
@@ -57,14 +50,28 @@ class Loader:
         """Samples per epoch of training: the sum of the data sets' at their weights."""
         return sum(epoch_size(size, weight) for size, weight in self._parts.values())
 
+    @property
+    def skipped_images(self) -> dict[str, int]:
+        """Why each image was skipped so far, and how often."""
+        return dict(self._skipped)
+
+    def count_on(self, skipped_images: dict[str, int]) -> None:
+        """Add what was skipped before a resume."""
+        self._skipped.update(skipped_images)
+
     def updates(
-        self, position: int, batch_size: int, micro_batch_size: int | None, texts_per_image: int | None
+        self,
+        position: int,
+        batch_size: int,
+        micro_batch_size: int | None,
+        texts_per_image: int | None,
+        with_samples: bool = False,
     ) -> Iterator[tuple[list[Batch], int]]:
         """Endless: for each update from `position` on, this process's micro-batches and the samples of all processes.
 
         `batch_size` is of all processes, `micro_batch_size` of one (None: its whole share). The last update of an epoch may
         be short. Every process gets as many micro-batches; where one's share is too small for that, a micro-batch is filled
-        up with a sample that weighs nothing.
+        up with a sample that weighs nothing. With `with_samples` the batches carry them, which training does not read.
         """
         seed = self.reader.seed
 
@@ -77,12 +84,12 @@ class Loader:
                     leaders = self.leaders(ids)
                     shares = share(np.arange(len(ids)), self.rank, self.world_size, micro_batch_size)
                     yield [
-                        MicroBatch(epoch, ids[places], True, self.num_negatives, is_filler, leaders[places])
+                        MicroBatch(epoch, ids[places], True, is_filler=is_filler, leaders=leaders[places])
                         for places, is_filler in shares
                     ]
                 epoch, start = epoch + 1, 0
 
-        batches = self._read(micro_batch for update in updates() for micro_batch in update)
+        batches = self._read((micro_batch for update in updates() for micro_batch in update), with_samples)
         left = len(self) - position % len(self)
         while True:
             samples = min(batch_size, left)
@@ -92,27 +99,32 @@ class Loader:
 
     def order(self, seed: int, epoch: int, batch_size: int, texts_per_image: int | None) -> np.ndarray:
         """The samples of an epoch in order; see `weighted_epoch` for how repeated ones are numbered."""
-        ids = weighted_epoch(self.images_M, self._parts, seed, epoch, texts_per_image)
-        sample_ids = ids % len(self.images_M)
+        images_M = self.mixture.images_M
+        ids = weighted_epoch(images_M, self._parts, seed, epoch, texts_per_image)
+        sample_ids = ids % len(images_M)
         sizes = None if self.sizes_M2 is None else self.sizes_M2[sample_ids]
-        return ids[train_order(self.images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
+        return ids[train_order(images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
 
     def leaders(self, ids: np.ndarray) -> np.ndarray:
         """For each of an update's samples, the first of those that share its images: the group that one draw is made for."""
-        _, first, group = np.unique(self.images_M[ids % len(self.images_M)], return_index=True, return_inverse=True)
+        images = self.mixture.images_M[ids % len(self.mixture)]
+        _, first, group = np.unique(images, return_index=True, return_inverse=True)
         return ids[first[group]]
 
     def evaluate(self, batch_size: int) -> Iterator[Batch]:
-        """Every sample once, without augmentation. Whole batches are dealt to the processes, so that no result depends on
-        how many there are."""
-        order = evaluation_order(self.images_M, self.sizes_M2)
+        """Every sample once, without augmentation; the batches carry them. Whole batches are dealt to the processes, so that
+        no result depends on how many there are."""
+        order = evaluation_order(self.mixture.images_M, self.sizes_M2)
         starts = range(0, len(order), batch_size)[self.rank :: self.world_size]
-        micro_batches = (MicroBatch(0, order[at : at + batch_size], False, self.num_negatives) for at in starts)
-        yield from self._until_stopped(self._read(micro_batches))
+        yield from self.read((order[at : at + batch_size] for at in starts), with_samples=True)
 
-    def read(self, groups: Iterable[np.ndarray], num_negatives: int = 0) -> Iterator[Batch]:
-        """A batch for each group of samples: without augmentation, each with so many texts of other images."""
-        yield from self._until_stopped(self._read(MicroBatch(0, indices, False, num_negatives) for indices in groups))
+    def read(self, groups: Iterable[np.ndarray], with_samples: bool = False) -> Iterator[Batch]:
+        """A batch for each group of samples, without augmentation."""
+        yield from self._until_stopped(self._read((MicroBatch(0, group, False) for group in groups), with_samples))
+
+    def read_images(self, groups: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """As `read`, without any text: nothing is tokenized, and the task prepares no targets."""
+        yield from self._until_stopped(self._read(MicroBatch(0, group, False, with_texts=False) for group in groups))
 
     def _until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches of an evaluation, which SIGTERM and Ctrl-C end between two of them. Several processes end it together."""
@@ -121,8 +133,9 @@ class Loader:
                 raise Stopped("stopped in an evaluation; checkpoint.resume=true goes on from the last checkpoint")
             yield batch
 
-    def _read(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
-        """The batch of each micro-batch, in order. Where a worker dies, new ones go on from the first batch that is missing."""
+    def _read(self, micro_batches: Iterable[MicroBatch], with_samples: bool = False) -> Iterator[Batch]:
+        """The batch of each micro-batch, in order, with its samples where they are asked for. Where a worker dies, new ones go
+        on from the first batch that is missing."""
         asked: deque[MicroBatch] = deque()  # and not yet given
 
         def remaining(again: list[MicroBatch]) -> Iterator[MicroBatch]:
@@ -134,10 +147,11 @@ class Loader:
         source, deaths, pins = iter(micro_batches), 0, self.device.type == "cuda"
         while True:
             try:
-                for batch in read_in_workers(self.reader, remaining(list(asked)), self.num_workers, pins, self.wait):
-                    asked.popleft()
+                for reading in read_in_workers(self.reader, remaining(list(asked)), self.num_workers, pins, self.wait):
+                    indices = asked.popleft().indices % len(self.mixture)
                     deaths = 0
-                    yield self._received(batch)
+                    batch = self._received(reading)
+                    yield replace(batch, samples=[self.mixture[index] for index in indices]) if with_samples else batch
                 return
             except WorkerDeath as error:
                 deaths += 1
@@ -148,14 +162,14 @@ class Loader:
                     ) from error
                 logger.warning("a data-loader worker died (%s): new ones go on where it was", error)
 
-    def _received(self, batch: Batch | Failure) -> Batch:
-        if isinstance(batch, Failure):
-            raise UserError(batch.message)
-        for reason in batch.bad_images:
-            if reason not in self.bad_images:
+    def _received(self, reading: Reading | Failure) -> Batch:
+        if isinstance(reading, Failure):
+            raise UserError(reading.message)
+        for reason in reading.bad_images:
+            if reason not in self._skipped:
                 logger.warning("skipped: %s", reason)
-            self.bad_images[reason] += 1
-        return ready(batch, self.image, self.device)
+            self._skipped[reason] += 1
+        return ready(reading.batch, self.reader.image, self.device)
 
 
 def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:

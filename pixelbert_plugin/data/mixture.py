@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ class Mixture(Sequence):
         part = bisect_right(self._starts, index) - 1
         return self._starts[part], self._starts[part + 1]
 
-    def image_numbers(self) -> np.ndarray:
+    @cached_property
+    def images_M(self) -> np.ndarray:
         """M int64, from 0 by first use: samples with the same images (of the same data set) have the same number."""
         numbers, used = [], 0
         for samples in self.parts.values():
@@ -100,20 +102,18 @@ class Mixture(Sequence):
             used = int(numbers_M.max()) + 1
         return np.concatenate(numbers)
 
-    def resized_sizes(
-        self, image_numbers_M: np.ndarray, processor: ImageProcessor, cache_dir: Path | None = None
-    ) -> np.ndarray:
+    def resized_sizes(self, processor: ImageProcessor, cache_dir: Path | None = None) -> np.ndarray:
         """M 2 int64: height and width of each sample's first image after resizing, read from the files' headers.
 
         With `cache_dir` the files' sizes are kept there, until a folder of theirs changes.
         """
-        first_of_image = np.unique(image_numbers_M, return_index=True)[1]
+        first_of_image = np.unique(self.images_M, return_index=True)[1]
         paths = [self[int(index)].images[0] for index in first_of_image]
         digest = hashlib.blake2b("\n".join(map(str, paths)).encode(), digest_size=16).hexdigest()
         folders = sorted({path.parent for path in paths})
         sizes = cached(cache_dir, "image_sizes", digest, folders, lambda: {"sizes_I2": _upright_sizes(paths)})["sizes_I2"]
         resized = [processor.resized(height, width) if height else (1, 1) for height, width in sizes.tolist()]
-        return np.array(resized)[image_numbers_M]
+        return np.array(resized)[self.images_M]
 
 
 def _upright_sizes(paths: list[Path]) -> np.ndarray:

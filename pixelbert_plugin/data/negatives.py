@@ -11,20 +11,20 @@ TRIES = 1000  # draws before the data set is taken to hold no such text
 
 
 class Negatives:
-    """Draws, for a sample, samples of other images whose texts are none of its own image's.
+    """Draws, for a sample, `count` samples of other images whose texts are none of its own image's.
 
     They come from the sample's own data set: a caption among region phrases would give itself away by its style, and an
     image that two data sets share could be given a text that is true of it.
     """
 
-    def __init__(self, mixture: Mixture, images_M: np.ndarray):
-        self.mixture, self.images_M = mixture, images_M
-        self._by_image = np.argsort(images_M, kind="stable")
-        self._starts = np.searchsorted(images_M[self._by_image], np.arange(images_M.max() + 2))
+    def __init__(self, mixture: Mixture, count: int):
+        self.mixture, self.images_M, self.count = mixture, mixture.images_M, count
+        self._by_image = np.argsort(self.images_M, kind="stable")
+        self._starts = np.searchsorted(self.images_M[self._by_image], np.arange(self.images_M.max() + 2))
 
-    def draw(self, index: int, count: int, seed: int) -> list[int]:
+    def draw(self, index: int, seed: int) -> list[int]:
         """`count` distinct indices into the mixture, a function of `index` and `seed`. Raises UserError: too few."""
-        draw = random.Random(seed)
+        draw, count = random.Random(seed), self.count
         first, last = self.mixture.bounds(index)
         own = {self.mixture[int(other)].text.lower() for other in self._of_image(index)}
         chosen: list[int] = []

@@ -1,7 +1,7 @@
 """In a data-loader worker: a list of sample indices → Batch (uint8 images, token ids, targets)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,21 @@ class MicroBatch:
     epoch: int
     indices: np.ndarray  # B, into the mixture; plus M for each time that the sample stood in this epoch before
     train: bool  # whether to augment
-    num_negatives: int = 0  # texts of other images beside each sample's own
+    with_texts: bool = True  # else images alone are read
     is_filler: bool = False  # its samples weigh nothing: another process computes them
     leaders: np.ndarray | None = None  # B, of each sample's images in the whole update the first one; None in evaluation
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a worker has read, on its way to the main process."""
+
+    batch: Batch  # without samples: the main process has them
+    bad_images: list[str]  # why images of it were skipped, one line each
+
+    def pin_memory(self) -> "Reading":
+        """Called by torch's DataLoader, as `Batch.pin_memory`."""
+        return replace(self, batch=self.batch.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,13 @@ class BatchReader(Dataset):
         self.negatives = negatives
         self.note: Callable[[Path | None], None] | None = None  # told which image is being read, should the process die of it
 
-    def __getitem__(self, micro_batch: MicroBatch) -> Batch | Failure:
+    def __getitem__(self, micro_batch: MicroBatch) -> Reading | Failure:
         try:
             return self.read(micro_batch)
         except UserError as error:
             return Failure(str(error))
 
-    def read(self, micro_batch: MicroBatch) -> Batch:
+    def read(self, micro_batch: MicroBatch) -> Reading:
         samples, seeds, encoded, keys, images = [], [], [], [], Images()
         leaders = micro_batch.indices if micro_batch.leaders is None else micro_batch.leaders
         for number, leader in zip(micro_batch.indices.tolist(), leaders.tolist(), strict=True):
@@ -81,7 +93,8 @@ class BatchReader(Dataset):
             seed = derive(self.seed, "text", micro_batch.epoch, *self._drawn_for(number))
             samples.append(sample)
             seeds.append(seed)
-            encoded += [self.text(text)[0] for text in self._texts(index, sample, micro_batch.num_negatives, seed)]
+            if micro_batch.with_texts:
+                encoded += [self.text(text)[0] for text in self._texts(index, sample, seed)]
             group = () if micro_batch.leaders is None else self._drawn_for(leader)[1:]
             keys.append([(name, image_id, *group) for image_id in sample.image_ids])
             self._read_images(name, sample, keys[-1], micro_batch, images)
@@ -96,9 +109,10 @@ class BatchReader(Dataset):
             weights=[0.0 if micro_batch.is_filler or any(key in images.bad for key in row) else 1.0 for row in keys],
             pad_token_id=self.text.pad_token_id,
         )
-        batch.bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
-        self.prepare(batch, seeds)
-        return batch
+        if micro_batch.with_texts:
+            self.prepare(batch, seeds)
+        bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
+        return Reading(replace(batch, samples=[]), bad_images)
 
     def _drawn_for(self, number: int) -> tuple[str, int | str, int]:
         """Data set, sample id and how often it stood in the epoch before: what makes a sample's draws its own."""
@@ -106,11 +120,11 @@ class BatchReader(Dataset):
         name, sample = self.mixture.locate(index)
         return name, sample.sample_id, occurrence
 
-    def _texts(self, index: int, sample: Sample, num_negatives: int, seed: int) -> list[str]:
+    def _texts(self, index: int, sample: Sample, seed: int) -> list[str]:
         """The sample's own text and its negatives'."""
-        if not num_negatives:
+        if self.negatives is None:
             return [sample.text]
-        others = self.negatives.draw(index, num_negatives, derive(seed, "negatives"))
+        others = self.negatives.draw(index, derive(seed, "negatives"))
         return [sample.text, *(self.mixture[other].text for other in others)]
 
     def _read_images(self, name: str, sample: Sample, keys: list[tuple], micro_batch: MicroBatch, images: Images) -> None:

@@ -26,11 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pixelbert_plugin.data.handover import Parcel, Sender
-from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch
+from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
 from pixelbert_plugin.errors import LostProcessError, Stopped, UserError
 from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.system.linux import end_with_parent
-from pixelbert_plugin.types import Batch
 
 # forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -57,7 +56,7 @@ class Wait:
 
 def read_in_workers(
     reader: BatchReader, micro_batches: Iterable[MicroBatch], num_workers: int, pin_memory: bool, wait: Wait | None = None
-) -> Iterator[Batch | Failure]:
+) -> Iterator[Reading | Failure]:
     """The batch of each micro-batch, in order; read in this process where `num_workers` is 0.
 
     Raises WorkerDeath; then all workers are gone, and batches asked for but not given are lost. Raises LostProcessError where
@@ -65,8 +64,8 @@ def read_in_workers(
     """
     if not num_workers:
         for micro_batch in micro_batches:
-            batch = reader[micro_batch]
-            yield batch.pin_memory() if pin_memory and isinstance(batch, Batch) else batch
+            reading = reader[micro_batch]
+            yield reading.pin_memory() if pin_memory and isinstance(reading, Reading) else reading
         return
     batches, children, notes = _started(reader, micro_batches, num_workers, pin_memory)
     while True:
@@ -100,16 +99,15 @@ class ParcelReader(Dataset):
         self._sender = Sender(PREFETCHED + 1)  # when one more is asked for, the first of them has been mapped
 
     def __getitem__(self, micro_batch: MicroBatch) -> Parcel | Failure:
-        batch = self.reader[micro_batch]
-        if isinstance(batch, Failure):
-            return batch
+        reading = self.reader[micro_batch]
+        if isinstance(reading, Failure):
+            return reading
         try:
-            return self._sender.send(batch)
+            return self._sender.send(reading)
         except Exception as error:
-            samples = [sample.sample_id for sample in batch.samples[:3]]
             return Failure(
-                f"a batch cannot be sent from a data-loader worker: {_in_line(error)} (samples {samples}, …). What a builder "
-                f"puts into a Sample, and a task into batch.targets, must be picklable; {IN_PROCESS}"
+                f"a batch cannot be sent from a data-loader worker: {_in_line(error)} (samples {reading.batch.sample_ids[:3]}, "
+                f"…). What a task puts into batch.targets must be picklable; {IN_PROCESS}"
             )
 
     def prepare(self, worker: int) -> None:

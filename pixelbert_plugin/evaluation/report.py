@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from pixelbert_plugin import registry
@@ -75,7 +76,7 @@ def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: b
 
     def finish() -> dict[str, float]:
         evaluation = evaluate_matrix(task, loader, matrix)
-        evaluation.metrics |= counts
+        evaluation = replace(evaluation, metrics=evaluation.metrics | counts)
         found.append(evaluation)
         if is_final:  # the metrics first: the matrix may be too large for the disk
             parts.folder.add_results({f"{name}/{key}": value for key, value in evaluation.metrics.items()})
@@ -151,10 +152,10 @@ def write_predictions(parts: Parts, name: str, evaluation: Evaluation) -> None:
 
 def tell_skipped(parts: Parts, loader: Loader, what: str) -> None:
     """Say which images were skipped, by all processes: that changes results."""
-    counts = parts.processes.gather(loader.bad_images)
+    counts = parts.processes.gather(loader.skipped_images)
     if counts is None:
         return
-    if bad_images := sum(counts, Counter()):
+    if bad_images := sum(map(Counter, counts), Counter()):
         name = f"skipped_images_{what.replace('/', '_')}.json"
         path = parts.folder.write_json(name, dict(bad_images))
         logger.warning("%s: %d unreadable images were skipped; %s lists them", what, len(bad_images), path)

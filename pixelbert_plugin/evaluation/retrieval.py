@@ -79,7 +79,7 @@ def score_all_pairs(
     was_training = model.training
     model.eval()
     share_buffers(model, processes)
-    matrix = _empty(loader.images_M, max_images)
+    matrix = _empty(loader.mixture.images_M, max_images)
     blocks = _blocks(loader, matrix)
     texts = _tokenized(loader, matrix.samples_T)
     bad_rows = []
@@ -95,16 +95,17 @@ def score_all_pairs(
         own = missing[processes.rank :: processes.world_size]
         progress = open_now.enter_context(progress or NoProgress())
         progress.begin(sum(len(blocks[number]) for number in own) * len(texts))
-        batches = loader.read([matrix.first_sample_I[blocks[number]] for number in own])
+        batches = loader.read_images([matrix.first_sample_I[blocks[number]] for number in own])
         for number, batch in zip(own, batches, strict=True):
-            bad_rows += blocks[number][batch.weights.cpu().numpy() == 0].tolist()
+            bad_I = batch.weights.cpu().numpy() == 0
+            bad_rows += blocks[number][bad_I].tolist()
             with precision.autocast():
                 images = model.encode_images(batch)
             for columns_C, words_CLD, mask_CL in embedded:
                 scores_IC = _score(model, task, images, words_CLD, mask_CL, batch_size, precision)
                 matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
                 progress.advance(scores_IC.size)
-            if store is not None and not batch.bad_images:  # an unreadable image may be there again next time
+            if store is not None and not bad_I.any():  # an unreadable image may be there again next time
                 store.save(number, matrix.scores_IT[blocks[number]])
     model.train(was_training)
     scored = processes.gather((bad_rows, {number: matrix.scores_IT[blocks[number]] for number in own}))
@@ -119,9 +120,9 @@ def score_all_pairs(
 
 def num_scored(loader: Loader, max_images: int | None) -> dict[str, float]:
     """How much of a split is scored: `num_images` and `num_texts`; `num_images_in_split` where `max_images` leaves some out."""
-    images = int(loader.images_M.max()) + 1
+    images = int(loader.mixture.images_M.max()) + 1
     chosen = min(images, max_images or images)
-    counts = {"num_images": float(chosen), "num_texts": float((loader.images_M < chosen).sum())}
+    counts = {"num_images": float(chosen), "num_texts": float((loader.mixture.images_M < chosen).sum())}
     return counts | ({"num_images_in_split": float(images)} if chosen < images else {})
 
 
@@ -244,7 +245,9 @@ def _marks(
     settings: str,
 ) -> tuple[str, list[bytes]]:
     """What kept scores are valid for: the fingerprint of what all depend on, and for each block its images' files."""
-    digest = hashlib.sha256(f"{settings} {loader.device.type} {loader.image.config} {loader.reader.text.pad_token_id}".encode())
+    digest = hashlib.sha256(
+        f"{settings} {loader.device.type} {loader.reader.image.config} {loader.reader.text.pad_token_id}".encode()
+    )
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

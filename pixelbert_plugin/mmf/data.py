@@ -122,7 +122,8 @@ class Batches:
         if self._updates is None:
             self._updates = mmf_registry.get("num_updates", 0, no_warning=True) if is_alone else 0  # set where MMF resumes
         position = position_after(self._updates, len(self._loader), update_samples)
-        updates = self._loader.updates(position, update_samples, share, training.texts_per_image)
+        is_measured = mmf_registry.get("config").training.get("evaluate_metrics", False)  # in training too
+        updates = self._loader.updates(position, update_samples, share, training.texts_per_image, is_measured)
         end = (self._updates // per_epoch + 1) * per_epoch
         for update in range(self._updates + 1, end + 1):
             micro_batches, _ = next(updates)
@@ -139,10 +140,10 @@ class Batches:
         config, task, processes = self.dataset.setting.config, self.dataset.setting.task, get_world_size()
         pairs = config.evaluation.batch_size or config.training.batch_size
         samples = max(1, pairs // task.pairs_per_sample // processes) * processes
-        order = evaluation_order(self._loader.images_M, self._loader.sizes_M2)
+        order = evaluation_order(self._loader.mixture.images_M, self._loader.sizes_M2)
         steps = [order[at : at + samples] for at in range(0, len(order), samples)]
         shares = [np.resize(step, (processes, math.ceil(len(step) / processes)))[get_rank()] for step in steps]
-        for batch in self._loader.read(shares, task.num_negatives):
+        for batch in self._loader.read(shares, with_samples=True):
             yield sample_list(Carried(batch))
 
     def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:

@@ -35,7 +35,8 @@ class Task(Protocol):
         """The model's heads this task needs, by name, with their number of outputs."""
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
-        """In a worker: set `batch.targets`, what `loss` compares with; mask words. Draws are functions of `seeds` (B)."""
+        """In a worker: set `batch.targets`, what `loss` compares with, from `batch.samples` (B), which stay there; mask words.
+        Draws are functions of `seeds` (B)."""
 
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """By part of the loss: its sum over the micro-batch, already times its weight. Each divides by its `counts`."""
@@ -44,7 +45,7 @@ class Task(Protocol):
         """By part of the loss: how many terms its sum has, so that micro-batches add up to the mean of the update."""
 
     def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
-        """One result per sample."""
+        """One result per sample; `batch.samples` has them."""
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         """Metrics over a whole split, each sample once."""

@@ -86,7 +86,7 @@ def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
     share_buffers(parts.model, parts.processes)
     with whole(parts.model):
         batches = [np.arange(count)] if parts.processes.is_main else []
-        for batch in loader.read(batches, parts.task.num_negatives):
+        for batch in loader.read(batches):
             with parts.precision.autocast():
                 parts.task.loss(parts.model(batch), batch)
 

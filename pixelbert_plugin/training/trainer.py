@@ -191,7 +191,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._check_weights()
-        counts = self.processes.gather(dict(self.loader.bad_images))
+        counts = self.processes.gather(self.loader.skipped_images)
         if counts is not None:
             self.state.skipped_images = dict(sum(map(Counter, counts), Counter()))
         self.events.flush()  # a kill must not lose events of updates that a resume will not repeat

@@ -79,7 +79,7 @@ def test_what_a_row_raises_is_one_line_when_it_is_read(error, workers):
     with pytest.raises(UserError, match=message):
         list(mixture)
     reader = BatchReader(mixture, lambda text: ([1, 2], False), None, lambda batch, seeds: None, seed=1)
-    loader = Loader(reader, None, torch.device("cpu"), workers, mixture.image_numbers())
+    loader = Loader(reader, torch.device("cpu"), workers)
     with pytest.raises(UserError, match=message):
         list(loader.read([np.array([2])]))
 

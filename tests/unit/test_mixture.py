@@ -46,7 +46,7 @@ def test_columns_and_plain_lists_make_the_same_mixture(parts, two_images):
     numbers: dict[tuple, int] = {}
     by_hand = [numbers.setdefault((name, sample.image_ids), len(numbers)) for name, sample in expected]
     for mixture in (fast, slow):
-        assert mixture.image_numbers().tolist() == by_hand and mixture.image_numbers().dtype == np.int64
+        assert mixture.images_M.tolist() == by_hand and mixture.images_M.dtype == np.int64
 
 
 def test_columns_are_not_walked_through():
@@ -64,7 +64,7 @@ def test_columns_are_not_walked_through():
     samples = Columns(Sample(sample_id=n, image_ids=(n % 2,), images=("x",), text="") for n in range(5))
     samples.ids_M, samples.image_numbers_M = np.arange(5), np.array([7, 3, 7, 3, 7])
     mixture = Mixture.build({"columns": ListBuilder(samples)}, "train")
-    assert mixture.image_numbers().tolist() == [0, 1, 0, 1, 0] and asked == {0: 1}
+    assert mixture.images_M.tolist() == [0, 1, 0, 1, 0] and asked == {0: 1}
     samples.ids_M = np.array([0, 1, 2, 3, 3])
     with pytest.raises(
         UserError, match=r"the train split of columns has several samples of id '?\w+'?; results are kept by id"

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from test_vqa2 import builder
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import mixture as mixture_module
 from pixelbert_plugin.data import workers as workers_module
-from pixelbert_plugin.data.loader import Loader, padding_shares, ready
+from pixelbert_plugin.data.loader import Loader, padding_shares
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
@@ -97,8 +99,8 @@ def test_negatives_are_texts_of_other_images_and_no_text_of_the_own(vqa2_root):
     for sample in loader.mixture:
         texts.setdefault(sample.image_ids, set()).add(sample.text.lower())
     for index in range(len(loader)):
-        drawn = loader.reader.negatives.draw(index, 4, seed=index)
-        assert drawn == loader.reader.negatives.draw(index, 4, seed=index) and len(set(drawn)) == 4
+        drawn = loader.reader.negatives.draw(index, seed=index)
+        assert drawn == loader.reader.negatives.draw(index, seed=index) and len(set(drawn)) == 4
         sample = loader.mixture[index]
         for other in drawn:
             assert loader.mixture[other].image_ids != sample.image_ids
@@ -109,7 +111,7 @@ def test_negatives_are_texts_of_other_images_and_no_text_of_the_own(vqa2_root):
     own = [loader.reader.text(sample.text)[0] for sample in batch.samples]
     assert [row[: len(ids)].tolist() for row, ids in zip(batch.input_ids[::5], own, strict=True)] == own
     with pytest.raises(UserError, match="fewer than 40 texts of other images"):
-        loader.reader.negatives.draw(0, 40, seed=1)
+        Negatives(loader.mixture, 40).draw(0, seed=1)
 
 
 def test_evaluation_keeps_an_images_pairs_together():
@@ -128,13 +130,13 @@ def make_loader(root, workers=0, split="train", seed=1, negatives=0, **image):
     text = registry.build("processor", "bert_tokenizer", {"max_length": 8}, "t")
     text.fit(sample.text for sample in mixture)
     processor = registry.build("processor", "image", {"short_edge": 48, "long_edge": 96, **image}, "i")
-    images = mixture.image_numbers()
-    reader = BatchReader(mixture, text, processor, lambda batch, seeds: None, seed, Negatives(mixture, images))
-    return Loader(reader, processor, torch.device("cpu"), workers, images, num_negatives=negatives)
+    others = Negatives(mixture, negatives) if negatives else None
+    reader = BatchReader(mixture, text, processor, lambda batch, seeds: None, seed, others)
+    return Loader(reader, torch.device("cpu"), workers)
 
 
 def take(loader, position, updates, batch=8, micro=3, texts=2):
-    iterator = loader.updates(position, batch, micro, texts)
+    iterator = loader.updates(position, batch, micro, texts, with_samples=True)
     return [next(iterator)[0] for _ in range(updates)]
 
 
@@ -165,9 +167,8 @@ def test_a_weighted_mixture_with_negatives_and_masks_resumes_anywhere(vqa2_root)
         text.fit(sample.text for sample in mixture)
         task = registry.build("task", "pretrain", {"mask_probability": 0.5}, "p", processors={"text": text})
         processor = registry.build("processor", "image", {"short_edge": 32, "long_edge": 64}, "i")
-        images = mixture.image_numbers()
-        reader = BatchReader(mixture, text, processor, task.prepare, 1, Negatives(mixture, images))
-        return Loader(reader, processor, torch.device("cpu"), 0, images, num_negatives=1, weights={"a": 0.5, "b": 1.5})
+        reader = BatchReader(mixture, text, processor, task.prepare, 1, Negatives(mixture, 1))
+        return Loader(reader, torch.device("cpu"), weights={"a": 0.5, "b": 1.5})
 
     loader = make()
     assert len(loader) == 18 + 54  # of 36 pairs each
@@ -193,6 +194,35 @@ def test_workers_change_nothing(vqa2_root):
     for update_a, update_b in zip(alone, shared, strict=True):
         for a, b in zip(update_a, update_b, strict=True):
             assert a.sample_ids == b.sample_ids and torch.equal(a.images, b.images)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_do_not_travel_and_are_there_where_results_are_made(vqa2_root, workers):
+    loader = make_loader(vqa2_root, workers)
+
+    def prepare(batch, seeds):
+        batch.targets["texts"] = torch.tensor([len(sample.text) for sample in batch.samples])
+
+    loader.reader.prepare = prepare
+    reading, wanted = loader.reader[MicroBatch(0, np.array([2, 1]), True)], [loader.mixture[2], loader.mixture[1]]
+    assert reading.batch.samples == [] and reading.batch.sample_ids == [sample.sample_id for sample in wanted]
+    assert b"What color" not in pickle.dumps(reading) and b"COCO_train2014" not in pickle.dumps(reading)
+    ((batch, *_), _) = next(loader.updates(0, 8, 3, 2))
+    assert batch.samples == [] and len(batch.sample_ids) == 3
+    for batch in loader.evaluate(5):
+        assert [sample.sample_id for sample in batch.samples] == batch.sample_ids
+        assert batch.targets["texts"].tolist() == [len(sample.text) for sample in batch.samples]
+
+
+def test_images_are_read_without_their_texts(vqa2_root):
+    loader = make_loader(vqa2_root, negatives=4)
+    (whole,) = loader.read([np.array([0, 5, 1])])
+    loader.reader.text = SimpleNamespace(pad_token_id=0)
+    loader.reader.negatives = loader.reader.prepare = None
+    (batch,) = loader.read_images([np.array([0, 5, 1])])
+    assert torch.equal(batch.images, whole.images) and torch.equal(batch.image_sizes, whole.image_sizes)
+    assert batch.sample_ids == whole.sample_ids and batch.weights.tolist() == [1, 1, 1]
+    assert batch.input_ids.shape == (0, 0) and batch.image_index.shape == (0, 1) and not batch.targets
 
 
 def draws(loader, updates, micro, texts=1) -> dict[tuple, tuple]:
@@ -233,9 +263,9 @@ def test_an_image_is_sampled_and_augmented_anew_in_each_update_and_alike_within_
 
 def test_the_group_of_an_update_is_its_samples_of_the_same_images(vqa2_root):
     loader = make_loader(vqa2_root)
-    first, second = loader.images_M[0], loader.images_M[3]
-    assert loader.images_M[:6].tolist() == [first] * 3 + [second] * 3 and first != second
-    again = len(loader.images_M)  # what a sample's number grows by each time that it stands in an epoch again
+    first, second = loader.mixture.images_M[0], loader.mixture.images_M[3]
+    assert loader.mixture.images_M[:6].tolist() == [first] * 3 + [second] * 3 and first != second
+    again = len(loader.mixture.images_M)  # what a sample's number grows by each time that it stands in an epoch again
     assert loader.leaders(np.array([4, 1, 0, 5, 1 + again, 2])).tolist() == [4, 1, 1, 4, 1, 1]
 
 
@@ -250,10 +280,10 @@ def test_an_image_of_two_pairs_of_an_update_is_drawn_for_by_pair(vqa2_root):
 
     loader.mixture.parts["vqa2"] = [pair("ab", a, b), pair("ac", a, c)] + [a] * 34
     ids = np.array([0, 1])
-    both = loader.reader.read(MicroBatch(0, ids, True, leaders=ids))
-    alone = [loader.reader.read(MicroBatch(0, ids[at : at + 1], True, leaders=ids[at : at + 1])) for at in (0, 1)]
+    both = loader.reader.read(MicroBatch(0, ids, True, leaders=ids)).batch
+    alone = [loader.reader.read(MicroBatch(0, ids[at : at + 1], True, leaders=ids[at : at + 1])).batch for at in (0, 1)]
     assert both.image_seeds[both.image_index].tolist() == [batch.image_seeds[batch.image_index][0].tolist() for batch in alone]
-    assert len(set(both.image_seeds.tolist())) == 4 and len(loader.reader.read(MicroBatch(0, ids, False)).images) == 3
+    assert len(set(both.image_seeds.tolist())) == 4 and len(loader.reader.read(MicroBatch(0, ids, False)).batch.images) == 3
 
 
 def test_an_image_is_decoded_once_a_batch_and_indexed(vqa2_root):
@@ -277,7 +307,7 @@ def test_bad_images_end_the_run_or_are_skipped_and_listed(own_vqa2_root):
     updates = take(loader, 0, 5)
     weights = {i: w for u in updates for b in u for i, w in zip(b.sample_ids, b.weights.tolist(), strict=True)}
     assert {sample_id for sample_id, weight in weights.items() if weight == 0} == {103000, 103001, 103002}
-    assert len(loader.bad_images) == 1 and "000000000103.jpg" in next(iter(loader.bad_images))
+    assert len(loader.skipped_images) == 1 and "000000000103.jpg" in next(iter(loader.skipped_images))
 
 
 def test_two_images_per_text_are_both_read(vqa2_root):
@@ -290,7 +320,7 @@ def test_two_images_per_text_are_both_read(vqa2_root):
         text="x",
     )
     loader.mixture.parts["vqa2"] = [pair]
-    batch = loader.reader.read(MicroBatch(0, np.array([0]), train=False))
+    batch = loader.reader.read(MicroBatch(0, np.array([0]), train=False)).batch
     assert batch.image_index.tolist() == [[0, 1]] and len(batch.images) == 2
 
 
@@ -304,9 +334,9 @@ def test_share_of_padding():
 
 def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
     loader = make_loader(vqa2_root)
-    sizes = loader.mixture.resized_sizes(loader.images_M, loader.image)
+    sizes = loader.mixture.resized_sizes(loader.reader.image)
     for index in range(0, len(loader), 5):
-        batch = ready(loader.reader.read(MicroBatch(0, np.array([index]), False)), loader.image, torch.device("cpu"))
+        batch = next(loader.read([np.array([index])]))
         assert batch.image_sizes[0].tolist() == sizes[index].tolist()
 
 
@@ -317,10 +347,10 @@ def test_sizes_are_read_once_until_a_folder_changes(own_vqa2_root, tmp_path, mon
 
     def sizes():
         read.clear()
-        return loader.mixture.resized_sizes(loader.images_M, loader.image, tmp_path).tolist()
+        return loader.mixture.resized_sizes(loader.reader.image, tmp_path).tolist()
 
     first = sizes()
-    assert len(read) == loader.images_M.max() + 1
+    assert len(read) == loader.mixture.images_M.max() + 1
     assert sizes() == first and read == []
     path = loader.mixture[0].images[0]
     image = Image.open(path)

@@ -189,13 +189,15 @@ def test_what_changes_scores_changes_what_kept_ones_are_used(own_vqa2_root, tmp_
     images = len({sample.image_ids for sample in loader.mixture})
     assert scored(loader, net, tmp_path)[1] == images
     assert scored(loader, net, tmp_path)[1] == 0
-    picture = loader.mixture[int(np.flatnonzero(loader.images_M == 2)[0])].images[0]
+    picture = loader.mixture[int(np.flatnonzero(loader.mixture.images_M == 2)[0])].images[0]
     picture.write_bytes(loader.mixture[0].images[0].read_bytes())
     assert scored(loader, net, tmp_path)[1] == 2  # the block of the one that changed
     for change in ({"batch_size": 4}, {"settings": "another option"}, {"max_images": 4}):
         assert scored(loader, net, tmp_path, **change)[1] == change.get("max_images", images)
     scored(loader, net, tmp_path)
-    loader.sizes_M2 = np.array([[1, 9 - number] for number in loader.images_M])  # training.bucket_by_size: another order
+    loader.sizes_M2 = np.array(
+        [[1, 9 - number] for number in loader.mixture.images_M]
+    )  # training.bucket_by_size: another order
     bucketed, encoded = scored(loader, net, tmp_path)
     assert encoded == images
     loader.sizes_M2 = None

@@ -26,7 +26,7 @@ class Data:
     """Eight rows an epoch, in updates of `batch_size`."""
 
     def __init__(self):
-        self.bad_images = {}
+        self.skipped_images = {}
 
     def __len__(self):
         return 8

@@ -97,7 +97,7 @@ def slow_decode(self, path):
 
 def test_a_wait_ends_at_its_limit_and_names_what_is_being_read(vqa2_root, monkeypatch):
     loader = make_loader(vqa2_root, workers=1)
-    monkeypatch.setattr(type(loader.image), "decode", slow_decode)
+    monkeypatch.setattr(type(loader.reader.image), "decode", slow_decode)
     monkeypatch.setattr(workers, "LOOK_SECONDS", 0.2)
     loader.wait = Wait(timeout_seconds=0.5)
     with pytest.raises(LostProcessError, match=r"within training.timeout_seconds=0.5 \(workers are reading .*COCO_train2014_"):
@@ -110,7 +110,7 @@ def test_sigterm_ends_a_wait_but_not_before_a_batch_that_is_on_its_way(vqa2_root
     loader.wait = Wait(is_interrupted=lambda: True)
     assert len(take(loader, 0, 1)[0]) == 3
     monkeypatch.setattr(workers, "GRACE_SECONDS", 0.3)
-    monkeypatch.setattr(type(loader.image), "decode", slow_decode)
+    monkeypatch.setattr(type(loader.reader.image), "decode", slow_decode)
     with pytest.raises(Stopped, match=r"while it waited for data \(workers are reading .*\.jpg"):
         take(loader, 0, 1)
 
@@ -118,14 +118,14 @@ def test_sigterm_ends_a_wait_but_not_before_a_batch_that_is_on_its_way(vqa2_root
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGKILL, "SIGKILL")])
 def test_a_workers_death_names_the_signal_and_the_image_that_it_was_reading(vqa2_root, monkeypatch, caplog, number, name):
     loader = make_loader(vqa2_root, workers=1)
-    original = type(loader.image).decode
+    original = type(loader.reader.image).decode
 
     def decode(self, path):
         if "000000000105" in str(path):
             os.kill(os.getpid(), number)
         return original(self, path)
 
-    monkeypatch.setattr(type(loader.image), "decode", decode)
+    monkeypatch.setattr(type(loader.reader.image), "decode", decode)
     monkeypatch.setattr(workers, "LOOK_SECONDS", 0.2)
     with pytest.raises(
         UserError, match=rf"again and again: worker \d+ was ended by {name}.* while it read .*000000000105\.jpg"
@@ -137,7 +137,7 @@ def test_a_workers_death_names_the_signal_and_the_image_that_it_was_reading(vqa2
 def large_images(root, number_of_workers: int) -> list[float]:
     """A sum of each micro-batch of two updates; each of its images alone is larger than a megabyte."""
     loader = make_loader(root, number_of_workers)
-    loader.image.decode = lambda path: torch.arange(3 * 600 * 800, dtype=torch.uint8).view(3, 600, 800)
+    loader.reader.image.decode = lambda path: torch.arange(3 * 600 * 800, dtype=torch.uint8).view(3, 600, 800)
     return [batch.images.sum().item() for update in take(loader, 0, 2) for batch in update]
 
 
@@ -225,7 +225,7 @@ def test_a_spawned_worker_loads_the_users_plugin_before_what_is_made_of_it(vqa2_
         pickle.loads(content)
     again = function(files, None, content)
     parcel = again[MicroBatch(0, np.array([0, 1]), True)]
-    assert not isinstance(parcel, Failure) and parcel.open().targets["half"].tolist() == [0.5, 0.5]
+    assert not isinstance(parcel, Failure) and parcel.open().batch.targets["half"].tolist() == [0.5, 0.5]
 
 
 @pytest.mark.slow
