@@ -18,16 +18,16 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
-from pixelbert_plugin.data.vocabularies import fit_answers, fit_text, take_vocabulary
+from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_vocabulary
 from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.distributed.processes import Processes, local_device_index
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import MatchingModel
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.training.stop import StopSignal
 
 FIRST = 100  # samples of a split that tell what kind of data set it is
-ROLES = {"text": "vocab_size", "image": "decode", "answers": "scores"}  # what a processor of each role must have
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,7 @@ def build_task(
     task_class = registry.get("task", config.task, "task")
     for mixture in data.values():
         require_suited(config.task, task_class, mixture)
-    processors = {
-        name: registry.build_component("processor", getattr(config.processors, name), f"processors.{name}.params")
-        for name in task_class.processors
-    }
-    for name, method in ROLES.items():
-        if name in processors and not hasattr(type(processors[name]), method):
-            chosen = getattr(config.processors, name).type
-            raise ConfigError(f"processors.{name}.type", f"{chosen!r} is no processor of {name} (it has no {method!r})")
+    processors = {name: build_processor(config, name) for name in task_class.processors}
     saved = start.content.get("processors", {})
     is_beginning = start.key == "checkpoint.pretrained" and "train" in config.splits()
     if "text" in saved:  # its word embeddings belong to its vocabulary
@@ -201,7 +194,7 @@ def build_task(
 
 def require_suited(task: str, task_class: type, mixture: Mixture) -> None:
     """Raises ConfigError for a data set that is another task's, as far as its first samples tell."""
-    wanted, needs_answers = getattr(task_class, "images_per_sample", None), getattr(task_class, "needs_answers", False)
+    wanted, needs_answers = task_class.images_per_sample, task_class.needs_answers
     for name, samples in mixture.parts.items():
         first = [samples[index] for index in range(min(len(samples), FIRST))]
         images, answered = len(first[0].images), any(sample.answers or sample.answer is not None for sample in first)
@@ -225,8 +218,8 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
         pad_token_id=processors["text"].pad_token_id,
         heads=task.heads(),
     )
-    if not isinstance(model, nn.Module) or not hasattr(model, "parameter_groups"):
-        raise ConfigError("model", f"{config.model!r} is not a torch module with parameter_groups(), as docs/extending.md asks")
+    if task.scores_all_pairs:
+        registry.require("model", config.model, model, MatchingModel, f"the task {config.task!r}")
     return model
 
 

@@ -20,6 +20,7 @@ from pixelbert_plugin.checkpoint.weights import load_reported
 from pixelbert_plugin.config import saved
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
+from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.distributed.parallel import Losses, shard, wrap
 from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
@@ -111,7 +112,7 @@ def train(parts: Parts, start: Start) -> TrainState:
         loader.count_on(state.skipped_images)
 
     yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
-    processors = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
+    processors = processor_states(parts.processors)
     data = parts.processes.on_main(lambda: fingerprints(parts.data))
     if is_resumed and parts.processes.is_main:
         tell_changes(parts, start.content, data)

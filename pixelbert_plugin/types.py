@@ -96,6 +96,16 @@ class ModelOutput:
     attentions: tuple[Tensor, ...] | None = None  # per layer Q heads S S, where asked for
 
 
+@dataclass
+class Result:
+    """One sample's evaluation: what was predicted, what is true, and the scores that `metrics` makes figures of."""
+
+    sample: Sample
+    prediction: str
+    truth: str | None  # None where the split has no answers
+    scores: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(kw_only=True)
 class ImageMemory:
     """Images ready for the transformer, to be put to any number of texts."""

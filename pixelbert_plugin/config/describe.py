@@ -39,7 +39,7 @@ def options(name: str) -> str:
             component = registry.get(kind, name)
             blocks.append(f"{kind} {name} [{registry.origin(kind, name)}], {registry.location(component)}")
             blocks.append(textwrap.indent(inspect.getdoc(component) or "", "  "))
-            config = getattr(component, "Config", None)
+            config = registry.options_of(kind, name)
             blocks.append("\noptions:" if config else "\nno options")
             blocks += _fields(config, "  ") if config else []
     if name in sections and sections[name] is not Component:

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from pixelbert_plugin.data.pairs import Pairs, labels, texts
-from pixelbert_plugin.processors.answers import AnswerProcessor
-from pixelbert_plugin.processors.text import BertTokenizer
+from pixelbert_plugin.interfaces import AnswersProcessor, TextProcessor
 from pixelbert_plugin.types import Sample
 
 LOW_COVERAGE = 0.8  # of the questions; VQA 2.0's 3,129 answers cover more than 0.95
@@ -26,7 +24,7 @@ class Remark:
     detail: str  # what was found, in words
 
 
-def survey(samples: Sequence[Sample], text: Any | None, answers: Any | None) -> Iterator[Remark]:
+def survey(samples: Sequence[Sample], text: TextProcessor | None, answers: AnswersProcessor | None) -> Iterator[Remark]:
     """Remarks on a data set's split; `text` and `answers` are processors with their vocabularies, None where there are none.
 
     Each sample's own text counts once: neither negatives nor repeats of an epoch do.
@@ -40,15 +38,15 @@ def survey(samples: Sequence[Sample], text: Any | None, answers: Any | None) -> 
     if blank:
         yield Remark("empty texts", True, f"{blank:,} of {total:,} have no word")
     if text is not None:
-        limit = text.config.max_length
-        cut = sum(text(long)[1] for long in _texts(samples, _shortest_that_may_be_cut(text)))
-        detail = f"{cut:,} of {total:,} are longer than processors.text.params.max_length={limit} tokens"
+        cut = sum(text(long)[1] for long in _texts(samples, text.shortest_cut))
+        limit = "it takes" if text.max_length is None else f"processors.text.params.max_length={text.max_length} tokens"
+        detail = f"{cut:,} of {total:,} are longer than {limit}"
         yield Remark("long texts", cut > 0, f"{detail}{', and are cut' if cut else ''}")
-    if isinstance(answers, AnswerProcessor):
+    if answers is not None:
         yield from _answers(samples, answers)
 
 
-def _answers(samples: Sequence[Sample], answers: AnswerProcessor) -> Iterator[Remark]:
+def _answers(samples: Sequence[Sample], answers: AnswersProcessor) -> Iterator[Remark]:
     labelled = blank = covered = 0
     ceiling = 0.0
     for given, _ in labels(samples):
@@ -60,22 +58,16 @@ def _answers(samples: Sequence[Sample], answers: AnswerProcessor) -> Iterator[Re
     if not labelled:
         return
     share = covered / labelled
-    remedy = "is it of this data set?" if answers.config.vocabulary else "lower processors.answers.params.min_occurrences"
     yield Remark(
         "answer vocabulary",
         share < LOW_COVERAGE or len(answers) < 2,
         f"{len(answers):,} answers; {100 * share:.1f} % of {labelled:,} questions have one of them, and the best prediction "
-        f"earns {100 * ceiling / labelled:.1f} %{'' if share >= LOW_COVERAGE else f'; {remedy}'}",
+        f"earns {100 * ceiling / labelled:.1f} %{'' if share >= LOW_COVERAGE or not answers.remedy else f'; {answers.remedy}'}",
     )
     if blank:
         yield Remark("empty answers", True, f"{blank:,} of {labelled:,} questions have no answer with a word")
     if labelled < len(samples):
         yield Remark("answers", True, f"{len(samples) - labelled:,} of {len(samples):,} questions have none")
-
-
-def _shortest_that_may_be_cut(text: Any) -> int:
-    """Bytes. A word piece takes a byte or more, so most texts need not be read; of another processor nothing is known."""
-    return text.config.max_length - 1 if isinstance(text, BertTokenizer) else 0  # with [CLS] and [SEP]
 
 
 def _texts(samples: Sequence[Sample], shortest: int, longest: int | None = None) -> Iterator[str]:

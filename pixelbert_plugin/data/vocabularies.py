@@ -10,8 +10,20 @@ from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.pairs import labels, texts
 from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.interfaces import Stateful
 
 VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its state that a model's weights belong to
+
+
+def build_processor(config: RunConfig, role: str) -> Any:
+    """The processor of this role ("text", "image", "answers"). Raises ConfigError where the one chosen is of another."""
+    reference, use = getattr(config.processors, role), f"processor of {role}"
+    return registry.build_component("processor", reference, f"processors.{role}.params", use=use)
+
+
+def processor_states(processors: dict[str, Stateful]) -> dict[str, dict[str, Any]]:
+    """By role, what a checkpoint must hold of the processors; those that have nothing to hold are left out."""
+    return {role: state for role, processor in processors.items() if (state := processor.state_dict())}
 
 
 def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
@@ -26,7 +38,7 @@ def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixtur
         return
     main: Counter[str] = Counter()
     spellings: Counter[str] = Counter()
-    for split in config.processors.answers.params["splits"] if answers.needs_fit else ["train"]:
+    for split in answers.splits if answers.needs_fit else ["train"]:
         for part in samples(split).parts.values():
             for given, answer in labels(part):
                 if answer is not None:
@@ -56,7 +68,7 @@ def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[
     used = registry.get("task", config.task, "task").processors
     for role in [role for role in ("text", "answers") if role in used]:
         try:
-            processor = registry.build_component("processor", getattr(config.processors, role), f"processors.{role}.params")
+            processor = build_processor(config, role)
             if "train" in config.splits():
                 fit_text(processor, samples) if role == "text" else fit_answers(config, processor, samples)
             if not processor.needs_fit:
@@ -70,9 +82,8 @@ def answer_splits(config: RunConfig) -> list[str]:
     """The splits that a training counts its answers in, besides those of run_type."""
     if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
         return []
-    answers = registry.build_component("processor", config.processors.answers, "processors.answers.params")
-    counted = config.processors.answers.params["splits"] if answers.needs_fit else []
-    return [split for split in counted if split not in config.splits()]
+    answers = build_processor(config, "answers")
+    return [split for split in (answers.splits if answers.needs_fit else ()) if split not in config.splits()]
 
 
 def take_vocabulary(name: str, processor: Any, saved: dict[str, Any], source: str) -> None:

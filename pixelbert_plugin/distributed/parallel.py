@@ -96,7 +96,7 @@ def shard(model: nn.Module) -> None:
     _register_output()
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # changed in place by nobody
     mesh = dist.init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
-    for block in model.shard_units() if hasattr(model, "shard_units") else []:
+    for block in model.shard_units():
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

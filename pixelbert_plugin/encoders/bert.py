@@ -87,9 +87,12 @@ class BertTextEncoder(nn.Module):
         """V D, shared with the masked-language head."""
         return self.bert.embeddings.word_embeddings.weight
 
-    def blocks(self) -> list[nn.Module]:
+    def shard_units(self) -> list[nn.Module]:
         """The transformer's layers."""
         return list(self.bert.encoder.layer)
+
+    def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
+        return {"mlm": self.mlm_head} if self.mlm_head else {}
 
     def embed(self, input_ids_BL: Tensor) -> Tensor:
         """Word + position embedding, layer norm, dropout. Token type 0 throughout: the paper omits s_w."""

@@ -76,7 +76,7 @@ class ResNetEncoder(nn.Module):
         pixels_IPC = values.flatten(2).transpose(1, 2) * mask_IP[..., None]
         return PixelFeatures(pixels=pixels_IPC, mask=mask_IP, grid=(rows, columns))
 
-    def stages(self) -> list[nn.Module]:
+    def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""
         return [self.resnet.layer1, self.resnet.layer2, self.resnet.layer3, self.resnet.layer4]
 

@@ -82,7 +82,7 @@ class TimmEncoder(nn.Module):
                     module.eval().requires_grad_(False)
         return self
 
-    def stages(self) -> list[nn.Module]:
+    def shard_units(self) -> list[nn.Module]:
         """The model's parts that hold weights."""
         return [part for part in self.net.children() if any(True for _ in part.parameters())]
 

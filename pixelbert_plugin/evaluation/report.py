@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.pairs import labels
 from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.data.vocabularies import build_processor, processor_states
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.evaluator import Evaluation, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, num_scored, save_matrix, score_all_pairs
@@ -52,7 +52,7 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
             single = Mixture(split, {name: samples}, mixture.on_bad_image)
             shared = (parts.task, parts.processors, parts.device, parts.processes, parts.stop)
             parts.loaders[key] = build_loader(config, single, *shared)
-        if getattr(parts.task, "scores_all_pairs", False):
+        if parts.task.scores_all_pairs:
             evaluations[key] = score_split(parts, split, key, batch_size, is_final)
         else:
             loader = parts.loaders[key]
@@ -102,7 +102,7 @@ def announce(parts: Parts, name: str, counts: dict[str, float]) -> None:
 def score_settings(parts: Parts) -> str:
     """What scores depend on beside weights, pairs and images: kept ones are used for the same only."""
     config = parts.config
-    states = {name: part.state_dict() for name, part in parts.processors.items() if hasattr(part, "state_dict")}
+    states = processor_states(parts.processors)
     chosen = (config.model, config.model_config, config.task, config.task_config, config.processors, states, versions())
     return repr(chosen)
 
@@ -115,7 +115,7 @@ def own_name(parts: Parts, key: str) -> str:
 
 def ensure_fit(parts: Parts, mixture: Mixture) -> None:
     """Let the task learn its baseline, if it has one, before a split with answers is evaluated."""
-    if not parts.is_task_fit and hasattr(parts.task, "fit") and any(samples[0].answers for samples in mixture.parts.values()):
+    if not parts.is_task_fit and parts.task.fit is not None and any(samples[0].answers for samples in mixture.parts.values()):
         fit_baseline(parts)
 
 
@@ -134,7 +134,7 @@ def report(parts: Parts, split: str) -> dict[str, float]:
     for key, evaluation in evaluate_split(parts, split, is_final=True).items():
         name = own_name(parts, key)
         results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
-        if parts.config.evaluation.predict and hasattr(parts.task, "predictions"):
+        if parts.config.evaluation.predict and parts.task.predictions is not None:
             parts.processes.on_main(lambda name=name, evaluation=evaluation: write_predictions(parts, name, evaluation))
         tell_skipped(parts, parts.loaders[key], name)
     for table in results_table(results):
@@ -178,12 +178,11 @@ def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerpri
 
 def tell_new_answers(parts: Parts) -> None:
     """Warn of answers that a vocabulary counted now would hold and the checkpoint's lacks: the head has no place for them."""
-    config = parts.config.processors.answers
-    fresh = registry.build_component("processor", config, "processors.answers.params")
+    fresh = build_processor(parts.config, "answers")
     if fresh.needs_fit:
-        splits = (parts.data.get(split) or Mixture.build(parts.builders, split) for split in config.params["splits"])
+        splits = (parts.data.get(split) or Mixture.build(parts.builders, split) for split in fresh.splits)
         data_sets = (samples for mixture in splits for samples in mixture.parts.values())
-        fresh.fit(answer for samples in data_sets for _, answer in labels(samples) if answer is not None)
+        fresh.fit((answer for samples in data_sets for _, answer in labels(samples) if answer is not None), ())
         missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
         if missing:
             logger.warning(

@@ -51,7 +51,7 @@ def shipped(own: str) -> dict[str, Any]:
 
 
 def _options(kind: Any, name: str) -> dict[str, Any]:
-    config = getattr(registry.get(kind, name), "Config", None)
+    config = registry.options_of(kind, name)
     return {} if config is None else dataclasses.asdict(config())
 
 

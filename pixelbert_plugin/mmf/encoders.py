@@ -8,7 +8,9 @@ from mmf.modules.encoders import Encoder
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.interfaces import TextEncoder
 from pixelbert_plugin.mmf.nodes import plain
+from pixelbert_plugin.registry import contracts
 
 NOT_OPTIONS = {"name", "vocab_size", "pad_token_id"}  # what MMF, and the tokenizer of a text encoder, add to the options
 VOCABULARY = {"vocab_size": 30522, "pad_token_id": 0}  # bert-base-uncased
@@ -47,12 +49,12 @@ class MmfTextEncoder(MmfEncoder):
 
 
 def is_text(own: str) -> bool:
-    return hasattr(registry.get("encoder", own), "embed")
+    return contracts.use_of("encoder", registry.get("encoder", own)).contract is TextEncoder
 
 
 def wrap_encoder(own: str, name: str) -> type[MmfEncoder]:
     """An encoder of MMF's around ours, to be registered as `name`."""
-    options = getattr(registry.get("encoder", own), "Config", None)
+    options = registry.options_of("encoder", own)
     fields = [] if options is None else dataclasses.fields(options)
     extra = [(key, int, default) for key, default in VOCABULARY.items()] if is_text(own) else []
     made = [(field.name, Any, _default(field)) for field in fields]

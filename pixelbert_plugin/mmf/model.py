@@ -10,6 +10,7 @@ from mmf.utils.distributed import get_rank, get_world_size
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.mmf.checkpoint_reader import pack, unpack
 from pixelbert_plugin.mmf.data import FIELD, Carried
 from pixelbert_plugin.mmf.defaults import model_yaml
@@ -46,7 +47,7 @@ class MmfModel(BaseModel):
         losses = {f"{prefix}/{part}": factor * value / totals[part] for part, value in task.loss(output, batch).items()}
         found: dict[str, Any] = {"losses": losses, "results": []}
         is_measured = not self.training or mmf_registry.get("config").training.get("evaluate_metrics", False)
-        if is_measured and hasattr(task, "predict"):
+        if is_measured and not task.scores_all_pairs:
             results = task.predict(output, batch)
             found["results"] = [Row(result, not weight) for result, weight in zip(results, batch.weights.tolist(), strict=True)]
         scores = scores_by_sample(output, batch)
@@ -64,9 +65,7 @@ class MmfModel(BaseModel):
 
     def get_extra_state(self) -> Tensor:
         """uint8: what a checkpoint must say beside weights, as JSON; a tensor, so that nothing need be unpickled for it."""
-        processors = self.setting.processors
-        states = {name: part.state_dict() for name, part in processors.items() if hasattr(part, "state_dict")}
-        return pack({"processors": states})
+        return pack({"processors": processor_states(self.setting.processors)})
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take a checkpoint's vocabularies: its embeddings and heads belong to them."""

@@ -7,7 +7,9 @@ import torch
 from mmf.datasets.processors.processors import BaseProcessor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.interfaces import AnswersProcessor, ImageProcessor, TextProcessor
 from pixelbert_plugin.mmf.nodes import plain
+from pixelbert_plugin.registry import contracts
 
 MMF_KEYS = {"data_dir"}  # what MMF adds to a processor's options
 
@@ -28,7 +30,7 @@ class MmfTextProcessor(MmfProcessor):
         """`text` → `input_ids` and `segment_ids` L int64, `input_mask` L int64; padded to max_length. `text`: the ids too."""
         text = item if isinstance(item, str) else item["text"]
         ids, _ = self.processor(text)
-        length = self.processor.config.max_length
+        length = self.processor.max_length or len(ids)
         padded = torch.full((length,), self.processor.pad_token_id)
         padded[: len(ids)] = torch.tensor(ids)
         mask = (torch.arange(length) < len(ids)).long()
@@ -52,13 +54,10 @@ class MmfAnswerProcessor(MmfProcessor):
         return {"answers": list(item["answers"]), "answers_scores": self.processor.scores(tuple(item["answers"]))}
 
 
-ROLES = {"vocab_size": MmfTextProcessor, "decode": MmfImageProcessor, "scores": MmfAnswerProcessor}  # by what they have
+WRAPPERS = {TextProcessor: MmfTextProcessor, ImageProcessor: MmfImageProcessor, AnswersProcessor: MmfAnswerProcessor}
 
 
-def wrap_processor(own: str, name: str) -> type[MmfProcessor] | None:
-    """A processor of MMF's around ours, to be registered as `name`; None for one of no known role."""
-    component = registry.get("processor", own)
-    base = next((wrapper for method, wrapper in ROLES.items() if hasattr(component, method)), None)
-    if base is None:
-        return None
+def wrap_processor(own: str, name: str) -> type[MmfProcessor]:
+    """A processor of MMF's around ours, to be registered as `name`."""
+    base = WRAPPERS[contracts.use_of("processor", registry.get("processor", own)).contract]
     return type(f"Mmf_{own}", (base,), {"own": own, "__doc__": f"{own} of pixelbert_plugin, for MMF."})

@@ -104,7 +104,7 @@ class Setting:
 
     def fit_baseline(self) -> None:
         """Let the task learn its question-only prior, if it has one and the training split can be read."""
-        if self.is_task_fit or not hasattr(self.task, "fit"):
+        if self.is_task_fit or self.task.fit is None:
             return
         self.is_task_fit = True
         try:

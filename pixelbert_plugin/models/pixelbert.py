@@ -74,9 +74,10 @@ class PixelBert(nn.Module):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
-        if "mlm" in self.heads and (pretrained := getattr(self.text_encoder, "mlm_head", {})):
-            self.heads["mlm"].load_state_dict(pretrained)
-            logger.info("heads.mlm: %d tensors taken from the text encoder's weights", len(pretrained))
+        for name, pretrained in self.text_encoder.pretrained_heads().items():
+            if name in self.heads:
+                self.heads[name].load_state_dict(pretrained)
+                logger.info("heads.%s: %d tensors taken from the text encoder's weights", name, len(pretrained))
         if config.freeze_image_encoder:
             self.image_encoder.requires_grad_(False)
 
@@ -153,8 +154,7 @@ class PixelBert(nn.Module):
 
     def shard_units(self) -> list[nn.Module]:
         """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""
-        blocks = [getattr(self.image_encoder, "stages", None), getattr(self.text_encoder, "blocks", None)]
-        return [unit for listed in blocks if listed is not None for unit in listed()]
+        return [*self.image_encoder.shard_units(), *self.text_encoder.shard_units()]
 
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
         if max(grid) > self.config.max_grid_size:

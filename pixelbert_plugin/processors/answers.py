@@ -50,6 +50,16 @@ class AnswerProcessor:
             self._set(*_classes(read_answers(Path(config.vocabulary)), config.vocabulary))
 
     @property
+    def splits(self) -> list[str]:
+        """Where answers are counted."""
+        return self.config.splits
+
+    @property
+    def remedy(self) -> str:
+        """What to change where the vocabulary covers few questions."""
+        return "is it of this data set?" if self.config.vocabulary else "lower processors.answers.params.min_occurrences"
+
+    @property
     def needs_fit(self) -> bool:
         """True until a vocabulary is counted (`fit`) or loaded."""
         return not self.answers

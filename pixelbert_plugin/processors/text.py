@@ -44,6 +44,16 @@ class BertTokenizer:
         self._tokenizer = None if config.vocabulary == "train" else _read(config)
 
     @property
+    def max_length(self) -> int:
+        """Tokens; longer texts are cut."""
+        return self.config.max_length
+
+    @property
+    def shortest_cut(self) -> int:
+        """Bytes: a word piece takes one or more, so a text of fewer than max_length has room, [CLS] and [SEP] counted."""
+        return self.config.max_length - 1
+
+    @property
     def needs_fit(self) -> bool:
         """True until a vocabulary is trained (`fit`) or loaded."""
         return self._tokenizer is None

@@ -10,6 +10,7 @@ from pixelbert_plugin.registry.registry import (
     get,
     location,
     names,
+    options_of,
     origin,
     register_builder,
     register_checkpoint_reader,
@@ -21,6 +22,7 @@ from pixelbert_plugin.registry.registry import (
     register_processor,
     register_scheduler,
     register_task,
+    require,
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "get",
     "location",
     "names",
+    "options_of",
     "origin",
     "register_builder",
     "register_checkpoint_reader",
@@ -44,4 +47,5 @@ __all__ = [
     "register_processor",
     "register_scheduler",
     "register_task",
+    "require",
 ]

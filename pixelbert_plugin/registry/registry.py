@@ -14,6 +14,7 @@ components by entry points of the groups `pixelbert_plugin_models`, `pixelbert_p
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, TypeVar, get_args
 import catalogue
 
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry import schema
+from pixelbert_plugin.registry import contracts, schema
 from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 from pixelbert_plugin.registry.yaml_text import is_null, structure
 
@@ -42,12 +43,17 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
             )
 
         def decorate(component: T) -> T:
-            config = getattr(component, "Config", None)
+            config = contracts.config_of(component)
             if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
                 raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
             taken = _registered(kind).get(name)
             if taken is not None and taken is not component:
                 raise _duplicate(kind, name, location(taken), location(component))
+            if not callable(component):
+                frame, what = sys._getframe(1), type(component).__name__
+                where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise _incomplete(kind, name, where, [f"it is no class or function, but a value of type {what}"])
+            _accept(kind, name, component)
             _namespaces[kind].register(name, func=component)
             return component
 
@@ -88,6 +94,7 @@ def get(kind: Kind, name: str, path: str = "") -> Any:
         taken = _registered(kind).get(name)
         if taken is not None and taken is not component:
             raise _duplicate(kind, name, location(taken), _distribution(entry_points[0]))
+        _accept(kind, name, component)
         return component
     if name not in registered:
         hint = schema.nearest(str(name), names(kind))
@@ -102,12 +109,17 @@ def names(kind: Kind) -> list[str]:
     return sorted({*_registered(kind), *(point.name for point in _entry_points(kind))})
 
 
+def options_of(kind: Kind, name: str, path: str = "") -> type | None:
+    """The dataclass of the component's options; None where it takes none."""
+    return contracts.config_of(get(kind, name, path))
+
+
 def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> Any:
     """The component's `Config` with `node` merged in; None where it takes no options. Nested components are checked too.
 
     Raises ConfigError with the full path of an unknown or ill-typed key.
     """
-    options = getattr(get(kind, name, _type_key(path)), "Config", None)
+    options = options_of(kind, name, _type_key(path))
     if options is None:
         given = structure(node)
         if given and not is_null(node):
@@ -123,23 +135,41 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
     return config
 
 
-def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str = "", **context: Any) -> Any:
-    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`."""
+def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str = "", use: str = "", **context: Any) -> Any:
+    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`.
+
+    `use`: as what it is wanted, where components of the kind are of several sorts ("processor of text"). Raises UserError
+    where it lacks something of its contract.
+    """
     component = get(kind, name, _type_key(path))
     config = configure(kind, name, node, path or f"{kind}.{name}")
     try:
-        return component(**context) if config is None else component(config, **context)
+        built = component(**context) if config is None else component(config, **context)
     except (ValueError, TypeError) as error:  # values that only the component can judge, or another kind's component
         field, _, reason = str(error).partition(": ")
         if config is not None and field in {item.name for item in dataclasses.fields(config)}:
             raise ConfigError(f"{path}.{field}", reason) from error
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(path, f"the {kind} {name!r} cannot be built ({reason}); --debug shows where") from error
+    own = contracts.use_of(kind, built)
+    wanted = contracts.use_named(kind, use) if use else own
+    if found := contracts.problems(wanted.contract, built, is_built=True):
+        if own is not wanted:
+            raise ConfigError(_type_key(path), f"{name!r} is no {use} ({'; '.join(found)})")
+        raise _incomplete(kind, name, location(component), found)
+    contracts.complete(built, wanted)
+    return built
 
 
-def build_component(kind: Kind, reference: Component, path: str = "", **context: Any) -> Any:
+def require(kind: Kind, name: str, built: Any, contract: type, purpose: str) -> None:
+    """Raise UserError, naming all that is missing, where a component that was built lacks what a `purpose` needs of it."""
+    if found := contracts.problems(contract, built, is_built=True):
+        raise _incomplete(kind, name, location(get(kind, name)), found, purpose)
+
+
+def build_component(kind: Kind, reference: Component, path: str = "", use: str = "", **context: Any) -> Any:
     """Build what a `{type, params}` node of the config names."""
-    return build(kind, reference.type, reference.params, path, **context)
+    return build(kind, reference.type, reference.params, path, use, **context)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -191,6 +221,19 @@ def _entry_points(kind: Kind) -> list[EntryPoint]:
 def _distribution(point: EntryPoint) -> str:
     dist = point.dist
     return f"entry point of {dist.name} {dist.version} ({point.value})" if dist else f"entry point {point.value}"
+
+
+def _accept(kind: Kind, name: str, component: Any) -> None:
+    """Raise UserError where a component lacks what it must have, as far as can be seen before it is built; fill in the rest."""
+    if found := contracts.of_registered(kind, component):
+        raise _incomplete(kind, name, location(component), found)
+    if isinstance(component, type) or kind == "task":  # which is asked what it needs before it is built
+        contracts.complete(component, contracts.use_of(kind, component))
+
+
+def _incomplete(kind: Kind, name: str, where: str, found: list[str], purpose: str = "") -> UserError:
+    wanted = f"{purpose} needs" if purpose else f"every {kind} must have"
+    return UserError(f"{kind} {name!r} ({where}): {'; '.join(found)}. docs/extending.md lists what {wanted}")
 
 
 def _duplicate(kind: Kind, name: str, first: str, second: str) -> UserError:

@@ -10,21 +10,20 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency
-from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.types import Batch, ModelOutput
+from pixelbert_plugin.types import Batch, ModelOutput, Result
 
 LABELS = ("False", "True")
 
 
 @registry.register_task("nlvr2")
-class Nlvr2Task:
+class Nlvr2Task(Task):
     """NLVR2: the statement with each image gives two [CLS] vectors, classified together; accuracy and consistency."""
 
     main_metric = "accuracy"
     processors = ("text", "image")
     images_per_sample = 2
-    num_negatives, pairs_per_sample = 0, 1
 
     def __init__(self, processors: dict[str, Any]):
         """Takes no options, and nothing of the processors."""

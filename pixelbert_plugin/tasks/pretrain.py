@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.processors.masking import mask_words
 from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.seeding import derive
-from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.types import Batch, ModelOutput
+from pixelbert_plugin.types import Batch, ModelOutput, Result
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class PretrainConfig:
 
 
 @registry.register_task("pretrain")
-class PretrainTask:
+class PretrainTask(Task):
     """Pre-training on captions and region phrases by MLM and ITM; validation reports the accuracy of both.
 
     Words are masked alike in true and false pairs, so that a mask gives nothing away; MLM's loss is taken on true pairs

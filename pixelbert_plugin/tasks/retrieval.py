@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import NonFiniteLossError
+from pixelbert_plugin.interfaces import MatchingTask
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
 from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.types import Batch, ModelOutput
@@ -32,7 +33,7 @@ class RetrievalConfig:
 
 
 @registry.register_task("retrieval")
-class RetrievalTask:
+class RetrievalTask(MatchingTask):
     """Retrieval of captions by image and of images by caption; every pair of a split is scored.
 
     The score is the matching head's logit for a true pair less the one for a false pair, so that fine-tuning starts from
@@ -43,8 +44,6 @@ class RetrievalTask:
     main_metric = "mean_r@1"
     processors = ("text", "image")
     images_per_sample = 1
-    pairs_per_sample = 1
-    scores_all_pairs = True
 
     def __init__(self, config: RetrievalConfig, processors: dict[str, Any]):
         self.config = config

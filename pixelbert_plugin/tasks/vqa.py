@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.metrics.vqa import one_line, vqa_accuracy
 from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key
 from pixelbert_plugin.registry.schema import require
-from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.types import Batch, ModelOutput, Sample
+from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class VqaConfig:
 
 
 @registry.register_task("vqa")
-class VqaTask:
+class VqaTask(Task):
     """VQA: binary cross-entropy on soft scores; VQA accuracy, by kind of question, beside what the question alone gives.
 
     `question_prior` and `prefix_prior` are the accuracies of the answers most often given to the same question, and
@@ -43,7 +43,6 @@ class VqaTask:
     main_metric = "accuracy"
     processors = ("text", "image", "answers")
     images_per_sample, needs_answers = 1, True
-    num_negatives, pairs_per_sample = 0, 1
 
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):
         self.config = config

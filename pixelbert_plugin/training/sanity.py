@@ -64,7 +64,7 @@ def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dic
             through_the_loss(parts, loader, len(samples))
             return {}
         ensure_fit(parts, mixture)
-        if getattr(parts.task, "scores_all_pairs", False):
+        if parts.task.scores_all_pairs:
             matrix = score_all_pairs(parts.model, parts.task, loader, len(samples), parts.precision, parts.processes)
             metrics = parts.processes.on_main(lambda: evaluate_matrix(parts.task, loader, matrix).metrics)
         else:

@@ -11,14 +11,15 @@ PACKAGE = Path(pixelbert_plugin.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "projects" not in path.parts)
 
 # the rooms from the lowest up, and what of the package each may import besides itself and the BASIC ones
-BASIC = {"errors", "seeding", "types", "registry", "system"}
+BASIC = {"errors", "seeding", "types", "interfaces", "registry", "system"}
 WEIGHTS = {"checkpoint.weights", "checkpoint.hub"}  # how components read weights of others
 COMPONENTS = {"metrics", "processors", "encoders", "models", "tasks", "optim", "precision"}
 ALLOWED = {
     "errors": set(),
     "seeding": set(),
     "system": set(),
-    "registry": {"errors"},
+    "registry": {"errors", "interfaces"},
+    "interfaces": {"types"},  # for annotations alone
     "types": set(),
     "config": set(),
     "metrics": set(),

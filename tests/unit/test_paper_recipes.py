@@ -338,7 +338,8 @@ def test_the_built_transformer_is_bert_base(name):
     _, model = built(name)
     bert = model.text_encoder.bert
     layers = bert.encoder.layer
-    assert len(model.text_encoder.blocks()) == 12 and {layer.attention.self.num_attention_heads for layer in layers} == {12}
+    assert len(model.text_encoder.shard_units()) == 12
+    assert {layer.attention.self.num_attention_heads for layer in layers} == {12}
     assert sum(p.numel() for p in bert.encoder.parameters()) == BERT_PARAMETERS
     assert bert.embeddings.word_embeddings.weight.shape == (VOCABULARY, 768)
     assert bert.embeddings.position_embeddings.weight.shape == (512, 768)
@@ -378,8 +379,8 @@ def test_the_built_heads():
 def test_the_built_backbones_are_resnet_50_and_resnext_152():
     for name, blocks, groups, width in (("vqa2", [3, 4, 6, 3], 1, 64), ("vqa2_x152", [3, 8, 36, 3], 32, 256)):
         encoder = built(name)[1].image_encoder
-        assert [len(stage) for stage in encoder.stages()] == blocks
-        middle = encoder.stages()[0][0].conv2
+        assert [len(stage) for stage in encoder.shard_units()] == blocks
+        middle = encoder.shard_units()[0][0].conv2
         assert middle.groups == groups and middle.out_channels == width  # 32 × 8
         norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
         assert {(norm.eps, norm.momentum, norm.track_running_stats) for norm in norms} == {(1e-5, 0.1, True)}

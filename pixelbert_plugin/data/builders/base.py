@@ -1,6 +1,7 @@
 """What every builder offers: `samples(split)`. A data set is one decorated subclass (see docs/extending.md)."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -54,6 +55,7 @@ class Builder:
         """False where the data set has no such split and a mixture does without it."""
         return True
 
+    @abstractmethod  # which the registry looks for
     def samples(self, split: str) -> Sequence[Sample]:
         """All pairs of `split` ("train", "val", "test"), in a fixed order with unique sample ids."""
         raise NotImplementedError(f"{type(self).__name__} has no samples(split)")

@@ -1,0 +1,406 @@
+"""The contracts between the engine and its components: what each kind must have. Nothing else of a component is used.
+
+A method marked abstract and an attribute without a value are required. All others are optional: what stands here is what a
+component without them gets when it is registered, so that nobody asks whether they are there. Deriving a component from its
+contract gives it the same, and lets an editor and mypy check it; it need not. `registry/contracts.py` holds a component
+against its contract. Constructors: a component with a `Config` gets it first, then by name what the contract says.
+
+B samples, R texts (B or, with negatives, a multiple), L tokens, V vocabulary, I images, N images per text, Q = R·N sequences,
+H W padded height and width, P pixels of the CNN's grid, K of them kept, C channels, D hidden size, S = L + K, A answers.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
+
+
+class Model(Protocol):
+    """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
+
+    `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
+    a checkpoint's heads that another task does not need are known by that.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> ModelOutput:
+        """`logits` of every head, by name. `batch` is on the device, its images I 3 H W float32, padded with zeros."""
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """All parameters with their names in the model, by the key that `optimizer` has for them ("cnn", "transformer")."""
+
+    def shard_units(self) -> list[nn.Module]:
+        """What FSDP shards one by one, such as the transformer's layers. Default: none, the model is one unit."""
+        return []
+
+
+class MatchingModel(Model, Protocol):
+    """A model for tasks that score all pairs (retrieval): what `forward` does in one go, in steps.
+
+    Every image goes through `encode_images` once and every text through `embed_texts` once; the rest runs per pair.
+    """
+
+    @abstractmethod
+    def encode_images(self, batch: Batch) -> ImageMemory:
+        """The batch's images (I 3 H W float32, `image_sizes` I 2) as `fuse` takes them: `pixels` I K D, `mask` I K bool."""
+
+    @abstractmethod
+    def embed_texts(self, input_ids_RL: Tensor) -> Tensor:
+        """R L int64 → R L D float."""
+
+    @abstractmethod
+    def fuse(
+        self, words_QLD: Tensor, text_mask_QL: Tensor, pixels_QKD: Tensor, pixel_mask_QK: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Pairs of a text and an image. Masks: bool, True at tokens and at the image's own pixels. Returns the last hidden
+        states of words (Q L D) and pixels (Q K D), and the attentions or None."""
+
+    @abstractmethod
+    def cls_logits(self, words_QLD: Tensor) -> dict[str, Tensor]:
+        """By head, the logits (Q outputs) of what stands at [CLS], words_QLD[:, 0]."""
+
+
+class ImageEncoder(Protocol):
+    """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
+
+    out_channels: int  # C
+
+    @abstractmethod
+    def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
+        """Images float32, normalised, padded below and right with zeros; their sizes (height, width) int64 on the CPU.
+
+        Returns `pixels` I P C float, 0 at padding; `mask` I P bool, True at an image's own pixels; `grid` (rows, columns). An
+        image's features should not depend on how much it is padded.
+        """
+
+    def shard_units(self) -> list[nn.Module]:
+        """What FSDP shards one by one. Default: none."""
+        return []
+
+
+class TextEncoder(Protocol):
+    """`register_encoder`, in the place of a model's text_encoder: an nn.Module, built with `config, vocab_size, pad_token_id`.
+
+    It is the transformer that words and pixels share.
+    """
+
+    hidden_size: int  # D
+    word_embeddings: nn.Parameter  # V D, the output weights of masked language modelling
+    initializer_range: float = 0.02  # std of the weights that the model adds (BERT's)
+
+    @abstractmethod
+    def embed(self, input_ids_RL: Tensor) -> Tensor:
+        """R L int64 → R L D float: what goes into the transformer."""
+
+    @abstractmethod
+    def forward(self, hidden_QSD: Tensor, mask_QS: Tensor, return_attentions: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Words, then pixels, through the transformer; mask bool, True where there is one. Returns Q S D and, where asked for,
+        each layer's attention weights, Q heads S S, else None."""
+
+    def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
+        """By name of a head (models/heads.py), its weights where the encoder's own came with them ("mlm"). Default: none."""
+        return {}
+
+    def shard_units(self) -> list[nn.Module]:
+        """What FSDP shards one by one, such as the layers. Default: none."""
+        return []
+
+
+class Stateful(Protocol):
+    """A processor's part in checkpoints."""
+
+    config: Any = None  # the options it was built with
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it, as JSON: a vocabulary. Default: {}, nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a `state_dict` over. Default: nothing happens."""
+
+
+class TextProcessor(Stateful, Protocol):
+    """`register_processor`, as processors.text: built with `config`. A checkpoint's state replaces its vocabulary."""
+
+    vocab_size: int  # V; once a vocabulary is there
+    pad_token_id: int  # what shorter texts of a batch are filled up with; once a vocabulary is there
+    needs_fit: bool = False  # whether it must learn a vocabulary, by `fit`
+    max_length: int | None = None  # tokens; longer texts are cut. None: nothing is known of a limit
+    shortest_cut: int = 0  # bytes (UTF-8): shorter texts are never cut, so that they need not be looked at. 0: any may be
+
+    @abstractmethod
+    def __call__(self, text: str) -> tuple[list[int], bool]:
+        """Token ids, a model's [CLS] first, and whether the text was cut. Called in workers."""
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Learn a vocabulary from the training texts. Called where `needs_fit` is true."""
+        raise NotImplementedError(f"{type(self).__name__}.needs_fit is true, but it has no fit(texts)")
+
+
+class MaskingTextProcessor(TextProcessor, Protocol):
+    """A text processor for masked language modelling."""
+
+    mask_token_id: int
+
+    @abstractmethod
+    def pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """V bool each: which entries are words or pieces of words (not special tokens), and which continue a word."""
+
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids."""
+
+
+class ImageProcessor(Stateful, Protocol):
+    """`register_processor`, as processors.image: built with `config`."""
+
+    @abstractmethod
+    def decode(self, path: Path) -> Tensor:
+        """In a worker: a file as 3 h w uint8 RGB. Raises `data.images.BadImageError` where it cannot be read."""
+
+    @abstractmethod
+    def augment(self, image: Tensor, seed: int) -> Tensor:
+        """In a worker, in training alone: 3 h w uint8 → 3 h' w' uint8, a function of the image and `seed`."""
+
+    @abstractmethod
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels that an image of this size gets: what batches of like size are formed by."""
+
+    @abstractmethod
+    def __call__(self, images: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        """On the device: images (3 h w uint8) → I 3 H W float32, resized, normalised and padded below and right with zeros,
+        and I 2 int64 on the CPU, height and width of each before padding."""
+
+
+class AnswersProcessor(Stateful, Protocol):
+    """`register_processor`, as processors.answers: built with `config`."""
+
+    answers: list[str]  # A: the vocabulary's answers
+    spellings: list[str]  # A: each as it is predicted
+    needs_fit: bool = False  # whether its vocabulary must be counted, by `fit`
+    splits: Sequence[str] = ("train",)  # where answers are counted
+    remedy: str = ""  # what to change where the vocabulary covers few questions
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """A."""
+
+    @abstractmethod
+    def scores(self, answers: tuple[str, ...]) -> Tensor:
+        """A float32: how right each answer of the vocabulary is, in 0…1, given those of a question's annotators."""
+
+    @abstractmethod
+    def covers(self, answers: tuple[str, ...]) -> bool:
+        """Whether one of the annotators' answers is in the vocabulary."""
+
+    @abstractmethod
+    def ceiling(self, answers: tuple[str, ...]) -> float:
+        """The score, in 0…1, of the best prediction that the vocabulary allows."""
+
+    def fit(self, main_answers: Iterable[str], spellings: Iterable[str]) -> None:
+        """Count each question's main answer; `spellings`: all annotators' answers. Called where `needs_fit` is true."""
+        raise NotImplementedError(f"{type(self).__name__}.needs_fit is true, but it has no fit(main_answers, spellings)")
+
+    def learn_spellings(self, spellings: Iterable[str]) -> None:
+        """How annotators write the answers of a vocabulary that was not counted. Default: nothing is learned."""
+
+
+class Builder(Protocol):
+    """`register_builder`: a data set, built with `config, data_dir, cache_dir`. Derive it from `data.builders.base.Builder`,
+    which has all but `samples`."""
+
+    config: Any  # a BuilderConfig
+
+    @abstractmethod
+    def samples(self, split: str) -> Sequence[Sample]:
+        """All pairs of "train", "val" or "test", in a fixed order with unique sample ids."""
+
+    @abstractmethod
+    def has_split(self, split: str) -> bool:
+        """False where the data set has no such split and a mixture does without it."""
+
+    @abstractmethod
+    def own_splits(self) -> list[str]:
+        """The data set's own splits, for `use` to choose from; [] where it has but train, val and test."""
+
+    @abstractmethod
+    def source_split(self, split: str) -> str:
+        """The data set's own split that serves as `split`."""
+
+    @abstractmethod
+    def files(self, split: str) -> list[tuple[str, Path]]:
+        """The annotation files that `split` is read from, each with the config key that names it."""
+
+    @abstractmethod
+    def count(self, split: str, samples: Sequence[Sample]) -> dict[str, int]:
+        """What `config.counts` may hold of a split, as it is in the files."""
+
+
+class LearnedTask(Protocol):
+    """What every task has, however it is evaluated: `register_task`, built with `config, processors`.
+
+    Tasks hold no parameters: heads live in the model.
+    """
+
+    main_metric: str  # chooses checkpoints/best on the validation split
+    processors: tuple[str, ...] = ("text", "image")  # which of the config's processors it needs
+    num_negatives: int = 0  # texts of other images that every sample is given beside its own
+    pairs_per_sample: int = 1  # how many of training.batch_size's pairs one sample is
+    images_per_sample: int | None = None  # how many images a sample must have; None: any number
+    needs_answers: bool = False  # whether it learns answers, which training samples must then have
+    scores_all_pairs: bool = False  # whether it is a MatchingTask
+    fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none
+    # the predictions file in the data set's official format: results → its suffix (".json", ".csv") and text; None: no file
+    predictions: Callable[[list[Result]], tuple[str, str]] | None = None
+
+    @abstractmethod
+    def heads(self) -> dict[str, int]:
+        """The model's heads this task needs, by name, with their number of outputs."""
+
+    @abstractmethod
+    def prepare(self, batch: Batch, seeds: list[int]) -> None:
+        """In a worker: set `batch.targets`, what `loss` compares with, from `batch.samples` (B), which stay there; mask words.
+        Draws are functions of `seeds` (B)."""
+
+    @abstractmethod
+    def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """By part of the loss: its sum over the micro-batch, already times its weight. Each divides by its `counts`."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """By part of the loss: how many terms its sum has, so that micro-batches add up to the mean of the update."""
+
+
+class Task(LearnedTask, Protocol):
+    """A task that is evaluated sample by sample."""
+
+    @abstractmethod
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Result]:
+        """One result per sample; `batch.samples` has them."""
+
+    @abstractmethod
+    def metrics(self, results: list[Result]) -> dict[str, float]:
+        """Metrics over a whole split, each sample once."""
+
+
+class MatchingTask(LearnedTask, Protocol):
+    """A task that is evaluated by scoring every image-text pair of a split; its model must be a `MatchingModel`."""
+
+    scores_all_pairs: bool = True
+    max_val_images: int | None = None  # how many images a validation while training scores; None: all
+    max_test_images: int | None = None  # how many images a final evaluation scores; None: all
+
+    @abstractmethod
+    def scores(self, logits: dict[str, Tensor]) -> Tensor:
+        """Q float32 from the [CLS] heads' logits, higher for better matches."""
+
+    @abstractmethod
+    def matrix_metrics(self, scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
+        """Metrics of the matrix of scores, images by texts; `image_of_text_T`: the row of each text's own image."""
+
+
+class Metric(Protocol):
+    """`register_metric`: a function, not built. The task vqa takes one by `task_config.vqa.metric`."""
+
+    @abstractmethod
+    def __call__(self, prediction: str, answers: tuple[str, ...]) -> float:
+        """The score in 0…1 of a predicted answer, given those of the annotators."""
+
+
+class Optimizer(Protocol):
+    """What `register_optimizer` gives, called with `config, named_parameters`: a torch.optim.Optimizer.
+
+    `named_parameters`: name and parameter of one of the model's groups. Its rates are multiplied by the schedule's factor.
+    """
+
+    param_groups: list[dict[str, Any]]
+    state: Any  # by parameter
+    rule: str = ""  # "sgd", "adamw", "lamb": a state suits any other optimizer of the same rule. "": the class's own
+    counts_steps_by_group: bool = False  # whether `step` stands in the group, as Apex has it, not in each parameter's state
+    has_float32_state: bool = False  # whether the state of a float16 weight is float32
+
+    @abstractmethod
+    def step(self) -> Any:
+        """One step with the gradients that the parameters have."""
+
+    @abstractmethod
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
+
+
+class Scheduler(Protocol):
+    """What `register_scheduler` gives, called with `config`: a function of the position alone, so that a resume is exact."""
+
+    @abstractmethod
+    def __call__(self, update: int, epoch: float) -> float:
+        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes are done."""
+
+
+class Precision(Protocol):
+    """`register_precision`, built with `config, device`. The base in `precision/native.py` has all of this.
+
+    The order of calls: build, `prepare`, then for each update forward passes inside `autocast`, a `backward` for each and
+    one `step`.
+    """
+
+    device: torch.device
+    description: dict[str, str]  # what is really used, for logs and checkpoints
+    skips_overflow: bool = False  # whether an update is skipped whose gradient is not finite; else that ends the training
+    loss_scale: float | None = None  # factor on the loss in `backward`; None: no scaling
+    skipped_updates: int = 0
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+        """Once, before the first forward pass and before DDP: cast the model and give the optimizers what they step."""
+
+    @abstractmethod
+    def autocast(self) -> AbstractContextManager:
+        """Context of the forward pass."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add the gradients of the loss (scalar); `is_last` in the last micro-batch of an update."""
+
+    @abstractmethod
+    def step(self, optimizers: Iterable[torch.optim.Optimizer], max_norm: float | None) -> Tensor:
+        """Clip by the norm of all gradients on all processes, step every optimizer or none, clear the gradients.
+
+        Returns the norm before clipping (scalar float32).
+        """
+
+    @abstractmethod
+    def optimized(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """By the model's names, what checkpoints save: the float32 master of a weight where there is one, else itself."""
+
+    def state_dict(self) -> dict[str, float | int]:
+        """The state of a dynamic loss scale. Default: {}, none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Take over the state of this or another precision, as far as it is of use here. Default: nothing."""
+
+
+class CheckpointReader(Protocol):
+    """`register_checkpoint_reader`: reads files of weights that others wrote; built with `config`."""
+
+    @abstractmethod
+    def recognises(self, path: Path) -> bool:
+        """Whether the file is of its layout, by its name or its first bytes."""
+
+    @abstractmethod
+    def read(self, path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights by our names, and what the file holds beside them (`{"processors": …}`).
+
+        Raises UserError with `key`, the config key that named the file, where it is not what it was taken for.
+        """
