@@ -75,7 +75,7 @@ def test_apexs_optimizers_are_asked_for_what_torchs_would_do(monkeypatch):
     def stand_in(name):
         def made(groups, **options):
             asked[name] = options
-            return SimpleNamespace(param_groups=groups)
+            return SimpleNamespace(param_groups=groups, state={}, step=lambda: None, zero_grad=lambda: None)
 
         return made
 
