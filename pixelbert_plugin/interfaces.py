@@ -343,8 +343,12 @@ class Scheduler(Protocol):
     """What `register_scheduler` gives, called with `config`: a function of the position alone, so that a resume is exact."""
 
     @abstractmethod
-    def __call__(self, update: int, epoch: float) -> float:
-        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes are done."""
+    def __call__(self, update: int, epoch: float, progress: float) -> float:
+        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes over the data are done.
+
+        `progress`: the share of the training that is done then, 0 at the start and 1 at its end: of max_updates or of
+        max_epochs, whichever is further on.
+        """
 
 
 class Precision(Protocol):

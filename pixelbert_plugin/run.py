@@ -28,6 +28,7 @@ from pixelbert_plugin.evaluation.report import evaluate_split, report, tell_chan
 from pixelbert_plugin.parts import Parts, Start, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
+from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.tracking import Events, NoEvents
@@ -126,7 +127,7 @@ def train(parts: Parts, start: Start) -> TrainState:
         task=task,
         loader=loader,
         optimizers=optimizers,
-        schedule=registry.build_component("scheduler", config.scheduler, "scheduler.params"),
+        schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
         precision=parts.precision,
         processes=parts.processes,
         stop=parts.stop,

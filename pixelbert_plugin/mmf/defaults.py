@@ -10,7 +10,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config import read_values
 from pixelbert_plugin.config.files import PACKAGE
 from pixelbert_plugin.config.options import Env, Processors
-from pixelbert_plugin.mmf.setting import CACHE
+from pixelbert_plugin.mmf.setting import CACHE, LENGTH
 from pixelbert_plugin.registry import yaml_text
 
 
@@ -27,7 +27,7 @@ def model_yaml(own: str, name: str) -> str:
         "task_config": {},
         "processors": dataclasses.asdict(Processors()),
         "checkpoint": {"pretrained": None},
-        "training": {"texts_per_image": 1, "bucket_by_size": False, "dataset_weights": {}},
+        "training": {"texts_per_image": 1, "bucket_by_size": False, "dataset_weights": {}, LENGTH: None},
         "evaluation": {"batch_size": None},
         "env": {CACHE: Env().cache_dir},
     }

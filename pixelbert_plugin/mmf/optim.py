@@ -14,6 +14,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.mmf.nodes import plain
 from pixelbert_plugin.mmf.setting import Setting, position_after
 from pixelbert_plugin.registry.schema import Component, ConfigError
+from pixelbert_plugin.training.length import over_training
 
 NAME = "pixelbert"
 
@@ -66,8 +67,9 @@ def wrap_scheduler(own: str) -> Callable[..., LambdaLR]:
     """Makes a scheduler of torch's, stepped by MMF after every update, out of ours."""
 
     def make(optimizer: torch.optim.Optimizer, **params: Any) -> LambdaLR:
-        schedule = registry.build("scheduler", own, plain(params), "scheduler.params")
         setting = Setting.of_run()
+        built = registry.build("scheduler", own, plain(params), "scheduler.params")
+        schedule = over_training(built, setting.config.training)
         samples = setting.samples_per_epoch() if "train" in setting.data else 1
 
         def factor(updates: int) -> float:

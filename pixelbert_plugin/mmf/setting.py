@@ -30,6 +30,7 @@ KEY = "pixelbert_setting"  # in MMF's registry
 MODEL_KEYS = {"model", "losses"}  # what MMF adds to a model's options
 TRAINING_KEYS = ("num_workers", "texts_per_image", "bucket_by_size", "dataset_weights")
 CACHE = "pixelbert_cache_dir"  # of `env`, whose cache_dir is MMF's own
+LENGTH = "schedule_length"  # of `training`: our max_updates and max_epochs
 TEST_WORDS = ("inference", "test", "predict")  # of MMF's run_type
 
 
@@ -130,6 +131,7 @@ def read_config(mmf_config: Any) -> RunConfig:
     options = values.get("model_config", {}).get(values["model"]) or {}
     training = {key: values["training"][key] for key in TRAINING_KEYS if key in values["training"]}
     training["batch_size"] = get_batch_size() * get_world_size()
+    training |= schedule_length(values["training"])
     node = {
         "run_type": "_".join(splits_of(values["run_type"])),
         "model": model,
@@ -153,6 +155,17 @@ def read_config(mmf_config: Any) -> RunConfig:
     config.sources = {}
     registry.get("task", config.task, "task")
     return configuration.complete(config)
+
+
+def schedule_length(training: dict[str, Any]) -> dict[str, Any]:
+    """What schedules take for the length of the training: as our configuration had it, else as MMF's trainer will.
+
+    MMF is given updates where we count epochs, and with both it goes by the epochs.
+    """
+    if training.get(LENGTH):
+        return dict(training[LENGTH])
+    epochs = training.get("max_epochs")
+    return {"max_updates": None if epochs else training.get("max_updates"), "max_epochs": epochs}
 
 
 def _pretrained(values: dict[str, Any]) -> str | None:

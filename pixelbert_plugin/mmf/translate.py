@@ -10,7 +10,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.names import PREFIX, mmf_name, registered
-from pixelbert_plugin.mmf.setting import CACHE, Setting
+from pixelbert_plugin.mmf.setting import CACHE, LENGTH, Setting
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.training.length import Length
 
@@ -84,6 +84,7 @@ def _training(config: RunConfig, datasets: dict[str, str]) -> dict[str, Any]:
     found |= {
         "max_updates": _max_updates(config),
         "max_epochs": None,
+        LENGTH: {"max_updates": training.max_updates, "max_epochs": training.max_epochs},
         "batch_size": micro,
         "update_frequency": training.batch_size // micro,
         "evaluation_interval": interval,

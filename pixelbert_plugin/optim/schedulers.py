@@ -1,5 +1,10 @@
-"""Schedules of the learning rate by name. The paper: ÷10 at two epochs."""
+"""Schedules of the learning rate by name. The paper: ÷10 at two epochs.
 
+Each is a function of the position alone, so that a resume goes on exactly: of `update`, `epoch` and `progress`, the share of
+the training that is done. Warm-up multiplies the rest, as torch's ChainedScheduler does with LinearLR.
+"""
+
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +25,29 @@ class StepConfig:
             raise ValueError("milestones: must ascend")
 
 
+@dataclass(kw_only=True)
+class ConstantConfig:
+    warmup_updates: int = 0  # updates over which the rate rises linearly from 0
+
+    def check(self) -> None:
+        require(self, "warmup_updates", low=0)
+
+
+@dataclass(kw_only=True)
+class DecayConfig:
+    final_factor: float = 0.0  # what the rate is multiplied by at the end of the training (max_updates or max_epochs)
+    warmup_updates: int = 0  # updates over which the rate rises linearly from 0
+
+    def check(self) -> None:
+        require(self, "warmup_updates", low=0)
+        require(self, "final_factor", low=0, high=1)
+
+
+def warm_up(update: int, warmup_updates: int) -> float:
+    """Factor of the warm-up at `update`, counted from 1."""
+    return min(1.0, update / warmup_updates) if warmup_updates else 1.0
+
+
 @registry.register_scheduler("step")
 class StepSchedule:
     """Linear warm-up, then the rate times gamma at each milestone: a function of the position alone."""
@@ -29,9 +57,48 @@ class StepSchedule:
     def __init__(self, config: StepConfig):
         self.config = config
 
-    def __call__(self, update: int, epoch: float) -> float:
+    def __call__(self, update: int, epoch: float, progress: float = 0.0) -> float:
         """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes are done."""
         passed = epoch if self.config.unit == "epochs" else update - 1
         decay = self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
-        warmup = self.config.warmup_updates
-        return decay * (min(1.0, update / warmup) if warmup else 1.0)
+        return decay * warm_up(update, self.config.warmup_updates)
+
+
+@registry.register_scheduler("constant")
+class ConstantSchedule:
+    """Linear warm-up, then the rate as it is."""
+
+    Config = ConstantConfig
+
+    def __init__(self, config: ConstantConfig):
+        self.config = config
+
+    def __call__(self, update: int, epoch: float, progress: float) -> float:
+        return warm_up(update, self.config.warmup_updates)
+
+
+@registry.register_scheduler("linear")
+class LinearSchedule:
+    """Linear warm-up, times a line from 1 at the start to final_factor at the end: torch's LinearLR."""
+
+    Config = DecayConfig
+
+    def __init__(self, config: DecayConfig):
+        self.config = config
+
+    def __call__(self, update: int, epoch: float, progress: float) -> float:
+        return (1 + (self.config.final_factor - 1) * progress) * warm_up(update, self.config.warmup_updates)
+
+
+@registry.register_scheduler("cosine")
+class CosineSchedule:
+    """Linear warm-up, times half a cosine from 1 at the start to final_factor at the end: torch's CosineAnnealingLR."""
+
+    Config = DecayConfig
+
+    def __init__(self, config: DecayConfig):
+        self.config = config
+
+    def __call__(self, update: int, epoch: float, progress: float) -> float:
+        final = self.config.final_factor
+        return (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2) * warm_up(update, self.config.warmup_updates)

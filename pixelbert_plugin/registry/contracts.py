@@ -129,6 +129,18 @@ def complete(target: Any, use: Use) -> None:
             setattr(target, name, types.MethodType(value, target) if is_method else value)
 
 
+def takes_no_progress(schedule: Any) -> bool:
+    """Whether a schedule is one of (update, epoch), which was all that it got before `linear` and `cosine`."""
+    if not isinstance(schedule, type) or not _has(schedule, "__call__"):
+        return False
+    return _refused(*_method(schedule, "__call__", 3)) is not None and _refused(*_method(schedule, "__call__", 2)) is None
+
+
+def ignore_progress(schedule: Any) -> None:
+    former = schedule.__call__
+    schedule.__call__ = lambda self, update, epoch, progress=0.0: former(self, update, epoch)
+
+
 def _class_of(component: Any) -> type:
     return component if isinstance(component, type) else type(component)
 

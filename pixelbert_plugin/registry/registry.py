@@ -14,6 +14,7 @@ components by entry points of the groups `pixelbert_plugin_models`, `pixelbert_p
 
 import dataclasses
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -30,6 +31,7 @@ from pixelbert_plugin.registry.yaml_text import is_null, structure
 KINDS: tuple[str, ...] = get_args(Kind)
 PACKAGE = Path(__file__).parent.parent
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 _namespaces = {kind: catalogue.create("pixelbert_plugin", f"{kind}s", entry_points=True) for kind in KINDS}
 
@@ -225,6 +227,13 @@ def _distribution(point: EntryPoint) -> str:
 
 def _accept(kind: Kind, name: str, component: Any) -> None:
     """Raise UserError where a component lacks what it must have, as far as can be seen before it is built; fill in the rest."""
+    if kind == "scheduler" and contracts.takes_no_progress(component):
+        contracts.ignore_progress(component)
+        logger.warning(
+            "scheduler %r (%s): is called with (update, epoch, progress) now, progress from 0 to 1; one of (update, epoch) works "
+            "for this release still",
+            *(name, location(component)),
+        )
     if found := contracts.of_registered(kind, component):
         raise _incomplete(kind, name, location(component), found)
     if isinstance(component, type) or kind == "task":  # which is asked what it needs before it is built

@@ -7,12 +7,30 @@ may be short.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
 from pixelbert_plugin.config.options import Training
+from pixelbert_plugin.interfaces import Scheduler
 
 logger = logging.getLogger(__name__)
+
+
+def progress(update: int, epoch: float, max_updates: int | None, max_epochs: float | None) -> float:
+    """The share of the training that is done, in 0…1, when `update` (counted from 1) starts and `epoch` passes are done."""
+    shares = [(update - 1) / max_updates] if max_updates else []
+    shares += [epoch / max_epochs] if max_epochs else []
+    return min(1.0, max(shares, default=0.0))
+
+
+def over_training(schedule: Scheduler, options: Training) -> Callable[[int, float], float]:
+    """A schedule that knows how long the training is: the factor at an update and epoch."""
+
+    def factor(update: int, epoch: float) -> float:
+        return schedule(update, epoch, progress(update, epoch, options.max_updates, options.max_epochs))
+
+    return factor
 
 
 @dataclass(frozen=True)

@@ -198,19 +198,28 @@ def registry_task():
     return type("Mine", (Whole,), {"scores_all_pairs": False})({})
 
 
-@pytest.mark.parametrize("takes", ["", "update", "update, epoch, more"])
+@pytest.mark.parametrize("takes", ["", "update", "update, epoch, progress, more"])
 def test_a_schedule_that_takes_other_arguments(takes):
     scope: dict = {}
     exec(f"class Mine:\n    def __call__(self{', ' if takes else ''}{takes}):\n        return 1.0\n", scope)
-    wanted = ", ".join(list(contracts.members(interfaces.Scheduler).methods["__call__"].parameters)[1:])
-    assert f"__call__ is called with ({wanted}), but takes ({takes})" in refused("scheduler", scope["Mine"])
+    assert f"__call__ is called with (update, epoch, progress), but takes ({takes})" in refused("scheduler", scope["Mine"])
 
 
 def test_a_schedule_that_is_a_function_making_functions():
-    registry.register_scheduler("mine")(lambda: lambda update, epoch: 0.5 * update)
-    assert registry.build("scheduler", "mine")(3, 0.0) == 1.5
+    registry.register_scheduler("mine")(lambda: lambda update, epoch, progress: 0.5 * update)
+    assert registry.build("scheduler", "mine")(3, 0.0, 0.0) == 1.5
     catalogue.REGISTRY.pop(("pixelbert_plugin", "schedulers", "mine"))
     assert "__call__ is called with (update, epoch" in not_built("scheduler", lambda: lambda update: 1.0)
+
+
+def test_a_schedule_of_two_arguments_goes_on_working_with_a_notice(caplog):
+    class Mine:
+        def __call__(self, update, epoch):
+            return update + 10 * epoch
+
+    registry.register_scheduler("mine")(Mine)
+    assert registry.build("scheduler", "mine")(3, 0.5, 0.9) == 8
+    assert "scheduler 'mine' (" in caplog.text and "is called with (update, epoch, progress) now" in caplog.text
 
 
 def test_a_metric_that_is_not_callable_or_takes_other_arguments():
