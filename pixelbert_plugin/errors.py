@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class RunError(Exception):
         """Say in the message where it happened."""
         self.args = (f"{self} ({where})",)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str, int], "RunError"], tuple[str, int]]:
         return _told, (str(self), self.exit_status)  # on its way to another process, which only needs to end alike
 
 
@@ -53,7 +53,7 @@ class Stopped(RunError):
 
 
 @contextmanager
-def writing(path: Path, key: str = "env.save_dir"):
+def writing(path: Path, key: str = "env.save_dir") -> Iterator[None]:
     """Turn a failure to write below `path` (full disk, no permission) into one line that names the config key."""
     try:
         yield

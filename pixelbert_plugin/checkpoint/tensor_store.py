@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 INDEX = ".metadata"
 PATTERN = "*.distcp"
@@ -132,8 +134,12 @@ def _overlap(boxes: list[list[tuple[int, int]]]) -> bool:
 
 def sizes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and dtype of every tensor of the folder."""
-    index = read_index(folder)
-    return {name: (entry.size, entry.properties.dtype) for name, entry in index.state_dict_metadata.items()}
+    entries = read_index(folder).state_dict_metadata  # all of them tensors, as read_index has checked
+    return {
+        name: (entry.size, entry.properties.dtype)
+        for name, entry in entries.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
 
 
 def write(tensors: dict[str, Tensor], folder: Path) -> None:
@@ -144,7 +150,7 @@ def write(tensors: dict[str, Tensor], folder: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # without a process group DCP says that it assumes one process
-            dcp.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=not torch.distributed.is_initialized())
+            save(tensors, storage_writer=FileSystemWriter(folder), no_dist=not torch.distributed.is_initialized())
     except CheckpointException as error:
         raise OSError(_reason(error)) from error
 
@@ -157,7 +163,7 @@ def read(into: dict[str, Tensor], folder: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dcp.load(into, storage_reader=_Reader(folder), no_dist=True)
+            load(into, storage_reader=_Reader(folder), no_dist=True)
     except CheckpointException as error:
         if any(isinstance(cause, pickle.UnpicklingError) for cause, _ in error.failures.values()):
             reason = "a file of tensors holds something else; it is refused, not executed"

@@ -162,14 +162,22 @@ def is_told_elsewhere(error: RunError) -> bool:
     return error.is_told or (not is_connected and os.environ.get("LOCAL_RANK", "0") != "0")
 
 
-def split_config(options: list[str], remedy: str, is_optional: bool = False) -> tuple[str | None, list[str]]:
+def split_config(options: list[str], remedy: str) -> tuple[str, list[str]]:
     """The PATH of `config=PATH`, and the other options. Raises UserError, ending in `remedy`, where it is not given once."""
+    path, others = split_optional_config(options, remedy)
+    if path is None:
+        raise UserError(f"config=PATH is given 0 times; {remedy}")
+    return path, others
+
+
+def split_optional_config(options: list[str], remedy: str) -> tuple[str | None, list[str]]:
+    """As `split_config`, for a command that can do without: then the PATH is None."""
     for index, option in enumerate(options):
         if "=" not in option:
             suggestion = _suggestion(option, "".join(options[index + 1 : index + 2]))
             raise UserError(f"{option!r}: not understood{suggestion}; options are given as key=value")
     paths = [option.removeprefix("config=") for option in options if option.startswith("config=")]
-    if len(paths) > 1 or not (paths or is_optional):
+    if len(paths) > 1:
         raise UserError(f"config=PATH is given {len(paths)} times; {remedy}")
     return (paths[0] if paths else None), [option for option in options if not option.startswith("config=")]
 

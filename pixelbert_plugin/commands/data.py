@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pixelbert_plugin import __version__
 from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
@@ -74,7 +75,9 @@ def check(options: list[str]) -> int:
         image = registry.build_component("processor", config.processors.image, "processors.image.params")
         builders = build_builders(config)
         found, reasons = vocabularies(config, builders)
-        how = DecodedImages(image, lambda line: print(line, file=sys.stderr)) if own["images"] == "all" else own["images"]
+        how: DecodedImages | Literal["none", "sample"] = "none" if own["images"] == "none" else "sample"
+        if own["images"] == "all":
+            how = DecodedImages(image, lambda line: print(line, file=sys.stderr))
         splits = [*config.splits(), *answer_splits(config)]
         rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is

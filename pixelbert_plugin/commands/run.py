@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pixelbert_plugin.commands.arguments import parser
-from pixelbert_plugin.commands.command import leave, run_command, split_config, tell
+from pixelbert_plugin.commands.command import leave, run_command, split_config, split_optional_config, tell
 from pixelbert_plugin.errors import UserError
 
 
@@ -33,7 +33,8 @@ def _main(arguments: argparse.Namespace) -> int:
         tell(shipped.copy(arguments.copy_config))
         return 0
     needs_none = arguments.list or arguments.describe is not None or arguments.new_plugin is not None
-    path, overrides = split_config(arguments.options, "name one file, which may include others (--help)", needs_none)
+    split = split_optional_config if needs_none else split_config
+    path, overrides = split(arguments.options, "name one file, which may include others (--help)")
     config = None if path is None else configuration.resolve(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
         plugins.load(**describe.plugin_options(overrides))
@@ -46,9 +47,9 @@ def _main(arguments: argparse.Namespace) -> int:
         from pixelbert_plugin.commands.new_plugin import write
 
         tell(write(arguments.new_plugin))
-    elif arguments.print_config:
+    elif config is not None and arguments.print_config:
         tell(configuration.to_annotated_yaml(config))
-    else:
+    elif config is not None:
         from rich.console import Console
 
         from pixelbert_plugin.run import export, run

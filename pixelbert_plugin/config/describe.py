@@ -13,7 +13,7 @@ from pixelbert_plugin.config import files as config_files
 from pixelbert_plugin.config.options import Env, RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
-from pixelbert_plugin.registry.schema import Component, merge, nearest
+from pixelbert_plugin.registry.schema import Component, default_of, merge, nearest
 
 
 def components() -> str:
@@ -32,7 +32,8 @@ def components() -> str:
 
 def options(name: str) -> str:
     """The options of every component called `name`, or of a section of the configuration."""
-    sections = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
+    types = {field.name: field.type for field in dataclasses.fields(RunConfig)}
+    sections = {name: kind for name, kind in types.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     blocks = []
     for kind in registry.KINDS:
         if name in registry.names(kind):
@@ -75,7 +76,7 @@ def _fields(config: type, indent: str) -> list[str]:
     comments = _comments(config)
     lines = []
     for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(field.type) and field.type is not Component:
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type) and field.type is not Component:
             lines.append(f"{indent}{field.name}:")
             lines += _fields(field.type, indent + "  ")
             continue
@@ -85,9 +86,8 @@ def _fields(config: type, indent: str) -> list[str]:
     return lines
 
 
-def _default(field: dataclasses.Field) -> str:
-    has_factory = field.default_factory is not dataclasses.MISSING
-    value = field.default_factory() if has_factory else field.default
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = default_of(field)
     if value is dataclasses.MISSING:
         return "(required)"
     if isinstance(value, Component):
@@ -116,8 +116,9 @@ def _comments(config: type) -> dict[str, str]:
         except (OSError, TypeError):  # made at run time: no source to read
             continue
         lines = source.splitlines()
-        for node in ast.parse(source).body[0].body:
-            if isinstance(node, ast.AnnAssign):
+        definition = ast.parse(source).body[0]
+        for node in definition.body if isinstance(definition, ast.ClassDef) else ():
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno is not None:
                 _, hash_sign, comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
                 comments[node.target.id] = comment.strip() if hash_sign else ""
     return comments

@@ -87,7 +87,12 @@ def listed(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def merge(
-    into: dict, sources: dict[str, str], node: dict, source: str | dict[str, str], path: str = "", is_one_layer: bool = False
+    into: dict[str, Any],
+    sources: dict[str, str],
+    node: dict[str, Any],
+    source: str | dict[str, str],
+    path: str = "",
+    is_one_layer: bool = False,
 ) -> None:
     """Merge `node` into `into`, key by key; a list or a plain value replaces what was there."""
     if path == "training" and not is_one_layer:
@@ -167,8 +172,8 @@ class _Files:
             merge(values, sources, inner, inner_sources)
             sources |= {key: source for key, source in inner_sources.items() if key.startswith(LEFT_OUT)}
         env = node.get("env")
-        folder = yaml_text.text(env["user_dir"]) if isinstance(env, dict) and isinstance(env.get("user_dir"), str) else None
-        if folder and not folder.startswith("~") and "${" not in folder and "\0" not in folder:
+        folder = yaml_text.text(env["user_dir"]) if isinstance(env, dict) and isinstance(env.get("user_dir"), str) else ""
+        if isinstance(env, dict) and folder and not folder.startswith("~") and "${" not in folder and "\0" not in folder:
             env["user_dir"] = os.path.realpath(_beside(file, folder) or file.parent / folder)
         merge(values, sources, node, _shown(file))
         return values, sources
@@ -212,7 +217,9 @@ def _leave_params_of_another_type(below: dict[str, Any], above: dict[str, Any], 
             _rename(sources, f"{path}.{name}", f"{LEFT_OUT}{path}.params")
 
 
-def _replace_intervals(into: dict[str, Any], sources: dict[str, str], node: dict[str, Any], source: str | dict) -> None:
+def _replace_intervals(
+    into: dict[str, Any], sources: dict[str, str], node: dict[str, Any], source: str | dict[str, str]
+) -> None:
     """An interval that `node` sets in updates replaces one that was set in epochs, and the other way round."""
     for pair in INTERVALS:
         if source == COMMAND_LINE and not any(yaml_text.is_null(node.get(name)) for name in pair):

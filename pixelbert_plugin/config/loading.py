@@ -20,7 +20,7 @@ from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import plugins, schema, yaml_text
 from pixelbert_plugin.registry.scalars import Expanded
-from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 
 
 def resolve(source: RunConfig | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -73,12 +73,13 @@ def complete(config: RunConfig) -> RunConfig:
     _read_again(config)
     with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
         precisions = [name for name in [config.training.precision] if name != "auto"]
-        for kind, chosen, key, section in (
+        sections_of: tuple[tuple[Kind, list[str], str, str], ...] = (
             ("model", [config.model], "model", "model_config"),
             ("task", [config.task], "task", "task_config"),
             ("builder", config.datasets, "datasets", "dataset_config"),
             ("precision", precisions, "training.precision", "precision_config"),
-        ):
+        )
+        for kind, chosen, key, section in sections_of:
             sections = getattr(config, section)
             for name in chosen:
                 registry.get(kind, name, key)
@@ -88,11 +89,12 @@ def complete(config: RunConfig) -> RunConfig:
                 sections[name] = registry.as_dict(options)
         _settle(config, config.processors, "processors.")
         _settle(config, config, "")
-        for kind, references, path in (
+        components: tuple[tuple[Kind, dict[str, Component], str], ...] = (
             ("processor", vars(config.processors), "processors."),
             ("optimizer", config.optimizer, "optimizer."),
             ("scheduler", {"scheduler": config.scheduler}, ""),
-        ):
+        )
+        for kind, references, path in components:
             for name, reference in references.items():
                 settle(config.sources, f"{path}{name}", is_kept=True)  # what has no default type took them
                 options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
@@ -127,12 +129,12 @@ def _settle(config: RunConfig, options: Any, path: str) -> None:
     """Tell the sources which components of `options`, whose keys start with `path`, are still of their default type."""
     for field in dataclasses.fields(options) if options is not None else ():
         if field.metadata.get("kind") is not None:
-            settle(config.sources, path + field.name, getattr(options, field.name).type == field.default_factory().type)
+            settle(config.sources, path + field.name, getattr(options, field.name).type == schema.default_of(field).type)
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration as plain mappings, as config.yaml holds it: a path with ~ as it was typed."""
-    return _typed(dataclasses.asdict(config))
+    return {key: _typed(value) for key, value in dataclasses.asdict(config).items()}
 
 
 def _typed(node: Any) -> Any:

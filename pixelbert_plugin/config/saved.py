@@ -55,12 +55,11 @@ def settle(values: dict[str, Any], file: Path) -> None:
 
 def take_once(values: dict[str, Any]) -> dict[str, Any]:
     """Remove from a configuration's `values` what was asked once. Returns it, by dotted key."""
-    found = {}
+    found: dict[str, Any] = {}
     for section, names in ONCE.items():
         node = values.get(section)
-        for name in names if isinstance(node, dict) else ():
-            if name in node:
-                found[f"{section}.{name}"] = node.pop(name)
+        if isinstance(node, dict):
+            found |= {f"{section}.{name}": node.pop(name) for name in names if name in node}
     return found
 
 

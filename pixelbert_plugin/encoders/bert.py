@@ -5,10 +5,11 @@ B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → B
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 from pixelbert_plugin.registry.schema import FilePath, require
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ class BertTextEncoder(nn.Module):
 
         sizes = {field.name: getattr(config, field.name) for field in fields(config) if field.type == int | None}
         chosen = {name: value for name, value in sizes.items() if value is not None}
-        dropout = {
+        dropout: dict[str, Any] = {
             "hidden_dropout_prob": config.dropout,
             "attention_probs_dropout_prob": config.attention_dropout,
             "attn_implementation": "sdpa",
@@ -72,7 +76,7 @@ class BertTextEncoder(nn.Module):
             if architecture.hidden_size % architecture.num_attention_heads:
                 heads, hidden = architecture.num_attention_heads, architecture.hidden_size
                 raise ValueError(f"num_attention_heads: {heads} does not divide hidden_size {hidden}")
-            self.bert = transformers.BertModel(architecture, add_pooling_layer=False)
+            self.bert: BertModel = transformers.BertModel(architecture, add_pooling_layer=False)
             self.mlm_head: dict[str, Tensor] = {}
         else:
             # mlm_head: the pre-trained weights of models/heads.py's MaskedLanguageHead, by its names; {} where there are none
@@ -85,7 +89,8 @@ class BertTextEncoder(nn.Module):
     @property
     def word_embeddings(self) -> nn.Parameter:
         """V D, shared with the masked-language head."""
-        return self.bert.embeddings.word_embeddings.weight
+        words: nn.Parameter = self.bert.embeddings.word_embeddings.weight  # type: ignore[assignment]  # nn.Embedding says Tensor
+        return words
 
     def shard_units(self) -> list[nn.Module]:
         """The transformer's layers."""
@@ -119,10 +124,11 @@ class BertTextEncoder(nn.Module):
         return hidden_BSD, tuple(attentions) if return_attentions else None
 
     @contextmanager
-    def _attending(self, implementation: str, is_recorded: bool):
+    def _attending(self, implementation: str, is_recorded: bool) -> Iterator[list[Tensor]]:
         """Attend so during the call. Yields the list that each layer's weights, B heads S S, go to if `is_recorded`."""
         attentions: list[Tensor] = []
-        usual, layers = self.bert.config._attn_implementation, self.bert.encoder.layer if is_recorded else []
+        usual = self.bert.config._attn_implementation
+        layers: list[Any] = self.blocks() if is_recorded else []
         hooks = [
             layer.attention.self.register_forward_hook(lambda _module, _inputs, output: attentions.append(output[1]))
             for layer in layers
@@ -152,7 +158,9 @@ def _fuse_layer_norms(bert: nn.Module) -> None:
                 setattr(parent, name, fused)
 
 
-def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) -> tuple[nn.Module, dict[str, Tensor]]:
+def _load(
+    weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict[str, Any]
+) -> tuple["BertModel", dict[str, Tensor]]:
     """A pre-trained BertModel and its masked-language head's weights; names that do not fit are logged."""
     import transformers
 
@@ -166,9 +174,10 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
         require_shards(Path(weights))
         with _quiet_transformers(), nullcontext() if os.path.isdir(weights) else hub.asked():
             architecture = transformers.BertConfig.from_pretrained(weights)
-            model, info = transformers.BertForMaskedLM.from_pretrained(
+            loaded: Any = transformers.BertForMaskedLM.from_pretrained(
                 weights, output_loading_info=True, dtype=torch.float32, **dropout
             )
+            model, info = loaded  # a pair, by output_loading_info
     except RunError:
         raise
     except Exception as error:  # a damaged file may fail anywhere in transformers
@@ -198,7 +207,7 @@ def _load(weights: str, chosen: dict[str, int], vocab_size: int, dropout: dict) 
     return model.bert, _mlm_head(model, weights, [name for name in info["missing_keys"] if name.startswith(MLM)])
 
 
-def _mlm_head(model: nn.Module, weights: str, missing: list[str]) -> dict[str, Tensor]:
+def _mlm_head(model: Any, weights: str, missing: list[str]) -> dict[str, Tensor]:
     """The masked-language head of a BertForMaskedLM under our names; {}, and the reason logged, where ours cannot take it."""
     predictions, words = model.cls.predictions, model.bert.embeddings.word_embeddings
     reason = None
@@ -222,7 +231,7 @@ def _mlm_head(model: nn.Module, weights: str, missing: list[str]) -> dict[str, T
 
 
 @contextmanager
-def _quiet_transformers():
+def _quiet_transformers() -> Iterator[None]:
     """Without transformers' own table of names and its bars: `report_names` says what does not fit."""
     from transformers.utils import logging as transformers_logging
 

@@ -16,7 +16,7 @@ from pixelbert_plugin.errors import UserError
 class ValidArea:
     """The images' own areas at every resolution of a ResNet: after each stride of 2, ⌈size / 2⌉ (kernel 2p + 1)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sizes_I2: Tensor | None = None  # at the resolution last asked for, on the device
         self._resolution = (1, 1)
         self._masks: dict[tuple[int, int], Tensor] = {}
@@ -36,13 +36,14 @@ class ValidArea:
                 if self._resolution == (1, 1):
                     raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
                 self._sizes_I2 = (self._sizes_I2 + 1) // 2
-                self._resolution = tuple((size + 1) // 2 for size in self._resolution)
+                height, width = self._resolution
+                self._resolution = (height + 1) // 2, (width + 1) // 2
             self._masks[resolution] = inside_mask(self._sizes_I2, resolution)[:, None]
         return self._masks[resolution]
 
     def clear(self, values: Tensor) -> Tensor:
         """`values` I C h w with zeros at padding."""
-        mask = self.mask(tuple(values.shape[-2:]))
+        mask = self.mask((values.shape[-2], values.shape[-1]))
         return values if mask is None else values * mask
 
 
@@ -56,12 +57,17 @@ def inside_mask(sizes_I2: Tensor, resolution: tuple[int, int]) -> Tensor:
 class MaskedBatchNorm2d(nn.BatchNorm2d):
     """Trainable batch norm over the images' own pixels."""
 
+    running_mean: Tensor  # torch's own may be without
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, channels: int, area: ValidArea):
         super().__init__(channels)
         self.area = area
 
     def forward(self, values: Tensor) -> Tensor:
-        mask = self.area.mask(tuple(values.shape[-2:]))
+        mask = self.area.mask((values.shape[-2], values.shape[-1]))
         if mask is None and self.training and values.numel() == values.shape[1]:
             raise UserError(
                 "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
@@ -77,7 +83,7 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         centred = values.float() - mean_C[:, None, None]
         variance_C = (centred.square() * weights).sum((0, 2, 3)) / count
         with torch.no_grad():  # the running variance is unbiased, as torch's own
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), self.momentum)
             unbiased = variance_C * count / (count - 1).clamp(min=1)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
@@ -85,7 +91,7 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         return ((centred * scale_C[:, None, None] + self.bias[:, None, None]) * weights).to(values.dtype)
 
 
-class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):
+class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
     """Batch norm with fixed statistics, scale and bias (detection's habit for small batches)."""
 
     def __init__(self, channels: int, area: ValidArea):

@@ -61,7 +61,7 @@ class ResNetEncoder(nn.Module):
     def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
         """Encode zero-padded images; every image's features are those it would have alone."""
         net, area = self.resnet, self.area
-        area.set(sizes_I2, tuple(images_I3HW.shape[-2:]), images_I3HW.device)
+        area.set(sizes_I2, (images_I3HW.shape[-2], images_I3HW.shape[-1]), images_I3HW.device)
         if images_I3HW.is_cuda:  # the layout that tensor cores read
             images_I3HW = images_I3HW.contiguous(memory_format=torch.channels_last)
         values = net.relu(net.bn1(net.conv1(images_I3HW)))

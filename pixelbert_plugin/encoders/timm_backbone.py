@@ -45,7 +45,7 @@ class TimmEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.net = _create(config)
-        info = self.net.feature_info
+        info: Any = self.net.feature_info  # timm's FeatureInfo
         self.out_channels: int = info.channels()[-1]
         self.stride: int = info.reduction()[-1]
         if config.weights not in (None, PRETRAINED):
@@ -109,7 +109,7 @@ def _create(config: TimmConfig) -> nn.Module:
         raise ValueError(f"model: timm has no {config.model!r}; it has {near}")
     try:
         is_pretrained = config.weights == PRETRAINED
-        features = {"features_only": True, "out_indices": (config.stage,)}
+        features: dict[str, Any] = {"features_only": True, "out_indices": (config.stage,)}
         with hub.asked() if is_pretrained else nullcontext():
             return timm.create_model(config.model, pretrained=is_pretrained, **features, **config.options)
     except Exception as error:

@@ -76,8 +76,9 @@ def figures(random: Random, number: int) -> tuple[Tensor, Tensor]:
         diameter = random.randint(*DIAMETERS)
         x, y = (random.randint(diameter // 2, SIDE - diameter + diameter // 2) for _ in range(2))
         angle = random.uniform(-12, 12)
-        place = {"row": 0, "column": 0, "x": x, "y": y, "diameter": diameter, "angle": angle}
-        figure = Figure(shape=shape, color=color, size="", **place)
-        image[:] = render(Scene(rows=1, columns=1, figures=(figure,), width=SIDE, height=SIDE), random.getrandbits(63))
-    mean, std = (np.float32(values) * 255 for values in (MEAN, STD))
+        figure = Figure(shape=shape, color=color, size="", row=0, column=0, x=x, y=y, diameter=diameter, angle=angle)
+        image[:] = np.asarray(
+            render(Scene(rows=1, columns=1, figures=(figure,), width=SIDE, height=SIDE), random.getrandbits(63))
+        )
+    mean, std = (np.asarray(values, dtype=np.float32) * 255 for values in (MEAN, STD))
     return torch.from_numpy((images - mean) / std).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)

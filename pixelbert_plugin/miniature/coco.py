@@ -61,7 +61,7 @@ def _official(pictures: list[Picture], sentences: Sentences) -> dict[str, Any]:
         }
         for item in pictures
     ]
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {"image_id": item.image_id, "id": number, "caption": text} for item in pictures for number, text in sentences[item.path]
     ]
     annotations.sort(key=lambda annotation: annotation["id"])

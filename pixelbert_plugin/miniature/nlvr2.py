@@ -49,13 +49,13 @@ def _set_lines(config: WorldConfig, plan: Plan, split: str, index: int, item: St
     lines = []
     for place, pair in enumerate(item.pairs):
         for side, scene in enumerate(pair):
-            encoding = random.choices(list(ENCODINGS), ENCODINGS.values())[0]
+            encoding = random.choices(list(ENCODINGS), list(ENCODINGS.values()))[0]
             path = f"{folder}/{split}-{number}-{place}-img{side}.png"
             plan.pictures.append(picture(config, path, scene, size, image_id=number, part=split, encoding=encoding))
         for sentence_number, statement in enumerate(item.statements):
             label = str(statement.labels[place])
             url = f"https://example.org/{split}/{number}-{place}"
-            line = {
+            line: dict[str, Any] = {
                 "validation": {str(random.randrange(160)): label},
                 "sentence": statement.sentence,
                 "left_url": f"{url}-left.jpg",

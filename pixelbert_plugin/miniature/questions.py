@@ -36,8 +36,10 @@ WEIGHTS = {
     "color there": 8,
     "which is larger": 4,
 }
-QUESTION_TYPES = ("what color is the", "what is the", "what is", "what", "how many", "is there a", "is the", "are there")
-QUESTION_TYPES += ("are the", "is", "which", "do")
+QUESTION_TYPES = (
+    *("what color is the", "what is the", "what is", "what", "how many", "is there a", "is the", "are there"),
+    *("are the", "is", "which", "do"),
+)
 MAX_EXCESS = 1.5  # how far an answer may be ahead of the others to the same question before it is left for other images
 
 
@@ -65,7 +67,7 @@ class Chooser:
 
     def __init__(self, random: Random):
         self.random = random
-        self.counts: dict[str, Counter] = defaultdict(Counter)
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
 
     def choose(self, scene: Scene, number: int, *, held_out: bool) -> list[tuple[str, Question]]:
         """`number` questions (fewer where the scene has no more) with their wording. held_out: may name such pairs."""
@@ -139,7 +141,7 @@ def _attributes(scene: Scene, held_out: bool) -> list[Question]:
     for item in scene.figures:
         if Kind(shape=item.shape).count(scene) == 1:
             name = f"the {item.shape}"
-            wordings = (f"what color is {name}", f"what is the color of {name}")
+            wordings: tuple[str, ...] = (f"what color is {name}", f"what is the color of {name}")
             found.append(_question("color", name, item.color, len(COLORS), *wordings))
             for color in COLORS:
                 if held_out or (color, item.shape) not in HELD_OUT:

@@ -103,7 +103,7 @@ def draw_scene(
     Held-out pairs occur only where a kind of `wanted` names one. count: its number of figures. `accept` may refuse it.
     """
     while True:
-        number = count or max(len(wanted), random.choices(list(COUNTS), COUNTS.values())[0])
+        number = count or max(len(wanted), random.choices(list(COUNTS), list(COUNTS.values()))[0])
         pairs = [random.choice(fitting(kind)) for kind in wanted]
         while len(pairs) < number:
             pair = _next_pair(random, pairs, avoid)

@@ -81,7 +81,7 @@ TRUTH: dict[str, Callable[[Value, Value, int], bool]] = {  # of the left image's
     "exactly one": lambda left, right, target: bool(left) != bool(right),
     "both or neither": lambda left, right, target: bool(left) == bool(right),
     "same number": lambda left, right, target: left == right,
-    "total": lambda left, right, target: left + right == target,
+    "total": lambda left, right, target: int(left) + int(right) == target,
     "same color": lambda left, right, target: left == right,
     "both": lambda left, right, target: bool(left and right),
     "at least one": lambda left, right, target: bool(left or right),
@@ -246,7 +246,7 @@ def _statement(random: Random, type: str, kind: Kind, target: int, pairs: Pairs)
         "number": NUMBERS[target],
     }
     text = random.choice(WORDINGS[type]).format(**words)
-    values = _values(type, kind, pairs)
+    values = _values(type, kind, pairs) or ()  # asked for only where every image has one
     labels = tuple(TRUTH[type](left, right, target) for left, right in values)
     return Statement(type=type, sentence=f"{text[0].upper()}{text[1:]}.", target=target, values=values, labels=labels)
 

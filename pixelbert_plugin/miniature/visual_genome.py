@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from pixelbert_plugin.miniature.language import region_phrases
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Picture, Plan, as_json, generator, picture, scenes
+from pixelbert_plugin.miniature.scenes import Scene
 
 URL = "https://cs.stanford.edu/people/rak248"
 HELD_PARTS = ("val", "test")
+
+
+Entry = tuple[Picture | Scene, int | None, int | None]  # what is shown, and its numbers in COCO and Flickr30K
 
 
 def plan_visual_genome(config: WorldConfig, plan: Plan, coco: list[Picture], flickr: list[Picture]) -> list[Picture]:
@@ -18,7 +23,7 @@ def plan_visual_genome(config: WorldConfig, plan: Plan, coco: list[Picture], fli
     tested = [item for item in flickr if item.part in HELD_PARTS]
     shared += [(item, None, item.image_id) for item in random.sample(tested, config.vg_flickr_images)]
     own = scenes(config, "visual genome", "train", config.vg_images - len(shared))
-    entries: list = [*shared, *((scene, None, None) for scene in own)]
+    entries: list[Entry] = [*shared, *((scene, None, None) for scene in own)]
     random.shuffle(entries)
     image_ids = sorted(random.sample(range(1, 2_417_997), len(entries)))
     pictures, images, regions = [], [], []
@@ -45,7 +50,7 @@ def plan_visual_genome(config: WorldConfig, plan: Plan, coco: list[Picture], fli
     return pictures
 
 
-def _shared_with_coco(config: WorldConfig, coco: list[Picture], random: Random) -> list[tuple[Picture, int, None]]:
+def _shared_with_coco(config: WorldConfig, coco: list[Picture], random: Random) -> list[Entry]:
     """Of COCO's pictures: three in ten of val and test (so that there is something to leave out), then train and restval."""
     judged = [item for item in coco if item.part in HELD_PARTS]
     trained = [item for item in coco if item.part in ("train", "restval")]
@@ -54,7 +59,7 @@ def _shared_with_coco(config: WorldConfig, coco: list[Picture], random: Random) 
     return [(item, item.image_id, None) for item in chosen]
 
 
-def _regions(image_id: int, phrases: list, first: int) -> list[dict]:
+def _regions(image_id: int, phrases: list[tuple[str, tuple[int, int, int, int]]], first: int) -> list[dict[str, Any]]:
     return [
         {
             "region_id": first + index,

@@ -89,11 +89,12 @@ def make_config(options: list[str]) -> tuple[dict[str, Any], str]:
     config = configuration.typed(file, values, sources)
     register_all(config.env.user_dir, config.plugins)
     configuration.complete(config)
-    translate.refuse_ours(config.env.save_dir)
+    save_dir = config.env.save_dir or f"save/{file.stem}"
+    translate.refuse_ours(save_dir)
     devices.prepare(config)
     with configuration.naming_sources(sources):
         made = translate.to_mmf(config)
-    return translate.merged(made, mmfs), config.env.save_dir
+    return translate.merged(made, mmfs), save_dir
 
 
 def _write(values: dict[str, Any], save_dir: Path) -> list[str]:

@@ -5,10 +5,12 @@ MMF pins torch 1.11; nothing here changes its files. The stand-ins must be there
 """
 
 import importlib
+import importlib.util
 import logging
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from pixelbert_plugin.errors import UserError
 
@@ -49,9 +51,9 @@ def _put_stand_ins() -> None:
         torchvision.io.read_video = _no_video
     if importlib.util.find_spec("torchtext") is None:  # archived; MMF asks it for the names of pre-trained vectors
         torchtext, vocab = ModuleType("torchtext"), ModuleType("torchtext.vocab")
-        vocab.pretrained_aliases, torchtext.vocab = {}, vocab
+        vars(vocab)["pretrained_aliases"], vars(torchtext)["vocab"] = {}, vocab
         sys.modules |= {"torchtext": torchtext, "torchtext.vocab": vocab}
 
 
-def _no_video(*_arguments, **_options):
+def _no_video(*_arguments: object, **_options: object) -> NoReturn:
     raise UserError("torchvision.io.read_video is gone from this torchvision; MMF's video data sets cannot be read")

@@ -43,7 +43,7 @@ class Carried:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Carried":
         return replace(self, batch=self.batch.to(torch.device(device)))
 
-    def __deepcopy__(self, memo: dict) -> "Carried":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
         return self  # nothing changes a batch; MMF copies whole reports
 
 
@@ -92,38 +92,47 @@ class Batches:
         self._loader: Loader | None = None
         self._updates: int | None = None  # before the next epoch of training
 
-    def __len__(self) -> int:
-        setting = self.dataset.setting
-        pairs = setting.epoch_size(self.dataset_type, self.dataset.own) * setting.task.pairs_per_sample
-        return math.ceil(pairs / setting.config.training.batch_size)
-
-    def __iter__(self) -> Iterator[SampleList]:
+    @property
+    def split(self) -> SplitDataset:
+        """The split. Raises UserError where there is none."""
         if isinstance(self.dataset, AbsentDataset):
             raise UserError(
                 f"dataset={self.dataset.dataset_name}: it has no {self.dataset_type} split, or run_type does not name it"
             )
+        return self.dataset
+
+    @property
+    def loader(self) -> Loader:
         if self._loader is None:
             device = torch.device(get_current_device())
-            self._loader = self.dataset.setting.make_loader(self.dataset_type, self.dataset.own, device, mmf_processes())
+            self._loader = self.split.setting.make_loader(self.dataset_type, self.split.own, device, mmf_processes())
+        return self._loader
+
+    def __len__(self) -> int:
+        setting = self.split.setting
+        pairs = setting.epoch_size(self.dataset_type, self.split.own) * setting.task.pairs_per_sample
+        return math.ceil(pairs / setting.config.training.batch_size)
+
+    def __iter__(self) -> Iterator[SampleList]:
         if self.dataset_type == "train":
             yield from self._train()
         else:
-            self.dataset.setting.fit_baseline()
+            self.split.setting.fit_baseline()
             yield from self._evaluate()
 
     def _train(self) -> Iterator[SampleList]:
         """The micro-batches of one epoch, or of what is left of it after a resume: those our own runner would take. Each
         update gets `update_frequency` of them, which MMF counts; where it is short, filled up with one that weighs nothing."""
-        training, task = self.dataset.setting.config.training, self.dataset.setting.task
-        frequency, update_samples = self.dataset.setting.update_frequency, self.dataset.setting.update_samples
+        training, task = self.split.setting.config.training, self.split.setting.task
+        frequency, update_samples = self.split.setting.update_frequency, self.split.setting.update_samples
         share = max(1, training.batch_size // task.pairs_per_sample // get_world_size())  # of a micro-batch
-        is_alone = len(self.dataset.setting.config.datasets) == 1  # of several, MMF mixes the batches of an update
-        per_epoch = math.ceil(len(self._loader) / update_samples)
+        is_alone = len(self.split.setting.config.datasets) == 1  # of several, MMF mixes the batches of an update
+        per_epoch = math.ceil(len(self.loader) / update_samples)
         if self._updates is None:
             self._updates = mmf_registry.get("num_updates", 0, no_warning=True) if is_alone else 0  # set where MMF resumes
-        position = position_after(self._updates, len(self._loader), update_samples)
+        position = position_after(self._updates, len(self.loader), update_samples)
         is_measured = mmf_registry.get("config").training.get("evaluate_metrics", False)  # in training too
-        updates = self._loader.updates(position, update_samples, share, training.texts_per_image, is_measured)
+        updates = self.loader.updates(position, update_samples, share, training.texts_per_image, is_measured)
         end = (self._updates // per_epoch + 1) * per_epoch
         for update in range(self._updates + 1, end + 1):
             micro_batches, _ = next(updates)
@@ -137,18 +146,21 @@ class Batches:
     def _evaluate(self) -> Iterator[SampleList]:
         """Every sample. Each process gets as many batches of the same sizes, filled up with samples that others have too:
         MMF passes over batches that differ."""
-        config, task, processes = self.dataset.setting.config, self.dataset.setting.task, get_world_size()
+        config, task, processes = self.split.setting.config, self.split.setting.task, get_world_size()
         pairs = config.evaluation.batch_size or config.training.batch_size
         samples = max(1, pairs // task.pairs_per_sample // processes) * processes
-        order = evaluation_order(self._loader.mixture.images_M, self._loader.sizes_M2)
+        order = evaluation_order(self.loader.mixture.images_M, self.loader.sizes_M2)
         steps = [order[at : at + samples] for at in range(0, len(order), samples)]
         shares = [np.resize(step, (processes, math.ceil(len(step) / processes)))[get_rank()] for step in steps]
-        for batch in self._loader.read(shares, with_samples=True):
+        for batch in self.loader.read(shares, with_samples=True):
             yield sample_list(Carried(batch))
 
     def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
-        counts = [self.dataset.setting.task.counts(batch) for batch in micro_batches]
-        return {part: mmf_processes().sum(sum(count[part] for count in counts).float()).clamp(min=1) for part in counts[0]}
+        counts = [self.split.setting.task.counts(batch) for batch in micro_batches]
+        return {
+            part: mmf_processes().sum(torch.as_tensor(sum(count[part] for count in counts)).float()).clamp(min=1)
+            for part in counts[0]
+        }
 
 
 def mmf_processes() -> Processes:
@@ -174,7 +186,7 @@ def wrap_builder(own: str, name: str) -> type[BaseDatasetBuilder]:
     """A builder of MMF's with our builder's data, to be registered as `name`."""
 
     class Wrapped(BaseDatasetBuilder):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__(name)
 
         @classmethod

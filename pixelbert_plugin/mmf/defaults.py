@@ -15,7 +15,7 @@ from pixelbert_plugin.registry import yaml_text
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory:
+def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="pixelbert_mmf_")  # gone with the process
 
 

@@ -63,7 +63,7 @@ def wrap_encoder(own: str, name: str) -> type[MmfEncoder]:
     return type(f"Mmf_{own}", (base,), {"own": own, "Config": config, "__doc__": f"{own} of pixelbert_plugin, for MMF."})
 
 
-def _default(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     return dataclasses.field(default_factory=field.default_factory)

@@ -26,7 +26,7 @@ class Row:
 class TaskMetrics(BaseMetric):
     """All metrics of the run's task: `val/pixelbert_vqa2/pixelbert/accuracy`, …"""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(NAME)
         self.required_params = ["results"]
 

@@ -26,7 +26,7 @@ class MmfModel(BaseModel):
 
     def build(self) -> None:
         self.setting = Setting.of_run()
-        self.model = self.setting.make_model()
+        self.model: Any = self.setting.make_model()
 
     def init_losses(self) -> None:
         """The task's loss is the model's: MMF need not warn of it."""

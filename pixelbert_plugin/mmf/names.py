@@ -3,6 +3,7 @@
 from typing import Any
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.registry.schema import Kind
 
 PREFIX = "pixelbert_"
 MAPPINGS = {  # of MMF's registry, by kind
@@ -27,7 +28,7 @@ def mmf_name(kind: str, name: str) -> str:
     return name if f"{PREFIX}{name}" in held and held.get(name) is held[f"{PREFIX}{name}"] else f"{PREFIX}{name}"
 
 
-def own_name(kind: str, name: str) -> str:
+def own_name(kind: Kind, name: str) -> str:
     """Our registry's name of what MMF calls `name`: without the prefix."""
     short = name.removeprefix(PREFIX)
     return short if name != short and short in registry.names(kind) else name

@@ -1,10 +1,12 @@
 """Every component of ours that MMF has a kind for, put into MMF's registry."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.mmf.names import PREFIX, registered
 from pixelbert_plugin.registry import plugins
+from pixelbert_plugin.registry.schema import Kind
 
 
 def register_all(user_dir: str | None = None, modules: list[str] | None = None) -> None:
@@ -23,7 +25,7 @@ def register_all(user_dir: str | None = None, modules: list[str] | None = None) 
     from pixelbert_plugin.mmf.reporter import SplitReporter
 
     plugins.load(user_dir, modules)
-    wrappers = {
+    wrappers: dict[Kind, tuple[Callable[[str, str], Any], Callable[[str], Any]]] = {
         "model": (wrap_model, mmf_registry.register_model),
         "encoder": (wrap_encoder, mmf_registry.register_encoder),
         "processor": (wrap_processor, mmf_registry.register_processor),

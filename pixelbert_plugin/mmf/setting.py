@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pixelbert_plugin import config as configuration
@@ -83,7 +84,7 @@ class Setting:
             load_reported(model, weights, f"checkpoint.pretrained={pretrained}", heads, expected_unused=["heads."])
         return model
 
-    def make_loader(self, split: str, name: str, device, processes: Processes) -> Loader:
+    def make_loader(self, split: str, name: str, device: torch.device, processes: Processes) -> Loader:
         """Batches of one data set's split, in our order."""
         mixture = self.data[split]
         single = Mixture(split, {name: mixture.parts[name]}, mixture.on_bad_image)

@@ -169,8 +169,10 @@ def _take_unknown(values: dict[str, Any], known: dict[str, Any], schema: type) -
     for key in list(values):
         if key not in own and key in known:
             found[key] = values.pop(key)
-        elif dataclasses.is_dataclass(own.get(key)) and isinstance(values[key], dict) and isinstance(known.get(key), dict):
-            found[key] = _take_unknown(values[key], known[key], own[key])
+        elif isinstance(values[key], dict) and isinstance(known.get(key), dict):
+            section = own.get(key)
+            if isinstance(section, type) and dataclasses.is_dataclass(section):
+                found[key] = _take_unknown(values[key], known[key], section)
     return {key: value for key, value in found.items() if value != {}}
 
 

@@ -1,5 +1,8 @@
 """The state of an optimizer by parameter, so that another one of the same rule can take it over."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,14 +17,14 @@ def parameter_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, 
     return state
 
 
-def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: dict[str, Tensor | float]) -> None:
+def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: Mapping[str, Tensor | float]) -> None:
     """Put a `parameter_state`, of any optimizer of the same rule, where this one looks for it, in its types and devices."""
     group, own = _group(optimizer, parameter), {}
     for name, value in state.items():
         if name != "step":
             dtype = torch.float32 if getattr(optimizer, "has_float32_state", False) else parameter.dtype
             own[name] = torch.empty_like(parameter, dtype=dtype, requires_grad=False)  # with the parameter's strides
-            own[name].copy_(value)
+            own[name].copy_(torch.as_tensor(value))
         elif getattr(optimizer, "counts_steps_by_group", False):
             group["step"] = max(int(value), group.get("step", 0))
         else:
@@ -31,7 +34,7 @@ def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: di
         optimizer.state[parameter] = own
 
 
-def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict:
+def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
     """The group that holds the parameter. Raises KeyError where none does."""
     for group in optimizer.param_groups:
         if any(held is parameter for held in group["params"]):

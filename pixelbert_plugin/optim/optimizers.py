@@ -4,6 +4,7 @@ Every optimizer has a `rule` ("sgd", "adamw", "lamb"): the state of one suits an
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,10 +64,11 @@ class AdamW(torch.optim.AdamW):
 
     def __init__(self, config: AdamWConfig, named_parameters: NamedParameters):
         groups = decay_groups(named_parameters, config.weight_decay)
-        super().__init__(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=True)
+        first, second = config.betas
+        super().__init__(groups, lr=config.lr, betas=(first, second), eps=config.eps, fused=True)
 
 
-def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list[dict]:
+def decay_groups(named_parameters: NamedParameters, weight_decay: float) -> list[dict[str, Any]]:
     """Two parameter groups: matrices and kernels with decay, vectors (biases, norms, s_v) without, as BERT's own training."""
     parameters = [parameter for _, parameter in named_parameters if parameter.requires_grad]
     groups = [

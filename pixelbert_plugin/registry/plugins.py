@@ -67,7 +67,8 @@ def _load_user_dir(path: Path) -> None:
 
 def user_files() -> list[Path]:
     """The files of `env.user_dir` that this process has imported."""
-    return [Path(module.__file__) for name, module in sys.modules.items() if name.startswith(USER_MODULE)]
+    modules = [module for name, module in sys.modules.items() if name.startswith(USER_MODULE)]
+    return [Path(module.__file__) for module in modules if module.__file__]
 
 
 def load_files(files: list[Path]) -> None:
@@ -87,6 +88,8 @@ def _import_file(file: Path) -> None:
     spec = importlib.util.spec_from_file_location(
         name, file, submodule_search_locations=[str(file.parent)] if is_package else None
     )
+    if spec is None or spec.loader is None:
+        raise UserError(f"env.user_dir: {file} is no Python file (name.py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -28,7 +28,7 @@ from pixelbert_plugin.registry import contracts, schema
 from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 from pixelbert_plugin.registry.yaml_text import is_null, structure
 
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PACKAGE = Path(__file__).parent.parent
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def description(component: Any) -> str:
 
 
 def _is_built_in(component: Any) -> bool:
-    return component.__module__.startswith(f"{PACKAGE.name}.")
+    return str(component.__module__).startswith(f"{PACKAGE.name}.")
 
 
 def _registered(kind: Kind) -> dict[str, Any]:

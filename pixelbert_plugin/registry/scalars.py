@@ -17,12 +17,14 @@ SHOWN = 200  # most characters of a value in a message
 class Expanded(str):
     """A path with the home folder put in for ~; `typed` is what was given, which a saved configuration keeps."""
 
+    typed: str
+
     def __new__(cls, path: str, typed: str) -> "Expanded":
         made = super().__new__(cls, path)
         made.typed = typed
         return made
 
-    def __getnewargs__(self) -> tuple[str, str]:  # of a copy
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # of a copy: those of our own __new__
         return str(self), self.typed
 
 

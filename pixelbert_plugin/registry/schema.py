@@ -9,7 +9,7 @@ import functools
 import math
 import types
 import typing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import scalars, yaml_text
@@ -28,6 +28,7 @@ Kind = Literal[
     "precision",
     "checkpoint_reader",
 ]
+T = TypeVar("T")
 FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder
 Options = Annotated[dict[str, Any], "options"]  # of a component: read once the component is known
 
@@ -55,6 +56,11 @@ def component(kind: Kind, name: str, **params: Any) -> Any:
     return dataclasses.field(default_factory=lambda: Component(name, dict(params)), metadata={"kind": kind})
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """What a field holds where nothing is given; dataclasses.MISSING where that is an error."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def nearest(name: str, known: list[str]) -> str:
     """ "; did you mean X?" for the nearest spelling, and the list of what is known."""
     spelt = {each.lower(): each for each in known}
@@ -64,12 +70,12 @@ def nearest(name: str, known: list[str]) -> str:
     return f"{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def merge(schema: type, node: Any, path: str = "") -> Any:
+def merge(schema: type[T], node: Any, path: str = "") -> T:
     """Read `node` (a mapping) over the defaults of the dataclass `schema` and return an instance.
 
     Raises ConfigError for an unknown key, a value of the wrong type or a value the dataclass's own `check()` refuses.
     """
-    config = _read(schema, {} if yaml_text.is_null(node) else node, path)
+    config: T = _read(schema, {} if yaml_text.is_null(node) else node, path)
     _check(config, path)
     return config
 
@@ -107,7 +113,7 @@ def _read(kind: Any, node: Any, path: str, default: Component | None = None) -> 
         return _one_of(arguments, node, path)
     if kind is Component:
         return _component(default or Component(), node, path)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(kind, node, path)
     if kind is dict or origin is dict:
         inner = arguments[1] if arguments else Any
@@ -132,13 +138,13 @@ def _dataclass(kind: type, node: Any, path: str) -> Any:
             raise ConfigError(_join(path, key), _unknown(key, list(fields)))
     values = {}
     for name, field in fields.items():
-        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        is_required = default_of(field) is dataclasses.MISSING
         here = _join(path, name)
         if name in node:
-            default = field.default_factory() if hints[name] is Component and not is_required else None
+            default = default_of(field) if hints[name] is Component and not is_required else None
             values[name] = _read(hints[name], node[name], here, default)
             if typing.get_origin(hints[name]) is dict and not is_required:  # what is not named keeps its default
-                values[name] = field.default_factory() | values[name]
+                values[name] = default_of(field) | values[name]
         elif is_required:
             raise ConfigError(here, "is not set, and has no default; set it")
         elif (isinstance(field.default, str) and "path" in _metadata(hints[name])) or type(field.default) is int:
@@ -192,7 +198,9 @@ def _mapping(node: Any, path: str, of: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def _list(kind: type, arguments: tuple[Any, ...], node: Any, path: str) -> list | tuple:
+def _list(
+    kind: type[list[Any]] | type[tuple[Any, ...]], arguments: tuple[Any, ...], node: Any, path: str
+) -> list[Any] | tuple[Any, ...]:
     found = yaml_text.structure(node)
     if not isinstance(found, list | tuple):
         raise ConfigError(path, f"{shown(node)} is not a list, as in [a, b]")

@@ -65,8 +65,8 @@ def parse(text: str) -> Any:
         raise YamlError(f"{line}not valid YAML: {error.problem or error.context}{hint}") from error
     except yaml.reader.ReaderError as error:
         character = error.character if isinstance(error.character, str) else chr(error.character)
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError(f"line {line}: not valid YAML: the character {character!r} must be written as an escape") from error
+        number = text.count("\n", 0, error.position) + 1
+        raise YamlError(f"line {number}: not valid YAML: the character {character!r} must be written as an escape") from error
     except RecursionError as error:
         raise YamlError(f"is nested deeper than {MAX_DEPTH} levels") from error
     except (ValueError, OverflowError) as error:  # PyYAML's own, for an escape that is no character
@@ -201,7 +201,7 @@ class _Reader:
             return self.mapping(node, depth, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, depth + 1, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        return Plain(node.value) if node.style is None else str(node.value)
+        return Plain(node.value) if isinstance(node, yaml.ScalarNode) and node.style is None else str(node.value)
 
     def mapping(self, node: yaml.MappingNode, depth: int, path: str) -> dict[str, Any]:
         own: dict[str, Any] = {}

@@ -34,12 +34,12 @@ def results(cell: Cell) -> dict[str, float] | None:
     return found
 
 
-class Started(set):
+class Started(set[subprocess.Popen[bytes]]):
     """The processes of the cells that run now."""
 
     is_stopping = False
 
-    def add(self, process: subprocess.Popen) -> None:
+    def add(self, process: subprocess.Popen[bytes]) -> None:
         super().add(process)
         if self.is_stopping:  # it was being started when the others were told
             process.terminate()
@@ -85,7 +85,7 @@ def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], 
     """
     for cell in wanted:
         refuse_other_options(cell)
-    waiting, running, started, failed = list(wanted), dict[Future, Cell](), Started(), 0
+    waiting, running, started, failed = list(wanted), dict[Future[bool], Cell](), Started(), 0
     num_threads = max(1, num_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -104,7 +104,7 @@ def run_all(wanted: list[Cell], jobs: int, console: Console, tell: Callable[[], 
     return failed
 
 
-def _outcome(future: Future, cell: Cell, console: Console) -> bool:
+def _outcome(future: Future[bool], cell: Cell, console: Console) -> bool:
     """Whether a cell is done; one that could not even be started costs no other cell anything."""
     try:
         return future.result()
@@ -113,7 +113,7 @@ def _outcome(future: Future, cell: Cell, console: Console) -> bool:
         return False
 
 
-def _stop(started: Started, running: dict[Future, Cell], console: Console) -> None:
+def _stop(started: Started, running: dict[Future[bool], Cell], console: Console) -> None:
     try:
         started.stop()
         if started:

@@ -11,6 +11,7 @@ rows:
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin.config.interpolation import interpolated
@@ -71,7 +72,7 @@ class Cell:
         return self.folder / "checkpoints/best"
 
 
-def load(file: Path, values: dict) -> SweepConfig:
+def load(file: Path, values: dict[str, Any]) -> SweepConfig:
     """The sweep of a file's `values`, its own paths resolved. Raises ConfigError."""
     config = schema.merge(SweepConfig, interpolated(values, asdict(SweepConfig())))
     config.save_dir = config.save_dir or str(Path("save") / file.stem)
@@ -83,9 +84,9 @@ def load(file: Path, values: dict) -> SweepConfig:
             raise ConfigError(f"stages.{name}.after", f"{stage.after!r} is no stage{nearest(stage.after, list(config.stages))}")
     _refuse_shared_folders(config)
     for name, row in config.rows.items():
-        for stage in [*row.skip, *(stage for stage in row.overrides if stage != "all")]:
-            if stage not in config.stages:
-                raise ConfigError(f"rows.{name}", f"{stage!r} is no stage{nearest(stage, list(config.stages))}")
+        for named in [*row.skip, *(stage for stage in row.overrides if stage != "all")]:
+            if named not in config.stages:
+                raise ConfigError(f"rows.{name}", f"{named!r} is no stage{nearest(named, list(config.stages))}")
     return config
 
 

@@ -11,7 +11,8 @@ from pixelbert_plugin.sweep.plan import SweepConfig, cell, seeds
 def values(config: SweepConfig, row: str, stage: str) -> list[float]:
     """The stage's metric of every seed that was run."""
     found = [cells.results(cell(config, row, stage, seed)) for seed in seeds(config, stage)]
-    return [result[config.stages[stage].metric] for result in found if result is not None]
+    metric = config.stages[stage].metric or ""
+    return [result[metric] for result in found if result is not None]
 
 
 def markdown(config: SweepConfig) -> str:

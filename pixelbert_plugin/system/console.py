@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 class TolerantStream:
     """A text stream whose failures are told once, as a warning; from then on it is silent."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: IO[str]):
         self._stream = stream
         self._is_silent = False
 
@@ -23,7 +23,7 @@ class TolerantStream:
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:  # a terminal of another encoding
-                encoding = self._stream.encoding or "ascii"
+                encoding = getattr(self._stream, "encoding", None) or "ascii"
                 self._stream.write(text.encode(encoding, errors="replace").decode(encoding))
             except (OSError, ValueError) as error:
                 self._fall_silent(error)
@@ -49,10 +49,10 @@ class TolerantStream:
 def make_tolerant(console: "Console") -> None:
     """Let no failure to write on the console end the run."""
     if not isinstance(console.file, TolerantStream):
-        console.file = TolerantStream(console.file)
+        console.file = cast(IO[str], TolerantStream(console.file))  # all that it does not have itself is its stream's
 
 
-def silence(stream: TextIO) -> None:
+def silence(stream: IO[str]) -> None:
     """Send what a stream holds, and what follows, to nowhere: else Python's last flush fails once more."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -3,10 +3,12 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
+Handler = Callable[[int, FrameType | None], Any]
 INTERRUPTED = 130  # exit status, as a shell gives it
 
 
@@ -38,7 +40,7 @@ def tell(line: str) -> None:
 
 
 @contextmanager
-def handling(**handlers) -> Iterator[None]:
+def handling(**handlers: Handler) -> Iterator[None]:
     """Handle signals, by name, while this lasts. A handler that replaced itself stays; an ignored signal stays ignored."""
     former = {}
     if threading.current_thread() is threading.main_thread():  # only that one may handle signals
@@ -49,6 +51,6 @@ def handling(**handlers) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, before in former.items():
             if signal.getsignal(number) is not end_at_once:
-                signal.signal(number, handler)
+                signal.signal(number, before)

@@ -95,7 +95,7 @@ class Former(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """It was executed under its own name; the import machinery has given it the former one's spec meanwhile."""
-        name = module.__spec__.name.removeprefix(PACKAGE)
+        name = module.__spec__.name.removeprefix(PACKAGE) if module.__spec__ is not None else ""
         if name in self.specs:
             module.__spec__ = self.specs.pop(name)
 
