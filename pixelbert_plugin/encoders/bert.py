@@ -56,6 +56,7 @@ class BertTextEncoder(nn.Module):
 
     def __init__(self, config: BertConfig, vocab_size: int, pad_token_id: int = 0):
         super().__init__()
+        self.config = config
         import transformers
 
         sizes = {field.name: getattr(config, field.name) for field in fields(config) if field.type == int | None}
@@ -103,9 +104,10 @@ class BertTextEncoder(nn.Module):
         """Word + position embedding, layer norm, dropout. Token type 0 throughout: the paper omits s_w."""
         longest = self.bert.config.max_position_embeddings
         if input_ids_BL.shape[1] > longest:
+            key = registry.key_of(self.config, "max_position_embeddings")
             raise UserError(
                 f"processors.text.params.max_length: a text of {input_ids_BL.shape[1]} tokens is longer than the "
-                f"{longest} positions of the text encoder; lower max_length or raise max_position_embeddings"
+                f"{longest} positions of the text encoder; lower max_length or raise {key}"
             )
         return self.bert.embeddings(input_ids=input_ids_BL)
 

@@ -115,7 +115,7 @@ class MaskedSyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, values: Tensor) -> Tensor:
         if not values.is_cuda:
-            raise UserError("model_config.pixelbert.image_encoder.params.norm='sync': needs CUDA; use trainable or frozen")
+            raise UserError("image_encoder.params.norm='sync': needs CUDA; use trainable or frozen")
         return self.area.clear(super().forward(values))
 
 

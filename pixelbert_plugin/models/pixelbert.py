@@ -48,12 +48,13 @@ class PixelBert(nn.Module):
         """`heads`: the number of outputs of each head the task needs."""
         super().__init__()
         self.config = config
-        path = "model_config.pixelbert"
-        self.image_encoder = registry.build_component("encoder", config.image_encoder, f"{path}.image_encoder.params")
+        self.image_encoder = registry.build_component(
+            "encoder", config.image_encoder, registry.key_of(config, "image_encoder.params")
+        )
         self.text_encoder = registry.build_component(
             "encoder",
             config.text_encoder,
-            f"{path}.text_encoder.params",
+            registry.key_of(config, "text_encoder.params"),
             vocab_size=vocab_size,
             pad_token_id=pad_token_id,
         )
@@ -159,7 +160,7 @@ class PixelBert(nn.Module):
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
         if max(grid) > self.config.max_grid_size:
             raise UserError(
-                f"model_config.pixelbert.max_grid_size={self.config.max_grid_size}: an image gives a grid of "
+                f"{registry.key_of(self.config, 'max_grid_size')}={self.config.max_grid_size}: an image gives a grid of "
                 f"{grid[0]} × {grid[1]} pixels; raise it or lower processors.image.params.long_edge"
             )
         columns = grid[1]

@@ -40,7 +40,7 @@ class Fp32:
     @property
     def description(self) -> dict[str, str]:
         """What is really used, for logs and checkpoints."""
-        return {"precision": type(self).__name__.lower(), "backend": "native"}
+        return {"precision": registry.place_of(self).name, "backend": "native"}
 
     def prepare(self, model: nn.Module, optimizers: dict[str, Optimizer]) -> None:
         """Once, before the first forward pass and before DDP: cast the model and give the optimizers what they step.

@@ -47,7 +47,8 @@ class AnswerProcessor:
         self.config = config
         self._set([], [])
         if config.vocabulary is not None:
-            self._set(*_classes(read_answers(Path(config.vocabulary)), config.vocabulary))
+            key = registry.key_of(config, "vocabulary")
+            self._set(*_classes(read_answers(Path(config.vocabulary), key), f"{key}={config.vocabulary}"))
 
     @property
     def splits(self) -> list[str]:
@@ -57,7 +58,9 @@ class AnswerProcessor:
     @property
     def remedy(self) -> str:
         """What to change where the vocabulary covers few questions."""
-        return "is it of this data set?" if self.config.vocabulary else "lower processors.answers.params.min_occurrences"
+        return (
+            "is it of this data set?" if self.config.vocabulary else f"lower {registry.key_of(self.config, 'min_occurrences')}"
+        )
 
     @property
     def needs_fit(self) -> bool:
@@ -75,11 +78,12 @@ class AnswerProcessor:
         counts.pop("", None)
         kept = [answer for answer, count in counts.items() if count >= self.config.min_occurrences]
         if not counts:
-            raise UserError(f"processors.answers: no question of {', '.join(self.config.splits)} has an answer to count")
+            where, splits = registry.key_of(self.config), ", ".join(self.config.splits)
+            raise UserError(f"{where}: no question of {splits} has an answer to count")
         if not kept:
             most = max(counts.values())
             raise UserError(
-                f"processors.answers.params.min_occurrences={self.config.min_occurrences}: no answer occurs so often "
+                f"{registry.key_of(self.config, 'min_occurrences')}={self.config.min_occurrences}: no answer occurs so often "
                 f"in {', '.join(self.config.splits)} (the most frequent one {most} times); lower it"
             )
         kept.sort(key=lambda answer: (-counts[answer], answer))
@@ -162,8 +166,7 @@ def _classes(entries: list[str], source: str) -> tuple[list[str], list[str]]:
     if merged:
         named = ", ".join(merged[:NUM_NAMED]) + (", …" if len(merged) > NUM_NAMED else "")
         logger.warning(
-            "processors.answers.params.vocabulary=%s: %d of its %d answers are the same as another after the official "
-            "normalisation, and were merged: %s",
+            "%s: %d of its %d answers are the same as another after the official normalisation, and were merged: %s",
             source,
             len(merged),
             len(entries),

@@ -18,7 +18,6 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import FilePath, require
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-KEY = "processors.text.params.vocabulary"
 
 
 @dataclass(kw_only=True)
@@ -162,7 +161,7 @@ def _with_template(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _read(config: BertTokenizerConfig) -> Tokenizer:
-    folder = Path(config.vocabulary)
+    folder, key = Path(config.vocabulary), registry.key_of(config, "vocabulary")
     try:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -170,10 +169,10 @@ def _read(config: BertTokenizerConfig) -> Tokenizer:
             vocab = WordPiece.read_file(str(folder / "vocab.txt"))
             tokenizer = _empty(config.lowercase, WordPiece(vocab, unk_token="[UNK]"))
         elif folder.is_dir():
-            raise UserError(f"{KEY}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
+            raise UserError(f"{key}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
         elif folder.is_file():
             raise UserError(
-                f"{KEY}={config.vocabulary!r}: is a file; name the folder that holds it as tokenizer.json or vocab.txt"
+                f"{key}={config.vocabulary!r}: is a file; name the folder that holds it as tokenizer.json or vocab.txt"
             )
         else:
             with hub.asked():
@@ -182,12 +181,12 @@ def _read(config: BertTokenizerConfig) -> Tokenizer:
         raise
     except Exception as error:  # tokenizers raises plain Exception
         raise UserError(
-            f"{KEY}={config.vocabulary!r}: no folder of this name here, and not available from the hub "
+            f"{key}={config.vocabulary!r}: no folder of this name here, and not available from the hub "
             f"({hub.reason(error)}); give a downloaded folder, or train"
         ) from error
     missing = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
     if missing:
-        raise UserError(f"{KEY}={config.vocabulary!r}: has no {', '.join(missing)}; it is not a BERT vocabulary")
+        raise UserError(f"{key}={config.vocabulary!r}: has no {', '.join(missing)}; it is not a BERT vocabulary")
     tokenizer.no_padding()  # batches are padded to their longest text, and cutting is counted here
     tokenizer.no_truncation()
     return _with_template(tokenizer)

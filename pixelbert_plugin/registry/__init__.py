@@ -1,5 +1,6 @@
 """The registry: names → components, by kind; their options (`schema`), the text they are written as, and plugins."""
 
+from pixelbert_plugin.registry.place import Place, key_of, place_of
 from pixelbert_plugin.registry.registry import (
     KINDS,
     as_dict,
@@ -27,16 +28,19 @@ from pixelbert_plugin.registry.registry import (
 
 __all__ = [
     "KINDS",
+    "Place",
     "as_dict",
     "build",
     "build_component",
     "configure",
     "description",
     "get",
+    "key_of",
     "location",
     "names",
     "options_of",
     "origin",
+    "place_of",
     "register_builder",
     "register_checkpoint_reader",
     "register_encoder",

@@ -25,6 +25,7 @@ import catalogue
 
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import contracts, schema
+from pixelbert_plugin.registry.place import Place, tell
 from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 from pixelbert_plugin.registry.yaml_text import is_null, structure
 
@@ -129,6 +130,7 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
             raise ConfigError(key, f"unknown key: the {kind} {name!r} takes no options")
         return None
     config = schema.merge(options, node, path)
+    tell(config, Place(name, path))
     for field in dataclasses.fields(config):
         inner_kind, inner = field.metadata.get("kind"), getattr(config, field.name)
         if inner_kind is not None:
@@ -138,7 +140,8 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
 
 
 def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str = "", use: str = "", **context: Any) -> Any:
-    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`.
+    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`. Both know
+    their place: `key_of(config, option)`, `place_of(component)`.
 
     `use`: as what it is wanted, where components of the kind are of several sorts ("processor of text"). Raises UserError
     where it lacks something of its contract.
@@ -160,6 +163,7 @@ def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str =
             raise ConfigError(_type_key(path), f"{name!r} is no {use} ({'; '.join(found)})")
         raise _incomplete(kind, name, location(component), found)
     contracts.complete(built, wanted)
+    tell(built, Place(name, path))
     return built
 
 
@@ -230,8 +234,8 @@ def _accept(kind: Kind, name: str, component: Any) -> None:
     if kind == "scheduler" and contracts.takes_no_progress(component):
         contracts.ignore_progress(component)
         logger.warning(
-            "scheduler %r (%s): is called with (update, epoch, progress) now, progress from 0 to 1; one of (update, epoch) works "
-            "for this release still",
+            "scheduler %r (%s): is called with (update, epoch, progress) now, progress from 0 to 1; one that takes "
+            "(update, epoch) works in this release still",
             *(name, location(component)),
         )
     if found := contracts.of_registered(kind, component):

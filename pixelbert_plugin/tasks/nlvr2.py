@@ -33,11 +33,14 @@ class Nlvr2Task(Task):
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """`pair`: B int64, 1 for a true statement; -100 where a split has no labels."""
+        where = f"task={registry.place_of(self).name}"
         for sample in batch.samples:
             if len(sample.images) != 2:
-                raise UserError(f"task=nlvr2: sample {sample.sample_id} has {len(sample.images)} image(s), not two")
+                raise UserError(f"{where}: sample {sample.sample_id} has {len(sample.images)} image(s), not two")
             if sample.answer not in (None, *LABELS):
-                raise UserError(f"task=nlvr2: sample {sample.sample_id}: its label is {sample.answer!r}, not 'False' or 'True'")
+                raise UserError(
+                    f"{where}: sample {sample.sample_id}: its label is {sample.answer!r}, not 'False' or 'True'"
+                )
         labels = [-100 if sample.answer is None else LABELS.index(sample.answer) for sample in batch.samples]
         batch.targets["pair"] = torch.tensor(labels)
 

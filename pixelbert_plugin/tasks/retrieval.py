@@ -76,12 +76,13 @@ class RetrievalTask(MatchingTask):
     def matrix_metrics(self, scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
         """Recalls and ranks over all pairs, and over folds as `1000_images_…` where `fold_images` asks for them."""
         if not np.isfinite(scores_IT).all():
-            raise NonFiniteLossError("retrieval: a score is not finite; train with lower learning rates, or evaluate in fp32")
+            name = registry.place_of(self.config).name
+            raise NonFiniteLossError(f"{name}: a score is not finite; train with lower learning rates, or evaluate in fp32")
         figures = retrieval_metrics(scores_IT, image_of_text_T)
         size, images = self.config.fold_images, len(scores_IT)
         if size is not None and images > size:
             if images % size:
-                key = f"task_config.retrieval.fold_images={size}"
+                key = f"{registry.key_of(self.config, 'fold_images')}={size}"
                 logger.warning("%s: %d images do not divide into such folds; metrics by folds are left out", key, images)
             else:
                 folds = fold_metrics(scores_IT, image_of_text_T, size)

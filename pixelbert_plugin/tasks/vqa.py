@@ -47,7 +47,7 @@ class VqaTask(Task):
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):
         self.config = config
         self.answers: AnswerProcessor = processors["answers"]
-        self.metric = registry.get("metric", config.metric, "task_config.vqa.metric")
+        self.metric = registry.get("metric", config.metric, registry.key_of(config, "metric"))
         self.prior: QuestionPrior | None = None
         self.prefix_prior: PrefixPrior | None = None
 

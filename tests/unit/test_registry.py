@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+import catalogue
 import pytest
+import torch
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
@@ -153,3 +155,64 @@ def test_an_option_of_one_component_says_where_it_is_written(key, value, meant):
 
     with pytest.raises(ConfigError, match=rf"^o\.{key}: belongs to one component; write {meant}$"):
         schema.merge(Config, {"o": {"cnn": {"type": "sgd"}, "bert": {"type": "sgd"}, key: value}})
+
+
+@pytest.fixture
+def mine():
+    """Register a subclass as `mine`, for one test."""
+    before = dict(catalogue.REGISTRY)
+
+    def register(kind, name, **members):
+        base = registry.get(kind, name)
+        getattr(registry, f"register_{kind}")("mine")(type("Mine", (base,), members))
+
+    yield register
+    catalogue.REGISTRY.clear()
+    catalogue.REGISTRY.update(before)
+
+
+def test_a_data_set_under_another_name_tells_its_own(mine, tmp_path):
+    mine("builder", "coco")
+    builder = registry.build("builder", "mine", {"use": {}}, "dataset_config.mine", data_dir=tmp_path)
+    assert (builder.name, builder.key) == ("mine", "dataset_config.mine")
+    with pytest.raises(UserError, match=r"^dataset_config\.mine\.splits: is empty; include datasets/coco/defaults\.yaml"):
+        builder.samples("train")
+
+
+def test_a_model_under_another_name_tells_its_own_keys(mine):
+    mine("model", "pixelbert")
+    context = {"vocab_size": 9, "pad_token_id": 0, "heads": {}}
+    small = {"type": "bert", "params": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 3}}
+    node = {"image_encoder": {"type": "resnet18"}, "text_encoder": small}
+    with pytest.raises(ConfigError) as error:
+        registry.build("model", "mine", node, "model_config.mine", **context)
+    assert error.value.key == "model_config.mine.text_encoder.params.num_attention_heads"
+    small["params"] |= {"num_attention_heads": 2, "max_position_embeddings": 4}
+    node |= {"position_embedding": "2d", "max_grid_size": 2}
+    net = registry.build("model", "mine", node, "model_config.mine", **context)
+    with pytest.raises(UserError, match=r"^model_config\.mine\.max_grid_size=2: an image gives a grid of 4 × 1 pixels"):
+        net._position_embeddings(torch.zeros(1, 4, dtype=torch.long), (4, 1))
+    with pytest.raises(UserError, match=r"raise model_config\.mine\.text_encoder\.params\.max_position_embeddings$"):
+        net.embed_texts(torch.zeros(1, 5, dtype=torch.long))
+
+
+def test_tasks_processors_and_precisions_tell_where_they_stand(mine, tmp_path):
+    mine("task", "vqa")
+    with pytest.raises(UserError, match=r"^task_config\.mine\.metric: no metric is registered as 'none'"):
+        registry.build("task", "mine", {"metric": "none"}, "task_config.mine", processors={"answers": []})
+    catalogue.REGISTRY.pop(("pixelbert_plugin", "tasks", "mine"))
+    mine("task", "nlvr2")
+    task = registry.build("task", "mine", None, "task_config.mine", processors={})
+    assert registry.place_of(task) == registry.Place("mine", "task_config.mine")
+    with pytest.raises(UserError, match=r"^elsewhere\.text\.params\.vocabulary='.*': the folder holds neither"):
+        registry.build("processor", "bert_tokenizer", {"vocabulary": str(tmp_path)}, "elsewhere.text.params")
+    with pytest.raises(UserError, match=r"^elsewhere\.answers\.params\.vocabulary='.*': is empty"):
+        (tmp_path / "answers.txt").write_text("")
+        registry.build("processor", "answers", {"vocabulary": str(tmp_path / "answers.txt")}, "elsewhere.answers.params")
+    mine("precision", "bf16")
+    precision = registry.build("precision", "mine", None, "precision_config.mine", device=torch.device("cpu"))
+    assert precision.description["precision"] == "mine"
+
+
+def test_a_component_built_by_hand_has_its_class_for_a_name():
+    assert registry.key_of(Inner(), "depth") == "Inner.depth" and registry.place_of(Inner()).name == "inner"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.data.cache import cached
 from pixelbert_plugin.data.columns import Arrays
 from pixelbert_plugin.data.files import require_files
@@ -30,7 +31,6 @@ class Builder:
     """Base of builders. `samples` returns the pairs of a split; the sequence may make each Sample when it is asked for."""
 
     Config = BuilderConfig
-    name = ""  # as registered, for the keys in errors
     remedy = ""  # where the files are to be had, for errors
 
     def __init__(self, config: BuilderConfig, data_dir: Path, cache_dir: Path | None = None):
@@ -84,13 +84,20 @@ class Builder:
         return name
 
     @property
+    def name(self) -> str:
+        """As it is registered: the data set's name."""
+        return registry.place_of(self.config).name
+
+    @property
     def key(self) -> str:
-        return f"dataset_config.{self.name}"
+        """Where its options stand, for errors: `dataset_config.<name>`."""
+        return registry.key_of(self.config)
 
 
 class SplitsBuilder(Builder):
     """A data set whose `splits` name official files. A subclass reads one of them into columns, which are cached."""
 
+    defaults = ""  # the YAML that names its official files
     file_fields: tuple[str, ...] = ()  # of a source of `splits`: the fields that name annotation files; None: it has none
 
     def own_splits(self) -> list[str]:
@@ -98,9 +105,7 @@ class SplitsBuilder(Builder):
 
     def source_split(self, split: str) -> str:
         if not self.config.splits:
-            raise ConfigError(
-                f"{self.key}.splits", f"is empty; include datasets/{self.name}/defaults.yaml, which names the files"
-            )
+            raise ConfigError(f"{self.key}.splits", f"is empty; include {self.defaults}, which names the files")
         return super().source_split(split)
 
     def has_split(self, split: str) -> bool:

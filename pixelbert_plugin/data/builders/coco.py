@@ -35,7 +35,7 @@ class CocoBuilder(SplitsBuilder):
     """COCO captions, five or more of each image; the sample id is the caption's."""
 
     Config = CocoConfig
-    name = "coco"
+    defaults = "datasets/coco/defaults.yaml"
     remedy = "datasets/coco/README.md says where to get it"
     file_fields = ("captions",)
 

@@ -27,7 +27,7 @@ class Flickr30kBuilder(SplitsBuilder):
     """Flickr30K: five captions of each image; the sample id is the sentence's."""
 
     Config = Flickr30kConfig
-    name = "flickr30k"
+    defaults = "datasets/flickr30k/defaults.yaml"
     remedy = "datasets/flickr30k/README.md says where to get it"
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:

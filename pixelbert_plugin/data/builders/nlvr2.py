@@ -33,7 +33,7 @@ class Nlvr2Builder(SplitsBuilder):
     """NLVR2: is a statement true of a left and a right photograph? The sample id is the official identifier."""
 
     Config = Nlvr2Config
-    name = "nlvr2"
+    defaults = "datasets/nlvr2/defaults.yaml"
     remedy = "datasets/nlvr2/README.md says where to get it"
     file_fields = ("statements",)
 

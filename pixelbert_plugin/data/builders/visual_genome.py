@@ -45,7 +45,6 @@ class VisualGenomeBuilder(Builder):
     """Visual Genome: phrases that describe regions, each paired with the whole image; the sample id is the region's."""
 
     Config = VisualGenomeConfig
-    name = "visual_genome"
     remedy = "datasets/visual_genome/README.md says where to get it"
 
     def own_splits(self) -> list[str]:

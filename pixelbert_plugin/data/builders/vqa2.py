@@ -36,7 +36,7 @@ class Vqa2Builder(SplitsBuilder):
     """VQA 2.0: questions about COCO images with ten annotators' answers each."""
 
     Config = Vqa2Config
-    name = "vqa2"
+    defaults = "datasets/vqa2/defaults.yaml"
     remedy = "datasets/vqa2/README.md says where to get it"
     file_fields = ("questions", "annotations")
 

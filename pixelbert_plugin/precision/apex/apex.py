@@ -28,12 +28,12 @@ def apex(config: ApexConfig, device: torch.device) -> Fp32:
     `backend: apex` never falls back: it raises ConfigError with the reason.
     """
     if config.backend == "native":
-        return NativeLevel(resolve(config), device, "precision_config.apex.backend=native")
+        return NativeLevel(resolve(config), device, f"{registry.key_of(config, 'backend')}=native")
     reason = nvidia_apex.why_no_amp(device.type)
     if reason is None:
         return ApexAmp(config, device)
     if config.backend == "apex":
-        raise ConfigError("precision_config.apex.backend", f"'apex', but {reason}; use auto or native for the equivalent")
+        raise ConfigError(registry.key_of(config, "backend"), f"'apex', but {reason}; use auto or native for the equivalent")
     logger.warning(
         "training.precision=apex: %s; opt_level=%s runs natively: %s", reason, config.opt_level, EQUIVALENTS[config.opt_level]
     )

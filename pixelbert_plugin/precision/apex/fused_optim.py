@@ -63,7 +63,8 @@ def fused_lamb(config: LambConfig, named_parameters: NamedParameters) -> Optimiz
     reason = _why_not(groups)
     if reason is not None:
         raise ConfigError(
-            "optimizer", f"fused_lamb has no equivalent in torch, and {reason}; use adamw, or build Apex with its CUDA kernels"
+            registry.key_of(config),
+            f"fused_lamb has no equivalent in torch, and {reason}; use adamw, or build Apex with its CUDA kernels",
         )
     from apex.optimizers import FusedLAMB
 

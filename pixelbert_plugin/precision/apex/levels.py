@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.precision.loss_scale import LossScale
 from pixelbert_plugin.precision.master_weights import cast_to_half, full_weights
 from pixelbert_plugin.precision.native import Scaled
@@ -44,6 +45,7 @@ class Level:
     """A level with the configuration's overrides applied."""
 
     name: str
+    key: str  # of the option that names it
     has_half_weights: bool
     autocasts: bool
     keeps_norms: bool
@@ -59,6 +61,7 @@ def resolve(config: ApexConfig) -> Level:
         scale = "dynamic" if config.opt_level in ("O1", "O2") else 1.0
     return Level(
         name=config.opt_level,
+        key=registry.key_of(config, "opt_level"),
         has_half_weights=has_half_weights,
         autocasts=config.opt_level == "O1",
         keeps_norms=is_o2 if config.keep_batchnorm_fp32 is None else config.keep_batchnorm_fp32,
@@ -77,7 +80,7 @@ def check_eps(level: Level, optimizers: dict[str, Optimizer]) -> None:
             if eps is not None and torch.tensor(eps).half() == 0 and any(p.dtype == torch.half for p in group["params"]):
                 raise ConfigError(
                     f"optimizer.{name}.params.eps",
-                    f"{eps:g} is 0 in float16, whose weights precision_config.apex.opt_level={level.name} steps without "
+                    f"{eps:g} is 0 in float16, whose weights {level.key}={level.name} steps without "
                     "float32 masters; set it to 1e-4, or use opt_level=O2 with master_weights",
                 )
 
