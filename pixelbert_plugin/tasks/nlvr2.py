@@ -38,9 +38,7 @@ class Nlvr2Task(Task):
             if len(sample.images) != 2:
                 raise UserError(f"{where}: sample {sample.sample_id} has {len(sample.images)} image(s), not two")
             if sample.answer not in (None, *LABELS):
-                raise UserError(
-                    f"{where}: sample {sample.sample_id}: its label is {sample.answer!r}, not 'False' or 'True'"
-                )
+                raise UserError(f"{where}: sample {sample.sample_id}: its label is {sample.answer!r}, not 'False' or 'True'")
         labels = [-100 if sample.answer is None else LABELS.index(sample.answer) for sample in batch.samples]
         batch.targets["pair"] = torch.tensor(labels)
 

@@ -16,7 +16,8 @@ from pixelbert_plugin.errors import UserError
 
 
 def build(name, **params):
-    return registry.build("processor", name, params, "processors.x.params")
+    role = "text" if name == "bert_tokenizer" else name
+    return registry.build("processor", name, params, f"processors.{role}.params")
 
 
 # ---------------------------------------------------------------- text

@@ -59,7 +59,7 @@ def test_empty_texts_are_counted():
 
 
 def test_coverage_and_the_best_attainable_score():
-    answers = registry.build("processor", "answers", {"min_occurrences": 1}, "a")
+    answers = registry.build("processor", "answers", {"min_occurrences": 1}, "processors.answers.params")
     answers.fit(["yes", "no", "t-shirt"])
     given = [["yes"] * 10, ["maybe"] * 10, ["no"] * 2 + ["maybe"] * 8, [""] * 10, ["t-shirt"] * 10, []]
     found = said(samples_of(["q"] * 6, given), None, answers)
@@ -101,7 +101,7 @@ def test_images_without_captions_of_coco(tmp_path):
 def test_a_run_tells_it_before_training(vqa2_root, caplog):
     parts_of = official("vqa2", vqa2_root)
     data = {split: Mixture.build({"vqa2": parts_of}, split) for split in ("train", "val")}
-    answers = registry.build("processor", "answers", {"min_occurrences": 1}, "a")
+    answers = registry.build("processor", "answers", {"min_occurrences": 1}, "processors.answers.params")
     answers.fit(["no", "yes"])
     console = Console(record=True, width=300)
     processors = {"text": text_processor([sample.text for sample in data["train"]]), "answers": answers}
