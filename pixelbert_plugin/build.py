@@ -219,7 +219,7 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
         heads=task.heads(),
     )
     if task.scores_all_pairs:
-        registry.require("model", config.model, model, MatchingModel, f"the task {config.task!r}")
+        registry.require("model", model, MatchingModel, f"the task {config.task!r}")
     return model
 
 

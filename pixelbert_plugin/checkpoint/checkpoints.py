@@ -25,7 +25,7 @@ from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, digest_of
 from pixelbert_plugin.distributed.parallel import share_buffers
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import UserError, writing
-from pixelbert_plugin.optim.optimizer_state import parameter_state
+from pixelbert_plugin.optim.optimizer_state import parameter_state, rule
 from pixelbert_plugin.precision.native import Fp32
 
 logger = logging.getLogger(__name__)
@@ -286,7 +286,7 @@ def saved_optimizers(model: nn.Module, optimizers: dict[str, torch.optim.Optimiz
 
 def rules(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, str]:
     """By group, the rule of its optimizer: another implementation of the same rule can go on from its state."""
-    return {name: getattr(optimizer, "rule", type(optimizer).__name__) for name, optimizer in optimizers.items()}
+    return {name: rule(optimizer) for name, optimizer in optimizers.items()}
 
 
 def _start(aside: Path, target: Path) -> None:

@@ -139,7 +139,9 @@ def _early_stop(config: RunConfig, datasets: dict[str, str], interval: int) -> d
 def _main_criterion(config: RunConfig) -> str | None:
     """What our own runner would choose by; None where MMF's evaluation does not compute it."""
     task = registry.get("task", config.task)
-    metric = getattr(task, "main_metric", None) if hasattr(task, "predict") else None
+    if task.scores_all_pairs:
+        return None
+    metric = getattr(task, "main_metric", None)  # of the class: a task whose options decide has it only once it is built
     return f"val/{config.datasets[0]}/{metric}" if isinstance(metric, str) else None
 
 

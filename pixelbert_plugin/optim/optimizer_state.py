@@ -7,12 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pixelbert_plugin import interfaces
+
+
+def option(optimizer: Optimizer, name: str) -> Any:
+    """What the contract's optional member `name` is: a registered optimizer has it; torch's own classes know nothing of it."""
+    return getattr(optimizer, name, getattr(interfaces.Optimizer, name))
+
+
+def rule(optimizer: Optimizer) -> str:
+    """What the state is of: another implementation of the same rule can go on from it."""
+    return option(optimizer, "rule") or type(optimizer).__name__
+
 
 def parameter_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor | float]:
     """The optimizer's state of a parameter by torch's names, `step` too where Apex counts it per group; {} before a step."""
     state = {name: value for name, value in optimizer.state.get(parameter, {}).items() if value is not None}
     group = _group(optimizer, parameter)
-    if state and getattr(optimizer, "counts_steps_by_group", False) and "step" in group:
+    if state and option(optimizer, "counts_steps_by_group") and "step" in group:
         state["step"] = float(group["step"])
     return state
 
@@ -22,10 +34,10 @@ def set_parameter_state(optimizer: Optimizer, parameter: nn.Parameter, state: Ma
     group, own = _group(optimizer, parameter), {}
     for name, value in state.items():
         if name != "step":
-            dtype = torch.float32 if getattr(optimizer, "has_float32_state", False) else parameter.dtype
+            dtype = torch.float32 if option(optimizer, "has_float32_state") else parameter.dtype
             own[name] = torch.empty_like(parameter, dtype=dtype, requires_grad=False)  # with the parameter's strides
             own[name].copy_(torch.as_tensor(value))
-        elif getattr(optimizer, "counts_steps_by_group", False):
+        elif option(optimizer, "counts_steps_by_group"):
             group["step"] = max(int(value), group.get("step", 0))
         else:
             is_on_device = group.get("fused") or group.get("capturable")

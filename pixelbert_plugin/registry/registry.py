@@ -25,7 +25,7 @@ import catalogue
 
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import contracts, schema
-from pixelbert_plugin.registry.place import Place, tell
+from pixelbert_plugin.registry.place import Place, place_of, tell
 from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 from pixelbert_plugin.registry.yaml_text import is_null, structure
 
@@ -167,10 +167,10 @@ def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str =
     return built
 
 
-def require(kind: Kind, name: str, built: Any, contract: type, purpose: str) -> None:
+def require(kind: Kind, built: Any, contract: type, purpose: str) -> None:
     """Raise UserError, naming all that is missing, where a component that was built lacks what a `purpose` needs of it."""
     if found := contracts.problems(contract, built, is_built=True):
-        raise _incomplete(kind, name, location(get(kind, name)), found, purpose)
+        raise _incomplete(kind, place_of(built).name, location(type(built)), found, purpose)
 
 
 def build_component(kind: Kind, reference: Component, path: str = "", use: str = "", **context: Any) -> Any:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.interfaces import Task
+from pixelbert_plugin.interfaces import MaskingTextProcessor, Task
 from pixelbert_plugin.processors.masking import mask_words
-from pixelbert_plugin.processors.text import BertTokenizer
 from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.types import Batch, ModelOutput, Result
@@ -47,7 +46,9 @@ class PretrainTask(Task):
 
     def __init__(self, config: PretrainConfig, processors: dict[str, Any]):
         self.config = config
-        self.text: BertTokenizer = processors["text"]
+        self.text: MaskingTextProcessor = processors["text"]
+        name = registry.place_of(config).name
+        registry.require("processor", self.text, MaskingTextProcessor, f"the task {name!r}")
         self.is_word_V, self.continues_V = self.text.pieces()
         self.num_negatives = int(config.itm)
         self.pairs_per_sample = 1 + self.num_negatives

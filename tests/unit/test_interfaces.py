@@ -15,6 +15,7 @@ from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.optim.optimizer_state import rule
 from pixelbert_plugin.registry import contracts
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.tasks.retrieval import RetrievalTask
@@ -292,6 +293,31 @@ def test_a_tokenizer_that_answers_for_another_object_is_seen_when_it_is_built():
 
     registry.register_processor("mine")(Wrapped)
     assert registry.build("processor", "mine", None, "p", use="processor of text").vocab_size == 3
+
+
+def test_pretraining_tells_what_a_tokenizer_lacks_for_masks():
+    class Mine:
+        vocab_size, pad_token_id = 3, 0
+
+        def __call__(self, text):
+            return [1], False
+
+        def decode(self, ids):
+            return ""
+
+    registry.register_processor("mine")(Mine)
+    text = registry.build("processor", "mine", None, "processors.text.params", use="processor of text")
+    with pytest.raises(UserError) as error:
+        registry.build("task", "pretrain", {}, "task_config.pretrain", processors={"text": text})
+    message = str(error.value)
+    assert message.startswith("processor 'mine' (") and "it lacks pieces(), mask_token_id. docs" in message
+    assert message.endswith("lists what the task 'pretrain' needs")
+
+
+def test_the_rule_of_an_optimizer_that_names_none_is_its_class():
+    registry.register_optimizer("mine")(lambda named_parameters: torch.optim.SGD([p for _, p in named_parameters]))
+    optimizer = registry.build("optimizer", "mine", None, "o", named_parameters=[("a", nn.Parameter(torch.zeros(1)))])
+    assert rule(optimizer) == rule(torch.optim.SGD(optimizer.param_groups)) == "SGD" and not optimizer.has_float32_state
 
 
 def test_a_property_is_not_asked_for_its_value():
