@@ -83,7 +83,7 @@ def check_plan(config: RunConfig) -> None:
         if paths.resume and config.env.overwrite:
             raise ConfigError("env.overwrite", "contradicts checkpoint.resume=true; set one of the two")
         if training.early_stop.enabled and "val" not in config.splits():
-            raise ConfigError("training.early_stop.enabled", "needs val in run_type (train_val), to have a criterion")
+            raise ConfigError("training.early_stop.enabled", "needs val in run_type (train_val), to have a metric to monitor")
         if paths.resume_file and not paths.resume:
             raise ConfigError(
                 "checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained"

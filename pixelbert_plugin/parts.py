@@ -16,7 +16,7 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.distributed.processes import Processes, is_restarted, job_id
 from pixelbert_plugin.precision import native as precision
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.stop import StopSignal
@@ -38,7 +38,7 @@ class Parts:
     task: Task
     processors: dict[str, Any]  # text, image, answers
     model: nn.Module
-    precision: Fp32
+    precision: Precision
     loaders: dict[str, Loader] = field(default_factory=dict)  # for evaluation, by "split/dataset"
     is_task_fit: bool = False
 

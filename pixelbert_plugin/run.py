@@ -15,7 +15,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
-from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.checkpoint.weights import load_reported
 from pixelbert_plugin.config import saved
 from pixelbert_plugin.config.options import RunConfig
@@ -30,6 +30,7 @@ from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.run_folder import RunFolder
+from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.tracking import Events, NoEvents
 from pixelbert_plugin.training.trainer import Trainer
@@ -105,9 +106,9 @@ def train(parts: Parts, start: Start) -> TrainState:
         state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)
         if not parts.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
             state.forget_best()
-    criterion = options.early_stop.criterion or f"val/{config.datasets[0]}/{task.main_metric}"
+    monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
     if options.sanity_check:
-        sanity.try_all(parts, criterion)
+        sanity.try_all(parts, monitor)
     parts.processes.on_main(lambda: enter_folder(parts, start, state, is_resumed))
     if parts.processes.is_main:
         loader.count_on(state.skipped_images)
@@ -117,27 +118,31 @@ def train(parts: Parts, start: Start) -> TrainState:
     data = parts.processes.on_main(lambda: fingerprints(parts.data))
     if is_resumed and parts.processes.is_main:
         tell_changes(parts, start.content, data)
-    about = About(yaml, processors, versions(), origin(start), data)
+    metadata = CheckpointMetadata(yaml, processors, versions(), origin(start), data)
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
     events = Events(folder.path, state.update, evaluated, parts.console) if parts.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))
     trainer = Trainer(
         model=model,
-        parallel=wrap(options.parallel, Losses(model, task, parts.precision), parts.processes),
-        task=task,
+        step=Step(
+            parallel=wrap(options.parallel, Losses(model, task, parts.precision), parts.processes),
+            task=task,
+            optimizers=optimizers,
+            schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
+            precision=parts.precision,
+            processes=parts.processes,
+            seed=options.seed,
+            max_grad_norm=options.max_grad_norm,
+        ),
         loader=loader,
-        optimizers=optimizers,
-        schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
-        precision=parts.precision,
-        processes=parts.processes,
         stop=parts.stop,
         events=events,
         options=options,
         state=state,
         evaluate=(lambda: evaluate_split(parts, "val")) if "val" in parts.data else None,
-        save=lambda state: parts.checkpoints.save(model, optimizers, parts.precision, state, about),
+        save=lambda state: parts.checkpoints.save(model, optimizers, parts.precision, state, metadata),
         record=parts.checkpoints.record,
-        criterion=criterion,
+        monitor=monitor,
     )
     try:
         state = trainer.train()

@@ -26,7 +26,7 @@ from pixelbert_plugin.distributed.parallel import share_buffers
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.optim.optimizer_state import parameter_state, rule
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class TrainState:
     position: int | None = None  # place in the data: `samples`, unless the data changed on the way (length.py). None: `samples`
     epoch_samples: int | None = None  # of an epoch, which `position` counts by. None: saved before that was kept
     seconds: float = 0.0  # training time, evaluations left out
-    best: float | None = None  # the criterion's best value
+    best: float | None = None  # the monitored metric's best value
     best_update: int | None = None  # the update it was reached at
     evaluations_since_best: int = 0
     is_evaluation_due: bool = False  # of this update, which is saved before it is evaluated
@@ -55,7 +55,7 @@ class TrainState:
         self.best, self.best_update, self.evaluations_since_best = None, None, 0
 
     def note_best(self, value: float, minimize: bool) -> None:
-        """Whether the criterion's latest value is the best yet."""
+        """Whether the monitored metric's latest value is the best yet."""
         is_better = self.best is None or (value < self.best if minimize else value > self.best)
         if is_better and not math.isnan(value):
             self.best, self.best_update, self.evaluations_since_best = value, self.update, 0
@@ -81,7 +81,7 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class About:
+class CheckpointMetadata:
     """What a checkpoint says beside weights and position."""
 
     config_yaml: str  # of the run, without what was asked of it once
@@ -98,7 +98,12 @@ class Checkpoints:
         self.folder, self.max_to_keep, self.processes = folder, max_to_keep, processes
 
     def save(
-        self, model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], precision: Fp32, state: TrainState, about: About
+        self,
+        model: nn.Module,
+        optimizers: dict[str, torch.optim.Optimizer],
+        precision: Precision,
+        state: TrainState,
+        metadata: CheckpointMetadata,
     ) -> Path:
         """Write the checkpoint of `state.update`, link `best` to it where it is the best, prune old ones.
 
@@ -112,10 +117,10 @@ class Checkpoints:
             "state": asdict(state),
             "optimizers": rules(optimizers),
             "precision": {"used": precision.description, "state": precision.state_dict()},
-            "processors": about.processors,
-            "versions": about.versions,
-            "started_from": about.started_from,
-            "data": about.data,
+            "processors": metadata.processors,
+            "versions": metadata.versions,
+            "started_from": metadata.started_from,
+            "data": metadata.data,
         }
         self.processes.on_main(lambda: _start(aside, target))
         try:
@@ -125,7 +130,7 @@ class Checkpoints:
             self.processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
             error.is_told = not self.processes.is_main
             raise
-        self.processes.on_main(lambda: self._finish(aside, target, state, content, about.config_yaml))
+        self.processes.on_main(lambda: self._finish(aside, target, state, content, metadata.config_yaml))
         return target
 
     def _finish(self, aside: Path, target: Path, state: TrainState, content: dict[str, Any], config_yaml: str) -> None:
@@ -266,14 +271,14 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def saved_weights(model: nn.Module, precision: Fp32) -> dict[str, Tensor]:
+def saved_weights(model: nn.Module, precision: Precision) -> dict[str, Tensor]:
     """The model's state in float32: master weights where a precision keeps them, so that any other can go on from it."""
     masters = precision.optimized(model)
     values = {name: masters.get(name, value).detach() for name, value in model.state_dict().items()}
     return {f"{MODEL}{name}": value.float() if value.is_floating_point() else value for name, value in values.items()}
 
 
-def saved_optimizers(model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], precision: Fp32) -> dict[str, Tensor]:
+def saved_optimizers(model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], precision: Precision) -> dict[str, Tensor]:
     """Each optimizer's state as optimizer/<group>/<parameter>/<kind>."""
     tensors = {}
     held = {id(p): group for group, optimizer in optimizers.items() for g in optimizer.param_groups for p in g["params"]}

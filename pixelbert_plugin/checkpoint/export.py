@@ -28,12 +28,12 @@ METADATA = "pixelbert_plugin"
 DIGEST = "pixelbert_plugin_sha256"
 
 
-def write(target: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> Path:
+def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
     """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError."""
     if target.suffix != SUFFIX:
         raise UserError(f"--export {str(target)!r}: must end in {SUFFIX}")
     tensors = {name: value.contiguous() for name, value in weights.items()}
-    text = json.dumps({**portable(about), "is_sealed": True}, ensure_ascii=False)
+    text = json.dumps({**portable(metadata), "is_sealed": True}, ensure_ascii=False)
     metadata = {"format": "pt", METADATA: text}  # "pt": what transformers and others expect
     with writing(target, "--export"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +82,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{str(path)!r}: cannot be read ({one_line(error)})") from error
 
 
-def portable(about: dict[str, Any]) -> dict[str, Any]:
+def portable(metadata: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says, without where things lie on this machine."""
     sources = [
-        {**source, "path": "/".join(Path(str(source.get("path"))).parts[-3:])} for source in about.get("started_from", [])
+        {**source, "path": "/".join(Path(str(source.get("path"))).parts[-3:])} for source in metadata.get("started_from", [])
     ]
-    values = yaml.safe_load(about.get("config", ""))
+    values = yaml.safe_load(metadata.get("config", ""))
     if not isinstance(values, dict):
-        return about
+        return metadata
     saved.take_once(values)  # an earlier version's
     env = values.pop("env", None) or {}
     if env.get("user_dir"):
         values["env"] = {"user_dir": Path(env["user_dir"]).name}
-    return {**about, "config": yaml_text.dump(values), "started_from": sources}
+    return {**metadata, "config": yaml_text.dump(values), "started_from": sources}

@@ -17,7 +17,7 @@ from pixelbert_plugin.checkpoint.readers import reader_of
 from pixelbert_plugin.checkpoint.weights import compare, one_line
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.optim.optimizer_state import set_parameter_state
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 
 
 def read_content(path: Path, key: str) -> dict[str, Any]:
@@ -128,10 +128,10 @@ def load_best(path: Path, model: nn.Module) -> None:
 
 def load_training(
     path: Path,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     model: nn.Module,
     optimizers: dict[str, torch.optim.Optimizer],
-    precision: Fp32,
+    precision: Precision,
     key: str,
 ) -> TrainState:
     """Optimizers, loss scale and position of a verified checkpoint, whatever the processes and precision it was saved on."""
@@ -143,11 +143,11 @@ def load_training(
     except ValueError as error:
         raise UserError(f"checkpoint {str(path)!r} cannot be read: {one_line(error)}") from error
     if (
-        rules(optimizers) != about.get("optimizers")
+        rules(optimizers) != metadata.get("optimizers")
         or unknown
         or not {group for group, _, _ in places.values()} <= set(optimizers)
     ):
-        found = about.get("optimizers")
+        found = metadata.get("optimizers")
         what = f"parameters such as {min(unknown)}" if unknown else f"optimizers {found}, not {rules(optimizers)}"
         raise UserError(
             f"{key}={str(path)!r}: was saved with {what}; resume with the config it was made with, or take its weights with "
@@ -167,7 +167,7 @@ def load_training(
     try:
         for (group, name), state in states.items():
             set_parameter_state(optimizers[group], parameters[name], state)
-        precision.load_state_dict(about.get("precision", {}).get("state", {}))
+        precision.load_state_dict(metadata.get("precision", {}).get("state", {}))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{key}={str(path)!r}: its optimizers or its precision cannot be read ({one_line(error)})") from error
-    return TrainState.read(about)
+    return TrainState.read(metadata)

@@ -64,7 +64,7 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import registry
     from pixelbert_plugin.build import build_builders
-    from pixelbert_plugin.data.check import Row, check
+    from pixelbert_plugin.data.check import CheckRow, check
     from pixelbert_plugin.data.decode_all import DecodedImages
     from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
 
@@ -81,7 +81,7 @@ def check(options: list[str]) -> int:
         splits = [*config.splits(), *answer_splits(config)]
         rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
-        rows.append(Row("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
+        rows.append(CheckRow("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))
     table = Table("data set", "split", title=escape(f"{config.env.data_dir}, run_type={config.run_type}"))
     for name in ("what", "status", "found"):
         table.add_column(name, overflow="fold")  # a path is worth nothing cut short

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.config import files as config_files
-from pixelbert_plugin.config.options import Env, RunConfig
+from pixelbert_plugin.config.options import EnvConfig, RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
 from pixelbert_plugin.registry.schema import Component, default_of, merge, nearest
@@ -57,7 +57,7 @@ def options(name: str) -> str:
 class PluginOptions:
     """The part of RunConfig that says where plugins are."""
 
-    env: Env = dataclasses.field(default_factory=Env)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     plugins: list[str] = dataclasses.field(default_factory=list)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin.config import saved
+from pixelbert_plugin.config.former import renamed
 from pixelbert_plugin.config.options import COMMAND_LINE, INTERVALS
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
@@ -57,7 +58,7 @@ def _in_package(path: str) -> list[Path]:
 def read(file: Path, overrides: list[str]) -> Layer:
     """Merged values and, by key, where each was set."""
     values, sources = _Files().read(file, ())
-    given = command_line(overrides)
+    given = renamed(command_line(overrides), COMMAND_LINE)
     merge(values, sources, given, COMMAND_LINE)
     return values, sources
 
@@ -161,6 +162,7 @@ class _Files:
         if not isinstance(node, dict):
             raise UserError(f"{file}: holds no mapping (key: value) at its top level")
         saved.settle(node, file)
+        node = renamed(node, _shown(file))
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         includes = node.pop("includes", [])

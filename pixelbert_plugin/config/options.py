@@ -17,25 +17,25 @@ COMMAND_LINE = "command line"  # the source of a value given as key=value
 
 
 @dataclass(kw_only=True)
-class Processors:
+class ProcessorsConfig:
     text: Component = component("processor", "bert_tokenizer")  # words → input_ids
     image: Component = component("processor", "image")  # file → normalised float image on the device
     answers: Component = component("processor", "answers")  # annotators' answers → soft scores
 
 
 @dataclass(kw_only=True)
-class EarlyStop:
-    enabled: bool = False  # stop when the criterion has not improved for `patience` evaluations
+class EarlyStopConfig:
+    enabled: bool = False  # stop when `monitor` has not improved for `patience` evaluations
     patience: int = 5  # evaluations
-    criterion: str | None = None  # "split/dataset/metric" that chooses checkpoints/best; none: the task's main metric
-    minimize: bool = False  # whether a lower criterion is better
+    monitor: str | None = None  # "split/dataset/metric" that chooses checkpoints/best; none: the task's main metric
+    minimize: bool = False  # whether a lower value is better
 
     def check(self) -> None:
         require(self, "patience", low=1)
 
 
 @dataclass(kw_only=True)
-class Training:
+class TrainingConfig:
     batch_size: int = 64  # pairs (one text with one image) per update, over all processes
     micro_batch_size: int | None = None  # pairs per forward and process; gradients accumulate. None: its share of batch_size
     texts_per_image: int | None = 1  # samples of one image kept together, so that its CNN runs once. None: all of them
@@ -57,7 +57,7 @@ class Training:
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping; the paper names none
     sanity_check: bool = True  # before update 1: every split's files, and one batch of each through model and metrics
-    early_stop: EarlyStop = field(default_factory=EarlyStop)  # and what chooses the best checkpoint
+    early_stop: EarlyStopConfig = field(default_factory=EarlyStopConfig)  # and what chooses the best checkpoint
 
     @property
     def checkpoint_updates(self) -> int | None:
@@ -92,7 +92,7 @@ class Training:
 
 
 @dataclass(kw_only=True)
-class Evaluation:
+class EvaluationConfig:
     batch_size: int | None = None  # pairs per forward. None: training.micro_batch_size or training.batch_size
     predict: bool = True  # write predictions/<own split>_<dataset>.json, in the data set's official result format
 
@@ -101,7 +101,7 @@ class Evaluation:
 
 
 @dataclass(kw_only=True)
-class Checkpoint:
+class CheckpointConfig:
     resume: bool = False  # go on from the newest whole checkpoint of env.save_dir
     resume_file: FilePath | None = None  # a checkpoint folder to evaluate, to export, or to go on from, instead
     pretrained: FilePath | None = None  # a checkpoint folder or exported file whose weights (and no more) start the training
@@ -112,7 +112,7 @@ class Checkpoint:
 
 
 @dataclass(kw_only=True)
-class Env:
+class EnvConfig:
     data_dir: FilePath = "data"  # folder of the official files; relative data paths start here
     cache_dir: FilePath | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
     save_dir: FilePath | None = None  # run folder. None: save/<config's name>
@@ -132,13 +132,13 @@ class RunConfig:
     task_config: Options = field(default_factory=dict)  # options by task name
     dataset_config: Options = field(default_factory=dict)  # options by builder name
     precision_config: Options = field(default_factory=dict)  # options by precision name
-    processors: Processors = field(default_factory=Processors)
+    processors: ProcessorsConfig = field(default_factory=ProcessorsConfig)
     optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
     scheduler: Component = component("scheduler", "step")
-    training: Training = field(default_factory=Training)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    env: Env = field(default_factory=Env)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
     plugins: list[str] = field(default_factory=list)  # modules to import that register components
 
     def __post_init__(self) -> None:

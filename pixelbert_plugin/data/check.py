@@ -21,7 +21,7 @@ Status = Literal["ok", "warning", "missing", "differs", "broken"]  # a warning i
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckRow:
     """One line of the check's table."""
 
     dataset: str
@@ -41,7 +41,7 @@ def check(
     text: Any | None = None,
     answers: Any | None = None,
     decoded: DecodedImages | Literal["none", "sample"] = "sample",
-) -> list[Row]:
+) -> list[CheckRow]:
     """The rows of every split of every data set. What is wrong becomes a row: nothing is raised.
 
     Of each split no image is decoded, or one, or all by `decoded`, which then has the bad ones.
@@ -64,7 +64,7 @@ def check(
                 findings.append(("samples", "broken", str(error)))
             except Exception as error:  # of a plugin's builder
                 findings.append(("samples", "broken", f"{type(error).__name__}: {error}"))
-            rows += [Row(name, title, *finding) for finding in findings]
+            rows += [CheckRow(name, title, *finding) for finding in findings]
     return rows
 
 

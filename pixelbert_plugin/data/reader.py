@@ -15,7 +15,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.image import ImageProcessor
-from pixelbert_plugin.processors.text import BertTokenizer
+from pixelbert_plugin.processors.text import WordPieceTokenizer
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.types import Batch, Prepare, Sample
 
@@ -68,7 +68,7 @@ class BatchReader(Dataset):
     def __init__(
         self,
         mixture: Mixture,
-        text: BertTokenizer,
+        text: WordPieceTokenizer,
         image: ImageProcessor,
         prepare: Prepare,
         seed: int,

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelbert_plugin.distributed.processes import Processes
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput
 
@@ -25,7 +25,7 @@ from pixelbert_plugin.types import Batch, ModelOutput
 class Losses(nn.Module):
     """Model and loss as one module: DDP then sees which parameters no loss depends on, such as those of unused heads."""
 
-    def __init__(self, model: nn.Module, task: Task, precision: Fp32):
+    def __init__(self, model: nn.Module, task: Task, precision: Precision):
         super().__init__()
         self.model, self.task, self.precision = model, task, precision
 

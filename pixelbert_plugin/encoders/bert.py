@@ -30,7 +30,7 @@ ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_head
 
 
 @dataclass(kw_only=True)
-class BertConfig:
+class BertTextEncoderConfig:
     weights: FilePath | None = None  # a checkpoint of BERT's architecture: hub name (bert-base-uncased) or folder. None: random
     hidden_size: int | None = None  # D. None: that of weights, else 768 (BERT-base, paper)
     num_hidden_layers: int | None = None  # layers. None: that of weights, else 12
@@ -52,9 +52,9 @@ class BertConfig:
 class BertTextEncoder(nn.Module):
     """transformers' BertModel: word and position embeddings, and one encoder over words and pixels (SDPA attention)."""
 
-    Config = BertConfig
+    Config = BertTextEncoderConfig
 
-    def __init__(self, config: BertConfig, vocab_size: int, pad_token_id: int = 0):
+    def __init__(self, config: BertTextEncoderConfig, vocab_size: int, pad_token_id: int = 0):
         super().__init__()
         self.config = config
         import transformers

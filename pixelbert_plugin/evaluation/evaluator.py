@@ -14,7 +14,7 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import RunError, UserError
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.tasks.base import Result, Task
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Evaluation:
+class SplitEvaluation:
     """An evaluation of one split of one data set. Only the main process has the results."""
 
     metrics: dict[str, float]
@@ -32,7 +32,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Row:
+class SentResult:
     """A result on its way to the main process, which has the sample itself."""
 
     sample_id: int | str
@@ -44,8 +44,8 @@ class Row:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, loader: Loader, batch_size: int, precision: Fp32, processes: Processes = ALONE
-) -> Evaluation:
+    model: nn.Module, task: Task, loader: Loader, batch_size: int, precision: Precision, processes: Processes = ALONE
+) -> SplitEvaluation:
     """Run the model over every sample, each process over its share of the batches; called in every process.
 
     Skipped images' samples are left out, and counted in the metrics. Raises RuntimeError if the number of results is not
@@ -54,7 +54,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     share_buffers(model, processes)
-    rows: list[Row] = []
+    rows: list[SentResult] = []
     with whole(model):
         for batch in loader.evaluate(batch_size):
             with precision.autocast():
@@ -62,20 +62,20 @@ def evaluate(
             results = ask(task, lambda output=output, batch=batch: task.predict(output, batch))
             for result, weight in zip(results, batch.weights.tolist(), strict=True):
                 sample_id = result.sample.sample_id
-                rows.append(Row(sample_id, result.prediction, result.truth, result.scores, not weight))
+                rows.append(SentResult(sample_id, result.prediction, result.truth, result.scores, not weight))
     model.train(was_training)
     gathered = processes.gather(rows)
-    evaluation: list[Evaluation] = []
+    evaluation: list[SplitEvaluation] = []
 
     def compute() -> dict[str, float]:
         evaluation.append(_from_rows(task, loader, list(chain.from_iterable(gathered))))
         return evaluation[0].metrics
 
     metrics = processes.on_main(compute)
-    return evaluation[0] if evaluation else Evaluation(metrics)
+    return evaluation[0] if evaluation else SplitEvaluation(metrics)
 
 
-def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
+def _from_rows(task: Task, loader: Loader, rows: list[SentResult]) -> SplitEvaluation:
     """Metrics over the split, each sample once, in its order."""
     by_id = {row.sample_id: row for row in rows}
     skipped = {sample_id for sample_id, row in by_id.items() if row.is_skipped}
@@ -91,7 +91,7 @@ def _from_rows(task: Task, loader: Loader, rows: list[Row]) -> Evaluation:
     metrics = ask(task, lambda: plain(task.metrics(results)))
     if skipped:
         metrics["num_skipped"] = float(len(skipped))
-    return Evaluation(metrics, results, predicted)
+    return SplitEvaluation(metrics, results, predicted)
 
 
 def ask(task: Task, work: Callable[[], T]) -> T:
@@ -112,8 +112,8 @@ def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in metrics.items()}
 
 
-def check_criterion(criterion: str | None, metrics: Iterable[str]) -> None:
+def check_monitor(monitor: str | None, metrics: Iterable[str]) -> None:
     """Raise ConfigError where the metric that chooses the best checkpoint is not among those of an evaluation."""
     known = list(metrics)
-    if criterion not in known:
-        raise ConfigError("training.early_stop.criterion", f"{criterion!r}: no such metric{nearest(criterion, known)}")
+    if monitor not in known:
+        raise ConfigError("training.early_stop.monitor", f"{monitor!r}: no such metric{nearest(monitor, known)}")

@@ -13,7 +13,7 @@ from pixelbert_plugin.data.pairs import labels
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.data.vocabularies import build_processor, processor_states
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.evaluation.evaluator import Evaluation, evaluate
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, num_scored, save_matrix, score_all_pairs
 from pixelbert_plugin.evaluation.table import results_table
 from pixelbert_plugin.parts import Parts
@@ -38,7 +38,7 @@ def tell_survey(parts: Parts) -> None:
     parts.processes.on_main(tell)
 
 
-def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str, Evaluation]:
+def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str, SplitEvaluation]:
     """Evaluate the model as it is on a split, by "split/dataset"; `is_final` once training is over."""
     config = parts.config
     pairs = config.evaluation.batch_size or config.training.micro_batch_size or config.training.batch_size
@@ -60,7 +60,7 @@ def evaluate_split(parts: Parts, split: str, is_final: bool = False) -> dict[str
     return evaluations
 
 
-def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> Evaluation:
+def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: bool) -> SplitEvaluation:
     """Score every pair of a split. At the end of a run finished blocks outlive a kill, and the matrix is written."""
     loader, name, task = parts.loaders[key], own_name(parts, key), parts.task
     blocks = parts.folder.path / "scores" / name.replace("/", "_") if is_final else None
@@ -72,7 +72,7 @@ def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: b
     settings = score_settings(parts)
     with_pairs = (parts.model, task, loader, batch_size, parts.precision, parts.processes)
     matrix = score_all_pairs(*with_pairs, blocks, limit, settings, progress)
-    found: list[Evaluation] = []
+    found: list[SplitEvaluation] = []
 
     def finish() -> dict[str, float]:
         evaluation = evaluate_matrix(task, loader, matrix)
@@ -85,7 +85,7 @@ def score_split(parts: Parts, split: str, key: str, batch_size: int, is_final: b
         return evaluation.metrics
 
     metrics = parts.processes.on_main(finish)
-    return found[0] if found else Evaluation(metrics)
+    return found[0] if found else SplitEvaluation(metrics)
 
 
 def announce(parts: Parts, name: str, counts: dict[str, float]) -> None:
@@ -145,7 +145,7 @@ def report(parts: Parts, split: str) -> dict[str, float]:
     return results
 
 
-def write_predictions(parts: Parts, name: str, evaluation: Evaluation) -> None:
+def write_predictions(parts: Parts, name: str, evaluation: SplitEvaluation) -> None:
     suffix, text = parts.task.predictions(evaluation.predicted)
     parts.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
 

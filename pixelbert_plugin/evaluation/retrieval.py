@@ -23,9 +23,9 @@ from pixelbert_plugin.data.sampler import evaluation_order
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import UserError, replacing, writing
-from pixelbert_plugin.evaluation.evaluator import Evaluation, ask, plain
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, ask, plain
 from pixelbert_plugin.evaluation.score_blocks import BlockStore
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.system.progress import NoProgress
 from pixelbert_plugin.tasks.base import MatchingTask, Result
 from pixelbert_plugin.types import ImageMemory
@@ -63,7 +63,7 @@ def score_all_pairs(
     task: MatchingTask,
     loader: Loader,
     batch_size: int,
-    precision: Fp32,
+    precision: Precision,
     processes: Processes = ALONE,
     folder: Path | None = None,
     max_images: int | None = None,
@@ -147,7 +147,7 @@ def _lacking(store: BlockStore, matrix: ScoreMatrix, blocks: list[np.ndarray]) -
     return missing
 
 
-def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> Evaluation:
+def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> SplitEvaluation:
     """Metrics, and for each image the caption that was found for it. The matrix must be whole: for the main process.
 
     Raises UserError where no image could be read.
@@ -163,7 +163,7 @@ def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> 
     metrics = ask(task, lambda: plain(task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T)))
     if matrix.num_skipped:
         metrics["num_skipped"] = float(matrix.num_skipped)
-    return Evaluation(metrics, results)
+    return SplitEvaluation(metrics, results)
 
 
 def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
@@ -198,7 +198,7 @@ def _tokenized(loader: Loader, samples_T: np.ndarray) -> list[list[int]]:
 
 
 def _embedded(
-    model: nn.Module, loader: Loader, ids: list[list[int]], batch_size: int, precision: Fp32
+    model: nn.Module, loader: Loader, ids: list[list[int]], batch_size: int, precision: Precision
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Texts in chunks of like length: their columns, words_CLD and mask_CL."""
     by_length = np.argsort([len(row) for row in ids], kind="stable")
@@ -216,7 +216,7 @@ def _score(
     words_CLD: Tensor,
     mask_CL: Tensor,
     batch_size: int,
-    precision: Fp32,
+    precision: Precision,
 ) -> np.ndarray:
     """I C: the block's images with a chunk of texts."""
     count, texts = len(images.pixels), len(words_CLD)

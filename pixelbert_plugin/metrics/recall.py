@@ -31,12 +31,12 @@ def ranks(scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> tuple[np.ndarra
 
 def retrieval_metrics(scores_IT: np.ndarray, image_of_text_T: np.ndarray) -> dict[str, float]:
     """`image_to_text_r@1` …, `text_to_image_median_rank` …, and `mean_r@1` of both directions; recalls in 0…1."""
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     directions = ("image_to_text", "text_to_image")
     for direction, found in zip(directions, ranks(scores_IT, image_of_text_T), strict=True):
-        figures |= {f"{direction}_r@{k}": float((found <= k).mean()) for k in RECALL_AT}
-        figures |= {f"{direction}_median_rank": float(np.median(found)), f"{direction}_mean_rank": float(found.mean())}
-    return {"mean_r@1": sum(figures[f"{direction}_r@1"] for direction in directions) / 2, **figures}
+        metrics |= {f"{direction}_r@{k}": float((found <= k).mean()) for k in RECALL_AT}
+        metrics |= {f"{direction}_median_rank": float(np.median(found)), f"{direction}_mean_rank": float(found.mean())}
+    return {"mean_r@1": sum(metrics[f"{direction}_r@1"] for direction in directions) / 2, **metrics}
 
 
 def fold_metrics(scores_IT: np.ndarray, image_of_text_T: np.ndarray, fold_images: int) -> dict[str, float]:

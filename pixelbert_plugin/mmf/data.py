@@ -24,7 +24,7 @@ from pixelbert_plugin.data.sampler import evaluation_order
 from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.mmf.defaults import builder_yaml
-from pixelbert_plugin.mmf.metrics import Row, unique_results
+from pixelbert_plugin.mmf.metrics import SampleScores, unique_results
 from pixelbert_plugin.mmf.setting import Setting, position_after
 from pixelbert_plugin.types import Batch
 
@@ -61,10 +61,10 @@ class SplitDataset:
         surplus = frequency * training.batch_size if self.dataset_type == "train" and frequency > 1 else 0
         return self.setting.epoch_size(self.dataset_type, self.own) * self.setting.task.pairs_per_sample + surplus
 
-    def format_for_prediction(self, report: Any) -> list[Row]:
+    def format_for_prediction(self, report: Any) -> list[SampleScores]:
         return list(report.get("results", []))
 
-    def on_prediction_end(self, rows: list[Row]) -> list[dict[str, Any]]:
+    def on_prediction_end(self, rows: list[SampleScores]) -> list[dict[str, Any]]:
         """The predictions file's rows, each sample once, in the split's order; the official ones where those are JSON."""
         found = {result.sample.sample_id: result for result in unique_results(rows, keep_skipped=True)}
         results = [found[sample.sample_id] for sample in self.samples if sample.sample_id in found]

@@ -9,7 +9,7 @@ from typing import Any
 from pixelbert_plugin import registry
 from pixelbert_plugin.config import read_values
 from pixelbert_plugin.config.files import PACKAGE
-from pixelbert_plugin.config.options import Env, Processors
+from pixelbert_plugin.config.options import EnvConfig, ProcessorsConfig
 from pixelbert_plugin.mmf.setting import CACHE, LENGTH
 from pixelbert_plugin.registry import yaml_text
 
@@ -25,11 +25,11 @@ def model_yaml(own: str, name: str) -> str:
         "model_config": {name: {**_options("model", own), "losses": []}},
         "task": "vqa",
         "task_config": {},
-        "processors": dataclasses.asdict(Processors()),
+        "processors": dataclasses.asdict(ProcessorsConfig()),
         "checkpoint": {"pretrained": None},
         "training": {"texts_per_image": 1, "bucket_by_size": False, "dataset_weights": {}, LENGTH: None},
         "evaluation": {"batch_size": None},
-        "env": {CACHE: Env().cache_dir},
+        "env": {CACHE: EnvConfig().cache_dir},
     }
     return _write(f"model_{name}", content)
 

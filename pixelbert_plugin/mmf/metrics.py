@@ -16,7 +16,7 @@ NAME = "pixelbert"
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleScores:
     """A sample's result in MMF's report; `is_skipped` where its image could not be read."""
 
     result: Result
@@ -35,7 +35,7 @@ class TaskMetrics(BaseMetric):
         return Setting.of_run().task.metrics(results) if results else {}
 
 
-def unique_results(rows: Iterable[Row], keep_skipped: bool = False) -> list[Result]:
+def unique_results(rows: Iterable[SampleScores], keep_skipped: bool = False) -> list[Result]:
     """Results of all processes, each sample once: the last batches of several processes are filled up."""
     rows = list(rows)
     if is_dist_initialized():

@@ -14,7 +14,7 @@ from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.mmf.checkpoint_reader import pack, unpack
 from pixelbert_plugin.mmf.data import FIELD, Carried
 from pixelbert_plugin.mmf.defaults import model_yaml
-from pixelbert_plugin.mmf.metrics import Row
+from pixelbert_plugin.mmf.metrics import SampleScores
 from pixelbert_plugin.mmf.optim import NAME as JOINT
 from pixelbert_plugin.mmf.setting import Setting
 from pixelbert_plugin.seeding import derive
@@ -49,7 +49,9 @@ class MmfModel(BaseModel):
         is_measured = not self.training or mmf_registry.get("config").training.get("evaluate_metrics", False)
         if is_measured and not task.scores_all_pairs:
             results = task.predict(output, batch)
-            found["results"] = [Row(result, not weight) for result, weight in zip(results, batch.weights.tolist(), strict=True)]
+            found["results"] = [
+                SampleScores(result, not weight) for result, weight in zip(results, batch.weights.tolist(), strict=True)
+            ]
         scores = scores_by_sample(output, batch)
         return found if scores is None else {**found, "scores": scores}
 

@@ -14,7 +14,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.build import Start, build_builders, build_loader, build_model, build_task
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.weights import load_reported
-from pixelbert_plugin.config.options import Env, RunConfig
+from pixelbert_plugin.config.options import EnvConfig, RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
@@ -149,7 +149,7 @@ def read_config(mmf_config: Any) -> RunConfig:
         "env": {
             "data_dir": values["env"]["data_dir"],
             "save_dir": values["env"]["save_dir"],
-            "cache_dir": values["env"].get(CACHE, Env().cache_dir),
+            "cache_dir": values["env"].get(CACHE, EnvConfig().cache_dir),
         },
     }
     config = schema.merge(RunConfig, node)

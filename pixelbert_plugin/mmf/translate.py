@@ -123,20 +123,20 @@ def _length(config: RunConfig) -> Length:
 
 
 def _early_stop(config: RunConfig, datasets: dict[str, str], interval: int) -> dict[str, Any]:
-    """MMF's criterion, which chooses best.ckpt, and its patience, which it counts in updates."""
+    """MMF's monitor, which chooses best.ckpt, and its patience, which it counts in updates."""
     early = config.training.early_stop
     found: dict[str, Any] = {"enabled": early.enabled, "minimize": early.minimize, "patience": early.patience * interval}
-    criterion = early.criterion or _main_criterion(config)
-    if criterion is None:
+    monitor = early.monitor or _main_monitor(config)
+    if monitor is None:
         return {**found, "criteria": "val/total_loss", "minimize": True}
-    split, _, rest = criterion.partition("/")
+    split, _, rest = monitor.partition("/")
     dataset, _, metric = rest.partition("/")
     if split != "val" or dataset not in datasets or not metric:
-        raise ConfigError("training.early_stop.criterion", f"{criterion!r}: must be val/<data set>/<metric>")
+        raise ConfigError("training.early_stop.monitor", f"{monitor!r}: must be val/<data set>/<metric>")
     return {**found, "criteria": f"val/{datasets[dataset]}/pixelbert/{metric}"}
 
 
-def _main_criterion(config: RunConfig) -> str | None:
+def _main_monitor(config: RunConfig) -> str | None:
     """What our own runner would choose by; None where MMF's evaluation does not compute it."""
     task = registry.get("task", config.task)
     if task.scores_all_pairs:

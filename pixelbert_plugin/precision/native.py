@@ -17,9 +17,8 @@ from pixelbert_plugin.precision.master_weights import MasterWeights
 from pixelbert_plugin.registry.schema import ConfigError, require
 
 
-@registry.register_precision("fp32")
-class Fp32:
-    """Single precision throughout; on a GPU without TensorFloat-32.
+class Precision:
+    """How a step is computed, and the base of every precision: by itself, float32 throughout.
 
     The order of calls: build, `prepare`, then for each update forward passes inside `autocast`, a `backward` for each and
     one `step`.
@@ -83,8 +82,13 @@ class Fp32:
         """Take over the state of this or another precision, as far as it is of use here."""
 
 
+@registry.register_precision("fp32")
+class Fp32(Precision):
+    """Single precision throughout; on a GPU without TensorFloat-32."""
+
+
 @registry.register_precision("tf32")
-class Tf32(Fp32):
+class Tf32(Precision):
     """Single precision whose matrix products and convolutions run as TensorFloat-32 (10 bits of mantissa); needs Ampere."""
 
     float32_products = "high"
@@ -96,7 +100,7 @@ class Tf32(Fp32):
 
 
 @registry.register_precision("bf16")
-class Bf16(Fp32):
+class Bf16(Precision):
     """bfloat16 autocast over float32 weights; its range needs no loss scaling."""
 
     def __init__(self, device: torch.device):
@@ -108,7 +112,7 @@ class Bf16(Fp32):
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-class Scaled(Fp32):
+class Scaled(Precision):
     """A precision that scales the loss, and may keep float32 masters of float16 weights."""
 
     def __init__(self, device: torch.device, scale: LossScale):
@@ -210,7 +214,7 @@ def clear_gradients(optimizers: Iterable[Optimizer]) -> None:
         optimizer.zero_grad()  # without arguments: Apex's take none
 
 
-def choose(config: RunConfig, device: torch.device) -> Fp32:
+def choose(config: RunConfig, device: torch.device) -> Precision:
     """The precision that `training.precision` names; `auto` is bf16 on a GPU that has it, else fp32."""
     name = config.training.precision
     if name == "auto":

@@ -21,7 +21,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(kw_only=True)
-class BertTokenizerConfig:
+class WordPieceTokenizerConfig:
     vocabulary: FilePath = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
     max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
     vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
@@ -33,12 +33,12 @@ class BertTokenizerConfig:
 
 
 @registry.register_processor("bert_tokenizer")
-class BertTokenizer:
+class WordPieceTokenizer:
     """BERT's WordPiece tokenizer; texts longer than max_length are cut and counted."""
 
-    Config = BertTokenizerConfig
+    Config = WordPieceTokenizerConfig
 
-    def __init__(self, config: BertTokenizerConfig):
+    def __init__(self, config: WordPieceTokenizerConfig):
         self.config = config
         self._tokenizer = None if config.vocabulary == "train" else _read(config)
 
@@ -160,7 +160,7 @@ def _with_template(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _read(config: BertTokenizerConfig) -> Tokenizer:
+def _read(config: WordPieceTokenizerConfig) -> Tokenizer:
     folder, key = Path(config.vocabulary), registry.key_of(config, "vocabulary")
     try:
         if (folder / "tokenizer.json").is_file():

@@ -29,7 +29,7 @@ class Stage:
 
 
 @dataclass(kw_only=True)
-class Row:
+class TableRow:
     overrides: dict[str, list[str]] = field(default_factory=dict)  # key=value by stage; "all" for every stage
     skip: list[str] = field(default_factory=list)  # stages that this row is without
     run: bool = True  # false: the row is listed as not run until asked for with only=ROW (a backbone for a GPU, say)
@@ -44,7 +44,7 @@ class SweepConfig:
     overrides: list[str] = field(default_factory=list)  # key=value for every cell
     jobs: int = 1  # cells that run at the same time; they share the CPU's cores
     stages: dict[str, Stage] = field(default_factory=dict)  # in the order they run
-    rows: dict[str, Row] = field(default_factory=dict)  # of the table
+    rows: dict[str, TableRow] = field(default_factory=dict)  # of the table
 
     def check(self) -> None:
         if not self.stages or not self.rows:

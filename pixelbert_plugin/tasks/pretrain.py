@@ -120,12 +120,12 @@ class PretrainTask(Task):
         def total(name: str) -> float:
             return sum(result.scores[name] for result in results)
 
-        figures = {}
+        metrics = {}
         if self.config.mlm:
-            figures["mlm_accuracy"] = total("mlm_right") / max(total("mlm_words"), 1)
+            metrics["mlm_accuracy"] = total("mlm_right") / max(total("mlm_words"), 1)
         if self.config.itm:
-            figures["itm_accuracy"] = total("itm_right") / (2 * len(results))
-        return figures
+            metrics["itm_accuracy"] = total("itm_right") / (2 * len(results))
+        return metrics
 
     def predictions(self, results: list[Result]) -> tuple[str, str]:
         """One line per sample: its id, the masked words and the guesses, tab-separated."""

@@ -78,7 +78,7 @@ class RetrievalTask(MatchingTask):
         if not np.isfinite(scores_IT).all():
             name = registry.place_of(self.config).name
             raise NonFiniteLossError(f"{name}: a score is not finite; train with lower learning rates, or evaluate in fp32")
-        figures = retrieval_metrics(scores_IT, image_of_text_T)
+        metrics = retrieval_metrics(scores_IT, image_of_text_T)
         size, images = self.config.fold_images, len(scores_IT)
         if size is not None and images > size:
             if images % size:
@@ -86,5 +86,5 @@ class RetrievalTask(MatchingTask):
                 logger.warning("%s: %d images do not divide into such folds; metrics by folds are left out", key, images)
             else:
                 folds = fold_metrics(scores_IT, image_of_text_T, size)
-                figures |= {f"{size}_images_{name}": value for name, value in folds.items()}
-        return figures
+                metrics |= {f"{size}_images_{name}": value for name, value in folds.items()}
+        return metrics

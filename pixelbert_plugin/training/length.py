@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
-from pixelbert_plugin.config.options import Training
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.interfaces import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def progress(update: int, epoch: float, max_updates: int | None, max_epochs: flo
     return min(1.0, max(shares, default=0.0))
 
 
-def over_training(schedule: Scheduler, options: Training) -> Callable[[int, float], float]:
+def over_training(schedule: Scheduler, options: TrainingConfig) -> Callable[[int, float], float]:
     """A schedule that knows how long the training is: the factor at an update and epoch."""
 
     def factor(update: int, epoch: float) -> float:
@@ -43,7 +43,7 @@ class Length:
     max_epochs: float | None = None
 
     @classmethod
-    def of(cls, options: Training, epoch_samples: int, batch_samples: int) -> "Length":
+    def of(cls, options: TrainingConfig, epoch_samples: int, batch_samples: int) -> "Length":
         return cls(epoch_samples, batch_samples, options.max_updates, options.max_epochs)
 
     @property

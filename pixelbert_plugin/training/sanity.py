@@ -1,5 +1,5 @@
 """Tried before update 1, so that it is not found out hours later: the files of every split, one batch of each through the
-model, the predictions, the metrics, and the criterion that chooses the best checkpoint.
+model, the predictions, the metrics, and the metric that chooses the best checkpoint.
 
 As Lightning's sanity check. It draws nothing that training draws, and leaves no trace in the model. A few samples of different
 images are enough, and one text is made as long as the tokenizer lets it be.
@@ -23,7 +23,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.pairs import image_paths
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.evaluation.evaluator import check_criterion, evaluate
+from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
 from pixelbert_plugin.evaluation.report import ensure_fit
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
 from pixelbert_plugin.parts import Parts
@@ -35,7 +35,7 @@ OTHERS_PER_NEGATIVE = 40  # samples among which a negative is looked for: many h
 REMEDY = "training.sanity_check=false trains without this try"
 
 
-def try_all(parts: Parts, criterion: str) -> None:
+def try_all(parts: Parts, monitor: str) -> None:
     """Raise UserError where a split's image files are missing, or where one of its batches cannot be evaluated."""
     for mixture in parts.data.values():
         parts.processes.on_main(lambda mixture=mixture: require_images(mixture))
@@ -45,11 +45,11 @@ def try_all(parts: Parts, criterion: str) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         for split, mixture in parts.data.items():
             for name, samples in mixture.parts.items():
-                metrics |= try_split(parts, split, name, few(samples, wanted_kind(criterion)))
+                metrics |= try_split(parts, split, name, few(samples, wanted_kind(monitor)))
     parts.model.train(was_training)
     if "val" in parts.data:
         # metrics by folds of the gallery come with all of its images alone
-        check_criterion(re.sub(r"/\d+_images_", "/", criterion), metrics)
+        check_monitor(re.sub(r"/\d+_images_", "/", monitor), metrics)
 
 
 def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
@@ -92,7 +92,7 @@ def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
 
 
 def few(samples: Sequence[Sample], kind: tuple[str, str] | None) -> list[Sample]:
-    """Samples of different images, evenly over the split; of them one of the `kind` that the criterion is of, and one whose
+    """Samples of different images, evenly over the split; of them one of the `kind` of the monitored metric, and one whose
     text is as long as can be."""
     numbers_M = getattr(samples, "image_numbers_M", None)
     if numbers_M is None:
@@ -114,9 +114,9 @@ def _first(samples: Sequence[Sample], kind: tuple[str, str]) -> Iterator[Sample]
             return
 
 
-def wanted_kind(criterion: str) -> tuple[str, str] | None:
-    """Group and kind of a criterion such as val/vqa2/accuracy[answer_type=number]."""
-    found = re.search(r"\[(.*?)=(.*)\]$", criterion)
+def wanted_kind(monitor: str) -> tuple[str, str] | None:
+    """Group and kind of a metric such as val/vqa2/accuracy[answer_type=number]."""
+    found = re.search(r"\[(.*?)=(.*)\]$", monitor)
     return (found[1], found[2]) if found else None
 
 

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
-from pixelbert_plugin.config.options import Training
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.data.loader import Loader, mean_padding
-from pixelbert_plugin.distributed.parallel import Parallel, on_all
-from pixelbert_plugin.distributed.processes import Processes
+from pixelbert_plugin.distributed.parallel import on_all
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, RunError, Stopped
-from pixelbert_plugin.evaluation.evaluator import Evaluation, check_criterion
-from pixelbert_plugin.precision.native import Fp32
-from pixelbert_plugin.seeding import derive
-from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, check_monitor
 from pixelbert_plugin.training.length import Length, go_on
+from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.tracking import Events
 from pixelbert_plugin.types import Batch
@@ -32,21 +29,16 @@ class Trainer:
     """Everything the loop drives; `run.py` builds it."""
 
     model: nn.Module
-    parallel: Parallel  # forward pass and losses of the model, on one process or several
-    task: Task
+    step: Step
     loader: Loader
-    optimizers: dict[str, torch.optim.Optimizer]
-    schedule: Callable[[int, float], float]
-    precision: Fp32
-    processes: Processes
     stop: StopSignal
     events: Events
-    options: Training
+    options: TrainingConfig
     state: TrainState
-    evaluate: Callable[[], dict[str, Evaluation]] | None  # on the validation split, by "split/dataset"; None without one
+    evaluate: Callable[[], dict[str, SplitEvaluation]] | None  # on the validation split, by "split/dataset"; None without one
     save: Callable[[TrainState], object]  # in every process
     record: Callable[[TrainState], object]  # in every process: what an evaluation of the saved update came to
-    criterion: str | None  # the metric that chooses the best checkpoint
+    monitor: str | None  # the metric that chooses the best checkpoint
 
     def train(self) -> TrainState:
         """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where a signal ended it, all saved.
@@ -55,10 +47,6 @@ class Trainer:
         """
         options, state, length = self.options, self.state, self.length
         go_on(state, len(self.loader))
-        self._base_rates = {
-            name: [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-            for name, optimizer in self.optimizers.items()
-        }
         self.model.train()
         self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
@@ -73,7 +61,7 @@ class Trainer:
             while not is_over:
                 began, before = time.perf_counter(), state.position
                 micro_batches, samples = self._next(updates)
-                losses, norm = self.update(micro_batches, state.update + 1, before / len(self.loader))
+                losses, norm = self.step(micro_batches, state.update + 1, before / len(self.loader))
                 state.update += 1
                 state.samples += samples
                 state.position += samples
@@ -92,7 +80,7 @@ class Trainer:
                     self._log(losses, norm, speed, micro_batches)
                     logged_samples, logged_seconds = state.samples, state.seconds
                 self.events.advance(state.update)
-                is_stopped = self.processes.any(self.stop.is_set)
+                is_stopped = self.step.processes.any(self.stop.is_set)
                 if is_saved or is_evaluated or is_stopped:
                     state.is_evaluation_due = is_evaluated
                     self._save()
@@ -108,43 +96,13 @@ class Trainer:
         try:
             return next(updates)
         except (Stopped, LostProcessError) as error:
-            if self.processes.world_size > 1:  # several processes can only save together
+            if self.step.processes.world_size > 1:  # several processes can only save together
                 raise
             self._save()
             if isinstance(error, Stopped):
                 raise self._stopped("while waiting for data, after") from error
             error.add(f"update {self.state.update} is saved; checkpoint.resume=true goes on")
             raise
-
-    def update(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
-        """One step of every optimizer. Returns this process's share of each part of the loss, averaged over the update (they
-        add up to the loss), and the gradient norm.
-
-        Each part is the mean over all its terms in the update, however they fall into micro-batches and processes.
-        """
-        factor = self.schedule(update, epoch)
-        for name, optimizer in self.optimizers.items():
-            for group, rate in zip(optimizer.param_groups, self._base_rates[name], strict=True):
-                group["lr"] = rate * factor
-        totals = self._totals(micro_batches)
-        losses = {part: torch.zeros((), device=total.device) for part, total in totals.items()}
-        for index, batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
-            torch.manual_seed(derive(self.options.seed, "dropout", update, index, self.processes.rank))
-            with self.parallel.accumulating(is_last):
-                parts = {part: value / totals[part] for part, value in self.parallel(batch).items()}
-                # times W: what several processes compute is averaged, see parallel.py
-                self.precision.backward(sum(parts.values()) * self.processes.world_size, is_last)
-            for part, value in parts.items():
-                losses[part] += value.detach()
-        return losses, self.precision.step(list(self.optimizers.values()), self.options.max_grad_norm)
-
-    def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
-        """By part of the loss, how many terms it has in the update, over all processes."""
-        counts = [self.task.counts(batch) for batch in micro_batches]
-        names = list(counts[0])
-        totals = self.processes.sum(torch.stack([sum(count[part] for count in counts) for part in names]).float())
-        return dict(zip(names, totals.clamp(min=1), strict=True))
 
     @property
     def length(self) -> Length:
@@ -164,7 +122,7 @@ class Trainer:
     def _check_weights(self) -> None:
         """Never save what a NaN has reached: weights after a step, or batch norm's statistics."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not on_all(values, lambda value: value.isfinite().all(), self.processes):
+        if not on_all(values, lambda value: value.isfinite().all(), self.step.processes):
             raise NonFiniteLossError(
                 f"update {self.state.update}: the weights are not finite after it. Lower the learning rates or set "
                 "training.max_grad_norm; checkpoints hold the state before"
@@ -175,23 +133,23 @@ class Trainer:
 
         A precision that skips updates whose gradients overflow has dealt with the norm.
         """
-        value = sum(losses.values()) + (0 if self.precision.skips_overflow else norm)
+        value = sum(losses.values()) + (0 if self.step.precision.skips_overflow else norm)
         ids = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
         self._unchecked.append((self.state.update, value, ids))
-        if self.precision.device.type == "cpu":
+        if self.step.precision.device.type == "cpu":
             self.check_finite()
 
     def _end_if_stopped(self, when: str) -> None:
         """Raise Stopped where a signal asked any process to end; call it where all is saved."""
-        if self.processes.any(self.stop.is_set):
+        if self.step.processes.any(self.stop.is_set):
             raise self._stopped(when)
 
     def _stopped(self, when: str) -> Stopped:
-        return self.stop.stopped(f"{when} update {self.state.update}, which is saved", is_told=not self.processes.is_main)
+        return self.stop.stopped(f"{when} update {self.state.update}, which is saved", is_told=not self.step.processes.is_main)
 
     def _save(self) -> None:
         self._check_weights()
-        counts = self.processes.gather(self.loader.skipped_images)
+        counts = self.step.processes.gather(self.loader.skipped_images)
         if counts is not None:
             self.state.skipped_images = dict(sum(map(Counter, counts), Counter()))
         self.events.flush()  # a kill must not lose events of updates that a resume will not repeat
@@ -200,11 +158,11 @@ class Trainer:
     @property
     def batch_samples(self) -> int:
         """Samples per update: the batch size counts pairs, of which a sample may be several."""
-        return self.options.batch_size // self.task.pairs_per_sample
+        return self.options.batch_size // self.step.task.pairs_per_sample
 
     def _updates(self) -> Iterator[tuple[list[Batch], int]]:
         options = self.options
-        micro = options.micro_batch_size and max(1, options.micro_batch_size // self.task.pairs_per_sample)
+        micro = options.micro_batch_size and max(1, options.micro_batch_size // self.step.task.pairs_per_sample)
         return self.loader.updates(self.state.position, self.batch_samples, micro, options.texts_per_image)
 
     def _is_early_stop(self) -> bool:
@@ -226,18 +184,18 @@ class Trainer:
             self._note_evaluations(evaluations)
         self.record(state)
 
-    def _note_evaluations(self, evaluations: dict[str, Evaluation]) -> None:
+    def _note_evaluations(self, evaluations: dict[str, SplitEvaluation]) -> None:
         state = self.state
         state.metrics = {}
         for name, evaluation in evaluations.items():
             state.metrics |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
             self.events.evaluation(name, evaluation.metrics, state.update)
             self.events.pictures(name, evaluation.results, state.update)
-        check_criterion(self.criterion, state.metrics)
-        state.note_best(state.metrics[self.criterion], self.options.early_stop.minimize)
+        check_monitor(self.monitor, state.metrics)
+        state.note_best(state.metrics[self.monitor], self.options.early_stop.minimize)
 
     def _log(self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]) -> None:
-        values = self.processes.sum(torch.stack(list(losses.values()))).tolist()
+        values = self.step.processes.sum(torch.stack(list(losses.values()))).tolist()
         parts = dict(zip(losses, values, strict=True))
         record = {
             "update": self.state.update,
@@ -245,11 +203,11 @@ class Trainer:
             "epoch": self.state.position / len(self.loader),
             "loss": sum(parts.values()),
             "losses": parts,
-            "lr": {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()},
+            "lr": self.step.rates(),
             "grad_norm": norm.item() if norm.isfinite() else None,  # None: it overflowed, and the update was skipped
             "samples_per_second": samples_per_second,
-            "precision": " ".join(self.precision.description.values()),
+            "precision": " ".join(self.step.precision.description.values()),
         }
-        if self.precision.loss_scale is not None:
-            record |= {"loss_scale": self.precision.loss_scale, "skipped_updates": self.precision.skipped_updates}
+        if self.step.precision.loss_scale is not None:
+            record |= {"loss_scale": self.step.precision.loss_scale, "skipped_updates": self.step.precision.skipped_updates}
         self.events.train(record, mean_padding(micro_batches))

@@ -97,7 +97,7 @@ def test_empty_split(capsys, config, own_vqa2_root):
         ("model_config.pixelbert.image_encoder.type=resnet5", "no encoder is registered as 'resnet5'"),
         ("training.max_updates=null", "training.max_updates: is not set, and neither is training.max_epochs"),
         ("optimizer.head={type: sgd}", "optimizer.head: pixelbert has no such parameter group"),
-        ("training.early_stop.criterion=val/vqa2/acuracy", "training.early_stop.criterion"),
+        ("training.early_stop.monitor=val/vqa2/acuracy", "training.early_stop.monitor"),
         ("env.user_dir=nowhere", "env.user_dir='nowhere': no such file or folder"),
         ("plugins=[no_such_module]", "plugins: 'no_such_module' cannot be imported"),
         ("checkpoint.resume_file=none", "checkpoint.resume_file"),

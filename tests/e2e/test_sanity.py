@@ -1,4 +1,4 @@
-"""What is tried before update 1: files, one batch of each split, metrics, the criterion; and that the try leaves no trace."""
+"""What is tried before update 1: files, one batch of each split, metrics; and that the try leaves no trace."""
 
 import json
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_damaged_and_missing_images_of_val_are_told_before_update_1(capsys, tmp_
 @pytest.mark.parametrize(
     ("option", "part"),
     [
-        ("training.early_stop.criterion=val/vqa2/accuracy[answer_type=nubmer]", "no such metric"),
+        ("training.early_stop.monitor=val/vqa2/accuracy[answer_type=nubmer]", "no such metric"),
         ("processors.text.params.max_length=17", "17 tokens is longer than the 16 positions"),
     ],
 )

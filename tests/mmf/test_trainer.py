@@ -170,7 +170,7 @@ def test_a_yaml_of_mmfs_own_kind_and_env_user_dir(is_user_dir, world, tmp_path):
         ("training.micro_batch_size=6", "training.micro_batch_size: 6: MMF needs a divisor of training.batch_size=16"),
         ("training.eraly_stop.enabled=true", "training.eraly_stop: unknown key; did you mean early_stop?"),
         ("dataset=vqa22", "datasets: no builder is registered as 'vqa22'; did you mean vqa2?"),
-        ("training.early_stop.criterion=val/accuracy", "must be val/<data set>/<metric>"),
+        ("training.early_stop.monitor=val/accuracy", "must be val/<data set>/<metric>"),
     ],
 )
 def test_what_mmf_cannot_do_is_refused_in_one_line(option, message, world, tmp_path):

@@ -10,7 +10,7 @@ from test_pairs import official
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import decode_all
-from pixelbert_plugin.data.check import Row, check
+from pixelbert_plugin.data.check import CheckRow, check
 from pixelbert_plugin.data.decode_all import DecodedImages
 
 CAPTIONS = {"train": ["a", "b", "c"], "val": ["d"]}  # one caption of each image
@@ -28,7 +28,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def rows_of(root, run_splits=("train",), **changes) -> list[Row]:
+def rows_of(root, run_splits=("train",), **changes) -> list[CheckRow]:
     counts = {"train": {"samples": 3, "images": 3}}
     builder = official("flickr30k", root, **{"counts": counts, **changes})
     return check({"flickr30k": builder}, list(run_splits), registry.build("processor", "image", {}, "i"))
@@ -100,7 +100,7 @@ def test_a_broken_image_and_a_broken_file_are_rows(root):
 def test_a_data_sets_own_split_is_named(root):
     rows = rows_of(root, ("val", "test"), use={"val": "train"}, splits={"train": ["train"], "test": []})
     assert {row.split for row in rows} == {"val (train)", "test"}
-    assert rows[-1] == Row("flickr30k", "test", "split", "ok", "the data set has none")
+    assert rows[-1] == CheckRow("flickr30k", "test", "split", "ok", "the data set has none")
 
 
 def test_wrong_options_are_a_row(root):

@@ -13,12 +13,12 @@ from test_engine import Linear, rows, trainer
 from torch import nn
 
 from pixelbert_plugin.checkpoint import export, restore, tensor_store
-from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState, problem
+from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState, problem
 from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
 
-ABOUT = About("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
+METADATA = CheckpointMetadata("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})
 
 
 def save(folder, update, best=False, keep=2, model=None, built=None):
@@ -26,24 +26,24 @@ def save(folder, update, best=False, keep=2, model=None, built=None):
     state = TrainState(update=update, samples=update * 8, best_update=update if best else None, best=0.5)
     folder.parent.mkdir(parents=True, exist_ok=True)  # of the run, which claims it
     checkpoints = Checkpoints(folder, keep)
-    path = checkpoints.save(built.model, built.optimizers, built.precision, state, ABOUT)
+    path = checkpoints.save(built.model, built.step.optimizers, built.step.precision, state, METADATA)
     return checkpoints, path
 
 
 def test_checkpoint_restores_weights_optimizers_and_position_bit_for_bit(tmp_path):
     first = trainer(Linear())
     for update in range(1, 4):
-        first.update([rows(0, 8)], update, 0.0)
+        first.step([rows(0, 8)], update, 0.0)
     _, path = save(tmp_path, 3, built=first)
     content = restore.read_content(path, "k")
     assert content["processors"] == {"text": {"v": ["ä"]}}
     second = trainer(Linear())
     restore.load_weights(path, second.model, "k")
-    state = restore.load_training(path, content, second.model, second.optimizers, second.precision, "k")
+    state = restore.load_training(path, content, second.model, second.step.optimizers, second.step.precision, "k")
     assert (state.update, state.samples) == (3, 24)
     for update in range(4, 7):
-        a, _ = first.update([rows(0, 8)], update, 0.0)
-        b, _ = second.update([rows(0, 8)], update, 0.0)
+        a, _ = first.step([rows(0, 8)], update, 0.0)
+        b, _ = second.step([rows(0, 8)], update, 0.0)
         assert all(torch.equal(a[part], b[part]) for part in a)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
 
@@ -108,7 +108,7 @@ def test_best_is_linked_again_after_a_kill_before_the_linking(tmp_path):
     built = trainer(Linear())
     for update in (2, 3, 4):
         state = TrainState(update=update, best_update=1)
-        checkpoints.save(built.model, built.optimizers, built.precision, state, ABOUT)
+        checkpoints.save(built.model, built.step.optimizers, built.step.precision, state, METADATA)
     assert checkpoints.best().resolve() == path  # linked before pruning, so not pruned
 
 
@@ -201,7 +201,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path, attack
         content = restore.read_content(path, "checkpoint.resume_file")
         built = trainer(Linear())
         restore.load_weights(path, built.model, "checkpoint.resume_file")
-        restore.load_training(path, content, built.model, built.optimizers, built.precision, "checkpoint.resume_file")
+        restore.load_training(path, content, built.model, built.step.optimizers, built.step.precision, "checkpoint.resume_file")
     assert str(path) in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
     assert not mark.exists()
 

@@ -216,7 +216,7 @@ KEYS += [
     "training",
     "training.seed",
     "training.dataset_weights",
-    "training.early_stop.criterion",
+    "training.early_stop.monitor",
     "env.save_dir",
     "env.user_dir",
     "",

@@ -9,11 +9,12 @@ from torch import nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
-from pixelbert_plugin.config.options import RunConfig, Training
+from pixelbert_plugin.config.options import RunConfig, TrainingConfig
 from pixelbert_plugin.distributed.parallel import Alone, Losses
 from pixelbert_plugin.distributed.processes import ALONE
 from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.precision import native as precision
+from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.trainer import Trainer
 
@@ -68,31 +69,34 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
     numbers, task = precision.Fp32(CPU), SquareTask()
     built = Trainer(
         model=model,
-        parallel=Alone(Losses(model, task, numbers)),
-        task=task,
+        step=Step(
+            parallel=Alone(Losses(model, task, numbers)),
+            task=task,
+            optimizers=optimizers,
+            schedule=schedule,
+            precision=numbers,
+            processes=ALONE,
+            seed=TrainingConfig(**options).seed,
+            max_grad_norm=max_norm,
+        ),
         loader=[0] * 8,
-        optimizers=optimizers,
-        schedule=schedule,
-        precision=numbers,
-        processes=ALONE,
         stop=StopSignal(),
         events=None,
-        options=Training(max_grad_norm=max_norm, **options),
+        options=TrainingConfig(max_grad_norm=max_norm, **options),
         state=TrainState(),
         evaluate=dict,
         save=None,
         record=lambda state: None,
-        criterion=None,
+        monitor=None,
     )
-    built._base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
     built._unchecked = []
     return built
 
 
 def test_accumulation_with_a_short_last_group_equals_the_whole_batch():
     whole, parts = Linear(), Linear()
-    losses_whole, norm_whole = trainer(whole).update([rows(0, 8)], 1, 0.0)
-    losses_parts, norm_parts = trainer(parts).update([rows(0, 3), rows(3, 6), rows(6, 8)], 1, 0.0)
+    losses_whole, norm_whole = trainer(whole).step([rows(0, 8)], 1, 0.0)
+    losses_parts, norm_parts = trainer(parts).step([rows(0, 3), rows(3, 6), rows(6, 8)], 1, 0.0)
     for name in losses_whole:
         torch.testing.assert_close(losses_whole[name], losses_parts[name])
     torch.testing.assert_close(norm_whole, norm_parts)
@@ -102,7 +106,7 @@ def test_accumulation_with_a_short_last_group_equals_the_whole_batch():
 
 def test_update_equals_a_hand_written_step_with_one_global_norm():
     ours, theirs = Linear(), Linear()
-    losses, norm = trainer(ours, max_norm=0.05).update([rows(0, 3), rows(3, 8)], 1, 0.0)
+    losses, norm = trainer(ours, max_norm=0.05).step([rows(0, 3), rows(3, 8)], 1, 0.0)
     data = rows(0, 8)
     squares = (theirs(data) - data.y) ** 2
     loss = squares.mean() + 0.5 * squares[data.some].mean()
@@ -126,9 +130,9 @@ def test_update_equals_a_hand_written_step_with_one_global_norm():
 
 def test_schedule_scales_every_optimizer():
     built = trainer(Linear(), schedule=lambda update, epoch: 0.25)
-    built.update([rows(0, 8)], 1, 0.0)
-    assert [g["lr"] for g in built.optimizers["cnn"].param_groups] == [0.025, 0.025]
-    assert [g["lr"] for g in built.optimizers["rest"].param_groups] == [0.0025, 0.0025]
+    built.step([rows(0, 8)], 1, 0.0)
+    assert [g["lr"] for g in built.step.optimizers["cnn"].param_groups] == [0.025, 0.025]
+    assert [g["lr"] for g in built.step.optimizers["rest"].param_groups] == [0.0025, 0.0025]
 
 
 def test_nan_names_update_and_samples():
@@ -139,7 +143,7 @@ def test_nan_names_update_and_samples():
     with pytest.raises(
         NonFiniteLossError, match=r"update 7: the loss or its gradient is not finite; samples of the batch: \[0, 1, 2, 3, 4\]"
     ):
-        losses, norm = built.update([rows(0, 2), bad], 7, 0.0)
+        losses, norm = built.step([rows(0, 2), bad], 7, 0.0)
         built._note(losses, norm, [rows(0, 2), bad])
 
 

@@ -16,7 +16,7 @@ from test_engine import Linear, trainer
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import content, export, restore, tensor_store
-from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.data.vocabularies import take_vocabulary
 from pixelbert_plugin.errors import UserError
 
@@ -29,7 +29,7 @@ def whole(tmp_path_factory):
     """A checkpoint that says all that a checkpoint says."""
     text = registry.build("processor", "bert_tokenizer", {}, "p")
     text.fit(["a disc", "a disc"])
-    about = About(
+    about = CheckpointMetadata(
         "env: {user_dir: /srv/somebody/plugin, data_dir: /srv/somebody/data}\n"
         "checkpoint: {pretrained: /x, max_to_keep: 2}\nseed: 1\n",
         {"text": text.state_dict(), "answers": {"answers": ["yes", "no"]}},
@@ -40,7 +40,9 @@ def whole(tmp_path_factory):
     state = TrainState(
         update=2, samples=16, seconds=1.5, best=0.5, best_update=2, metrics={"a/b": 0.5}, skipped_images={"p": 1}
     )
-    return Checkpoints(tmp_path_factory.mktemp("whole"), 2).save(built.model, built.optimizers, built.precision, state, about)
+    return Checkpoints(tmp_path_factory.mktemp("whole"), 2).save(
+        built.model, built.step.optimizers, built.step.precision, state, about
+    )
 
 
 def only_user_errors(path) -> str:
@@ -53,7 +55,7 @@ def only_user_errors(path) -> str:
                 take_vocabulary(name, processor, found["processors"][name], str(path))
         built = trainer(Linear())
         restore.load_weights(path, built.model, "checkpoint.resume_file")
-        restore.load_training(path, found, built.model, built.optimizers, built.precision, "checkpoint.resume_file")
+        restore.load_training(path, found, built.model, built.step.optimizers, built.step.precision, "checkpoint.resume_file")
         json.dumps(found, ensure_ascii=False).encode()
     except UserError as error:
         assert "\n" not in str(error) and len(str(error)) < 2000

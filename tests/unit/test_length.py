@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
-from pixelbert_plugin.config.options import Training
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.training.length import Length, carried_over, go_on
 
@@ -108,5 +108,5 @@ def test_both_units_at_once_are_refused(tmp_path):
 
 
 def test_checkpoints_come_every_thousand_updates_unless_epochs_are_given():
-    assert Training().checkpoint_updates == 1000
-    assert Training(checkpoint_interval_epochs=0.5).checkpoint_updates is None
+    assert TrainingConfig().checkpoint_updates == 1000
+    assert TrainingConfig(checkpoint_interval_epochs=0.5).checkpoint_updates is None

@@ -125,7 +125,7 @@ EVERYWHERE_CHOICES = {
     "training.max_grad_norm": None,
     "training.max_updates": None,
     "training.early_stop.enabled": False,
-    "training.early_stop.criterion": None,
+    "training.early_stop.monitor": None,
     "training.early_stop.minimize": False,
     "training.precision": "auto",
     "training.bucket_by_size": True,

@@ -8,11 +8,11 @@ from test_engine import Linear, rows, trainer
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import restore, tensor_store
-from pixelbert_plugin.checkpoint.checkpoints import About, Checkpoints, TrainState
+from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.distributed.parallel import Alone, Losses
 
 NAMES = ["fp32", "bf16", "fp16", "O1", "O2", "O3"]
-ABOUT = About("a: 1\n", {}, {})
+METADATA = CheckpointMetadata("a: 1\n", {}, {})
 
 
 class HalfLinear(Linear):
@@ -30,15 +30,15 @@ def start(name, resumed=None):
         content = restore.read_content(resumed, "k")
         restore.load_weights(resumed, model, "k")
     built = trainer(model)
-    for group in built.optimizers["rest"].param_groups:
+    for group in built.step.optimizers["rest"].param_groups:
         group["eps"] = 1e-4  # O3 refuses what is 0 in half
     apex = name.startswith("O")
     options = {"opt_level": name, "backend": "native"} if apex else None
-    built.precision = registry.build("precision", "apex" if apex else name, options, "p", device=torch.device("cpu"))
-    built.precision.prepare(model, built.optimizers)
-    built.parallel = Alone(Losses(model, built.task, built.precision))
+    built.step.precision = registry.build("precision", "apex" if apex else name, options, "p", device=torch.device("cpu"))
+    built.step.precision.prepare(model, built.step.optimizers)
+    built.step.parallel = Alone(Losses(model, built.step.task, built.step.precision))
     if resumed is not None:
-        built.state = restore.load_training(resumed, content, model, built.optimizers, built.precision, "k")
+        built.state = restore.load_training(resumed, content, model, built.step.optimizers, built.step.precision, "k")
     return built
 
 
@@ -49,10 +49,13 @@ def saved(tmp_path_factory):
     for name in NAMES:
         built = start(name)
         for update in (1, 2, 3):
-            built.update([rows(0, 5), rows(5, 8)], update, 0.0)
+            built.step([rows(0, 5), rows(5, 8)], update, 0.0)
         folder = tmp_path_factory.mktemp(name)
         state = TrainState(update=3, samples=24)
-        found[name] = built, Checkpoints(folder, 2).save(built.model, built.optimizers, built.precision, state, ABOUT)
+        found[name] = (
+            built,
+            Checkpoints(folder, 2).save(built.model, built.step.optimizers, built.step.precision, state, METADATA),
+        )
     return found
 
 
@@ -61,7 +64,7 @@ def test_what_is_saved_is_float32_and_exact(saved, name):
     built, path = saved[name]
     weights = restore.read_model(path)
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    for key, value in built.precision.optimized(built.model).items():
+    for key, value in built.step.precision.optimized(built.model).items():
         assert torch.equal(weights[key], value.detach().float())
     if name == "O2":  # not the half weights that the model computes with
         assert any(not torch.equal(weights[key], value.float()) for key, value in built.model.state_dict().items())
@@ -76,26 +79,26 @@ def test_any_precision_goes_on_from_any_other(saved, source, target):
     resumed = start(target, path)
     assert resumed.state.update == 3
     weights = restore.read_model(path)
-    for key, value in resumed.precision.optimized(resumed.model).items():
+    for key, value in resumed.step.precision.optimized(resumed.model).items():
         expected = weights[key].half() if target == "O3" else weights[key]
         assert torch.equal(value.detach(), expected)
     theirs, ours = (
         {
             k: float(o.state[p]["step"])
-            for k, p in b.precision.optimized(b.model).items()
-            for o in [b.optimizers["rest"]]
+            for k, p in b.step.precision.optimized(b.model).items()
+            for o in [b.step.optimizers["rest"]]
             if p in o.state
         }
         for b in (before, resumed)
     )
-    assert ours == theirs and set(ours.values()) == {3.0 - before.precision.skipped_updates}
+    assert ours == theirs and set(ours.values()) == {3.0 - before.step.precision.skipped_updates}
     if source == target:
-        assert resumed.precision.state_dict() == before.precision.state_dict()
-    elif before.precision.skips_overflow and resumed.precision.skips_overflow:
-        assert resumed.precision.loss_scale == before.precision.loss_scale
-    losses, norm = resumed.update([rows(0, 8)], 4, 0.0)
+        assert resumed.step.precision.state_dict() == before.step.precision.state_dict()
+    elif before.step.precision.skips_overflow and resumed.step.precision.skips_overflow:
+        assert resumed.step.precision.loss_scale == before.step.precision.loss_scale
+    losses, norm = resumed.step([rows(0, 8)], 4, 0.0)
     reference = start("fp32", path)
-    expected, expected_norm = reference.update([rows(0, 8)], 4, 0.0)
+    expected, expected_norm = reference.step([rows(0, 8)], 4, 0.0)
     for part, value in expected.items():
         torch.testing.assert_close(losses[part], value, rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(norm, expected_norm, rtol=5e-2, atol=5e-2)
@@ -106,10 +109,10 @@ def test_a_resumed_precision_goes_on_bit_for_bit(saved, name):
     _, path = saved[name]
     one, other = start(name, path), start(name, path)
     for update in (4, 5):
-        a, _ = one.update([rows(0, 8)], update, 0.0)
-        b, _ = other.update([rows(0, 8)], update, 0.0)
+        a, _ = one.step([rows(0, 8)], update, 0.0)
+        b, _ = other.step([rows(0, 8)], update, 0.0)
         assert all(torch.equal(a[part], b[part]) for part in a)
     unbroken = start(name)
     for update in (1, 2, 3, 4, 5):
-        c, _ = unbroken.update([rows(0, 5), rows(5, 8)] if update < 4 else [rows(0, 8)], update, 0.0)
+        c, _ = unbroken.step([rows(0, 5), rows(5, 8)] if update < 4 else [rows(0, 8)], update, 0.0)
     assert all(torch.equal(a[part], c[part]) for part in a)

@@ -14,7 +14,7 @@ import pytest
 
 import pixelbert_plugin
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin.config.options import Checkpoint, Env, RunConfig, Training
+from pixelbert_plugin.config.options import CheckpointConfig, EnvConfig, RunConfig, TrainingConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import Component
 
@@ -91,8 +91,8 @@ def test_the_version_stands_in_one_place():
 def made() -> RunConfig:
     return RunConfig(
         datasets=["vqa2"],
-        training=Training(max_updates=3, timeout_seconds=60),
-        env=Env(data_dir="~/pictures", save_dir="save/mine"),
+        training=TrainingConfig(max_updates=3, timeout_seconds=60),
+        env=EnvConfig(data_dir="~/pictures", save_dir="save/mine"),
         optimizer={"cnn": Component("sgd"), "transformer": Component("adamw", {"lr": 1e-4})},
     )
 
@@ -102,7 +102,7 @@ COPIES = {
     "copied": copy.copy,
     "copied deep": copy.deepcopy,
     "pickled": lambda config: pickle.loads(pickle.dumps(config)),
-    "replaced": lambda config: dataclasses.replace(config, checkpoint=Checkpoint(max_to_keep=2)),
+    "replaced": lambda config: dataclasses.replace(config, checkpoint=CheckpointConfig(max_to_keep=2)),
 }
 
 

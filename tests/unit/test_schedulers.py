@@ -8,15 +8,15 @@ from test_training_rules import looping
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR, LRScheduler
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import Training
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.training.length import over_training, progress
 
 UPDATES, WARM_UP, FINAL, RATE = 40, 5, 0.1, 0.3
 
 
-def schedule(name: str, options: Training | None = None, **params):
-    return over_training(registry.build("scheduler", name, params, "s"), options or Training(max_updates=UPDATES))
+def schedule(name: str, options: TrainingConfig | None = None, **params):
+    return over_training(registry.build("scheduler", name, params, "s"), options or TrainingConfig(max_updates=UPDATES))
 
 
 def torchs(*make) -> list[float]:
@@ -58,7 +58,7 @@ def test_warm_up_multiplies_as_torchs_chained_scheduler():
 
 
 def test_cosine_by_hand():
-    factor = schedule("cosine", Training(max_epochs=4), final_factor=0.5)
+    factor = schedule("cosine", TrainingConfig(max_epochs=4), final_factor=0.5)
     assert [factor(9, epoch) for epoch in (0, 1, 2, 3, 4, 5)] == pytest.approx(
         [1, 0.5 + 0.25 * (1 + 2**-0.5), 0.75, 0.5 + 0.25 * (1 - 2**-0.5), 0.5, 0.5]
     )
@@ -73,7 +73,7 @@ def test_progress_is_that_of_the_limit_that_ends_the_training():
 @pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
 def test_what_is_done_before_changes_nothing(name):
     """A resume asks at once for the middle; another order gives the same."""
-    options = Training(max_epochs=3)
+    options = TrainingConfig(max_epochs=3)
     places = [(update, update / 7) for update in range(1, 22)]
     one, other = (schedule(name, options, warmup_updates=3) for _ in range(2))
     assert [one(*place) for place in places] == [other(*place) for place in reversed(places)][::-1]
@@ -81,7 +81,7 @@ def test_what_is_done_before_changes_nothing(name):
 
 def rates_by_epoch(batch_size: int, **options) -> dict[float, float]:
     """The first group's rate by the epoch at which an update starts."""
-    training = Training(max_epochs=2, batch_size=batch_size)
+    training = TrainingConfig(max_epochs=2, batch_size=batch_size)
     factor, found = schedule("cosine", training), {}
     looping(
         schedule=lambda update, epoch: found.setdefault(epoch, factor(update, epoch)),
@@ -99,7 +99,7 @@ def test_another_batch_size_has_the_same_rates_at_the_same_samples():
 
 
 def test_a_resumed_training_has_the_rates_of_an_unbroken_one():
-    factor = schedule("linear", Training(max_epochs=2), warmup_updates=3)
+    factor = schedule("linear", TrainingConfig(max_epochs=2), warmup_updates=3)
     asked: list[tuple[int, float, float]] = []
 
     def noted(update, epoch):

@@ -11,7 +11,7 @@ from pixelbert_plugin.checkpoint import evaluated
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
 from pixelbert_plugin.commands import command
 from pixelbert_plugin.errors import Stopped, UserError
-from pixelbert_plugin.evaluation.evaluator import Evaluation
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation
 from pixelbert_plugin.system import interrupt
 
 SCORES = [0.3, 0.5, 0.4, 0.2]  # of updates 2, 4, 6 and 7
@@ -41,7 +41,7 @@ class Run:
     def train(self, state=None) -> TrainState:
         built = looping(SCORES, **OPTIONS)
         built.state = state or TrainState()
-        step, at = built.precision.step, built.state
+        step, at = built.step.precision.step, built.state
 
         def update(*arguments):
             self.moment(at.update + 1, "update")
@@ -52,7 +52,7 @@ class Run:
             if built.stop.is_set:  # as the loader does between two batches
                 raise Stopped("stopped in an evaluation")
             self.evaluated.append(at.update)
-            return {"val/set": Evaluation({"score": dict(zip((2, 4, 6, 7), SCORES, strict=True))[at.update]})}
+            return {"val/set": SplitEvaluation({"score": dict(zip((2, 4, 6, 7), SCORES, strict=True))[at.update]})}
 
         def save(state):
             self.moment(state.update, "save")
@@ -61,7 +61,7 @@ class Run:
         def record(state):
             self.saved[-1] |= {name: asdict(state)[name] for name in evaluated.FIELDS}
 
-        built.precision.step, built.evaluate, built.save, built.record = update, evaluate, save, record
+        built.step.precision.step, built.evaluate, built.save, built.record = update, evaluate, save, record
         with built.stop.handled():
             return built.train()
 
@@ -126,14 +126,14 @@ def test_a_second_ctrl_c_ends_at_once(monkeypatch, capfd):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
     built = looping(SCORES, **OPTIONS)
-    step = built.precision.step
+    step = built.step.precision.step
 
     def twice(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         return step(*arguments)
 
-    built.precision.step = twice
+    built.step.precision.step = twice
     with built.stop.handled(), pytest.raises(Stopped):
         built.train()
     lines = capfd.readouterr().err.split("\n")

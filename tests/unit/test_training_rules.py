@@ -14,10 +14,10 @@ from test_pretrain_task import task as pretraining
 from torch import nn
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import EarlyStop
+from pixelbert_plugin.config.options import EarlyStopConfig
 from pixelbert_plugin.distributed.processes import ALONE
 from pixelbert_plugin.errors import NonFiniteLossError
-from pixelbert_plugin.evaluation.evaluator import Evaluation
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation
 from pixelbert_plugin.precision.loss_scale import LossScale, check_scale
 from pixelbert_plugin.types import PixelFeatures
 
@@ -53,8 +53,8 @@ def looping(scores=(), schedule=lambda update, epoch: 1.0, **options):
     """A trainer over `Data` with the validation scores given one after the other; it notes what it saved."""
     built = trainer(Linear(), schedule=schedule, **options)
     built.loader, built.events, built._log = Data(), Silent(), lambda *_: None
-    built.criterion, built.saved, left = "val/set/score", [], iter(scores)
-    built.evaluate = lambda: {"val/set": Evaluation({"score": next(left, 0.0)})}
+    built.monitor, built.saved, left = "val/set/score", [], iter(scores)
+    built.evaluate = lambda: {"val/set": SplitEvaluation({"score": next(left, 0.0)})}
     built.save = lambda state: built.saved.append(state.update)
     built.record = lambda state: None
     return built
@@ -67,13 +67,13 @@ def test_rates_of_every_update_around_a_milestone():
     built = looping(
         schedule=lambda update, epoch: asked.append((update, epoch)) or schedule(update, epoch), max_epochs=3, batch_size=3
     )
-    step = built.precision.step
+    step = built.step.precision.step
 
     def noted(optimizers, *arguments):
         rates.append([group["lr"] for optimizer in optimizers for group in optimizer.param_groups])
         return step(optimizers, *arguments)
 
-    built.precision.step = noted
+    built.step.precision.step = noted
     built.train()
     assert asked == [(number + 1, start / 8) for number, start in enumerate((0, 3, 6, 8, 11, 14, 16, 19, 22))]
     factors = [1.0] * 3 + [0.1] * 3 + [0.01] * 3
@@ -107,11 +107,11 @@ class Dropping(Linear):
 def masks_of(rank=0, seed=1):
     """By update and micro-batch, what was dropped. Each micro-batch holds the same rows."""
     built = trainer(Dropping(), seed=seed)
-    built.processes = replace(ALONE, rank=rank)
+    built.step.processes = replace(ALONE, rank=rank)
     built.model.train()
     torch.manual_seed(123)
     for update in (1, 2):
-        built.update([rows(0, 4), rows(0, 4)], update, 0.0)
+        built.step([rows(0, 4), rows(0, 4)], update, 0.0)
     return built.model.masks
 
 
@@ -122,7 +122,9 @@ def test_dropout_differs_in_every_update_micro_batch_process_and_seed_and_a_repl
 
 
 def best_of(scores, **early_stop):
-    built = looping(scores, max_updates=len(scores), evaluation_interval=1, batch_size=8, early_stop=EarlyStop(**early_stop))
+    built = looping(
+        scores, max_updates=len(scores), evaluation_interval=1, batch_size=8, early_stop=EarlyStopConfig(**early_stop)
+    )
     state = built.train()
     return state.update, state.best, state.best_update, state.evaluations_since_best
 
@@ -148,7 +150,7 @@ def test_the_best_is_the_highest_unless_minimized_and_patience_counts_evaluation
 def test_evaluations_and_checkpoints_come_at_their_intervals_and_at_the_end():
     evaluated = []
     built = looping(max_updates=7, batch_size=8, evaluation_interval=3, checkpoint_interval=2)
-    built.evaluate = lambda: evaluated.append(built.state.update) or {"val/set": Evaluation({"score": 0.0})}
+    built.evaluate = lambda: evaluated.append(built.state.update) or {"val/set": SplitEvaluation({"score": 0.0})}
     built.train()
     assert evaluated == [3, 6, 7]
     assert {2, 4, 6, 7} <= set(built.saved)
@@ -158,7 +160,7 @@ def test_a_batch_counts_pairs_of_which_a_sample_may_be_several():
     """Pre-training's sample is a true and a false pair: a batch of 6 pairs is 3 samples, micro-batches of 4 are 2."""
     asked = []
     built = looping(max_epochs=1, batch_size=6, micro_batch_size=4, texts_per_image=5)
-    built.task.pairs_per_sample, updates = 2, built.loader.updates
+    built.step.task.pairs_per_sample, updates = 2, built.loader.updates
     built.loader.updates = lambda *arguments: asked.append(arguments) or updates(*arguments)
     state = built.train()
     assert asked == [(0, 3, 2, 5)] and state.update == 3 and state.samples == 8
@@ -167,10 +169,10 @@ def test_a_batch_counts_pairs_of_which_a_sample_may_be_several():
 @pytest.mark.parametrize("sizes", [(8,), (4, 4), (1, 7), (3, 3, 2), (1,) * 8])
 def test_an_update_is_the_mean_over_its_pairs_however_they_fall_into_micro_batches(sizes):
     whole, parts = Linear(), Linear()
-    _, norm = trainer(whole).update([rows(0, 8)], 1, 0.0)
+    _, norm = trainer(whole).step([rows(0, 8)], 1, 0.0)
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     micro_batches = [rows(start, start + size) for start, size in zip(starts, sizes, strict=True)]
-    _, norm_parts = trainer(parts).update(micro_batches, 1, 0.0)
+    _, norm_parts = trainer(parts).step(micro_batches, 1, 0.0)
     assert float(norm) == pytest.approx(float(norm_parts), rel=1e-5)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other)
@@ -180,10 +182,10 @@ def test_gradients_of_several_processes_are_summed_not_averaged():
     """Each of W processes hands over its share times W, of which the mean is taken; here the shares are alike."""
     alone, shared = Linear(), Linear()
     one, other = trainer(alone), trainer(shared)
-    one.update([rows(0, 8)], 1, 0.0)
+    one.step([rows(0, 8)], 1, 0.0)
     # W processes with the same rows: their total is W times this process's, and so is what is handed over
-    other.processes = SimpleNamespace(rank=0, world_size=4, sum=lambda values: 4 * values)
-    losses, _ = other.update([rows(0, 8)], 1, 0.0)
+    other.step.processes = SimpleNamespace(rank=0, world_size=4, sum=lambda values: 4 * values)
+    losses, _ = other.step([rows(0, 8)], 1, 0.0)
     for a, b in zip(alone.parameters(), shared.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     assert set(losses) == {"all", "some"}
@@ -194,7 +196,7 @@ def test_nothing_to_count_is_a_loss_of_zero():
     built = trainer(Linear())
     data = rows(0, 8)
     data.some = torch.zeros(8, dtype=torch.bool)
-    losses, norm = built.update([data], 1, 0.0)
+    losses, norm = built.step([data], 1, 0.0)
     assert float(losses["some"]) == 0 and math.isfinite(float(norm))
 
 
@@ -205,10 +207,9 @@ def test_gradients_are_clipped_to_the_norm_and_never_stretched():
             built = trainer(net, max_norm=bound)
             for name in ("cnn", "rest"):  # plain steps, whose length is the gradient's
                 named = net.parameter_groups()[name]
-                built.optimizers[name] = torch.optim.SGD([parameter for _, parameter in named], lr=1.0)
-            built._base_rates = {name: [1.0] for name in built.optimizers}
+                built.step.optimizers[name] = torch.optim.SGD([parameter for _, parameter in named], lr=1.0)
             before = torch.cat([p.detach().flatten().clone() for p in net.parameters()])
-            _, norm = built.update([rows(0, 8)], 1, 0.0)
+            _, norm = built.step([rows(0, 8)], 1, 0.0)
             step = float((torch.cat([p.detach().flatten() for p in net.parameters()]) - before).norm())
             assert step == pytest.approx(min(float(norm), bound or math.inf), rel=1e-3)
         assert (float(norm) > limit) == is_clipped  # reported as it was before

@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from pixelbert_plugin.precision.apex.levels import LARGEST_SCALE, ApexConfig, check_eps, resolve
 from pixelbert_plugin.precision.loss_scale import check_scale
 from pixelbert_plugin.precision.master_weights import full_weights, is_norm_kept
-from pixelbert_plugin.precision.native import Fp32, clip_gradients, global_norm
+from pixelbert_plugin.precision.native import Precision, clip_gradients, global_norm
 
 WINDOW = 2000  # updates after which amp doubles its scale, at exactly this count
 
 
-class ApexAmp(Fp32):
+class ApexAmp(Precision):
     """Glue to apex.amp: it casts, scales, holds the masters and skips; clipping and the one decision are here.
 
     The order is Apex's: model to its device, optimizers, `prepare`, DDP, schedule. O1 patches torch's functions for the

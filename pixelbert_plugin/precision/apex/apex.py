@@ -8,7 +8,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 from pixelbert_plugin.precision.apex.amp import ApexAmp
 from pixelbert_plugin.precision.apex.levels import ApexConfig, NativeLevel, resolve
-from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.registry.schema import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ EQUIVALENTS = {
 
 
 @registry.register_precision("apex")
-def apex(config: ApexConfig, device: torch.device) -> Fp32:
+def apex(config: ApexConfig, device: torch.device) -> Precision:
     """NVIDIA Apex's levels O0 to O3; without usable Apex, the same by torch's own means.
 
     `backend: apex` never falls back: it raises ConfigError with the reason.

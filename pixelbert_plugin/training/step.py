@@ -1,0 +1,72 @@
+"""The gradient step: an update's micro-batches → losses, gradients, one norm, clipping, and every optimizer moved once.
+
+Each part of the loss is the mean over all its terms in the update, however they fall into micro-batches and processes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pixelbert_plugin.distributed.parallel import Parallel
+from pixelbert_plugin.distributed.processes import Processes
+from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.seeding import derive
+from pixelbert_plugin.tasks.base import Task
+from pixelbert_plugin.types import Batch
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What turns micro-batches into moved weights; called once an update."""
+
+    parallel: Parallel  # forward pass and losses of the model, on one process or several
+    task: Task
+    optimizers: dict[str, Optimizer]  # by parameter group of the model
+    schedule: Callable[[int, float], float]  # update, epochs done → factor on the learning rates
+    precision: Precision
+    processes: Processes
+    seed: int  # of dropout
+    max_grad_norm: float | None = None  # clip the norm of all gradients together; None: no clipping
+
+    def __call__(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Update number `update` (from 1), which starts when `epoch` passes are done.
+
+        Returns this process's share of each part of the loss (scalars; over all processes they add up to the loss), and the
+        norm of all gradients before clipping (scalar float32).
+        """
+        self._set_rates(self.schedule(update, epoch))
+        totals = self._totals(micro_batches)
+        losses = {part: torch.zeros((), device=total.device) for part, total in totals.items()}
+        for index, batch in enumerate(micro_batches):
+            is_last = index == len(micro_batches) - 1
+            torch.manual_seed(derive(self.seed, "dropout", update, index, self.processes.rank))
+            with self.parallel.accumulating(is_last):
+                parts = {part: value / totals[part] for part, value in self.parallel(batch).items()}
+                # times W: what several processes compute is averaged, see distributed/parallel.py
+                self.precision.backward(sum(parts.values()) * self.processes.world_size, is_last)
+            for part, value in parts.items():
+                losses[part] += value.detach()
+        norm = self.precision.step(self.optimizers.values(), self.max_grad_norm)  # one norm, clip, one decision for all
+        return losses, norm
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each parameter group's optimizer, as the last update used it."""
+        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+
+    def _set_rates(self, factor: float) -> None:
+        for group in _groups(self.optimizers.values()):
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+    def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+        """By part of the loss, how many terms it has in the update, over all processes."""
+        counts = [self.task.counts(batch) for batch in micro_batches]
+        names = list(counts[0])
+        totals = self.processes.sum(torch.stack([sum(count[part] for count in counts) for part in names]).float())
+        return dict(zip(names, totals.clamp(min=1), strict=True))
+
+
+def _groups(optimizers: Iterable[Optimizer]) -> list[dict]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
