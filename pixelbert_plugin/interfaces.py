@@ -369,7 +369,7 @@ class Precision(Protocol):
         """Once, before the first forward pass and before DDP: cast the model and give the optimizers what they step."""
 
     @abstractmethod
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Context of the forward pass."""
 
     @abstractmethod

@@ -6,9 +6,9 @@ its own share times W, and DDP and FSDP take the mean over the W processes.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule  # slow to import, and few runs need it
 
 
 class Losses(nn.Module):
@@ -42,7 +45,7 @@ class Parallel(Protocol):
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Forward pass and losses of a micro-batch."""
 
-    def accumulating(self, is_last: bool):
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of a micro-batch: gradients are exchanged only at the update's last one."""
 
 
@@ -55,7 +58,7 @@ class Alone:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         return self.losses(batch)
 
-    def accumulating(self, is_last: bool):
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
         return nullcontext()
 
 
@@ -69,23 +72,27 @@ class Ddp(Alone):
         # buckets then also stay as they are, so that sums are formed in the same order after a resume.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the newer name of broadcast_buffers is not in torch 2.8
-            self.losses = DistributedDataParallel(
+            self.ddp = DistributedDataParallel(
                 losses,
                 device_ids=[device] if device.type == "cuda" else None,
                 broadcast_buffers=False,
                 find_unused_parameters=True,
             )
 
-    def accumulating(self, is_last: bool):
-        return nullcontext() if is_last else self.losses.no_sync()
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        return self.ddp(batch)
+
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if is_last else self.ddp.no_sync()
 
 
 class Fsdp(Alone):
     """FSDP2. The model was sharded by `shard` before its optimizers were built."""
 
-    def accumulating(self, is_last: bool):
-        self.losses.model.set_requires_gradient_sync(is_last)
-        self.losses.model.set_is_last_backward(is_last)
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
+        model = cast("FSDPModule", self.losses.model)
+        model.set_requires_gradient_sync(is_last)
+        model.set_is_last_backward(is_last)
         return nullcontext()
 
 
@@ -96,7 +103,8 @@ def shard(model: nn.Module) -> None:
     _register_output()
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # changed in place by nobody
     mesh = dist.init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
-    for block in model.shard_units():
+    units: Any = model  # it has what interfaces.Model says
+    for block in units.shard_units():
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
@@ -126,7 +134,7 @@ def whole(model: nn.Module) -> Iterator[None]:
     """All parameters of a sharded model present in each process: its forward passes then talk to no other process, so
     that processes may run unequal numbers of them (FSDP would wait forever). For evaluation, where gradients take no room.
     """
-    blocks = [module for module in model.modules() if hasattr(module, "set_reshard_after_forward")]
+    blocks = [cast("FSDPModule", module) for module in model.modules() if hasattr(module, "set_reshard_after_forward")]
     for block in blocks:
         block.set_reshard_after_forward(False, recurse=False)
         block.unshard()

@@ -125,7 +125,7 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     timeout = timedelta(seconds=timeout_seconds)
     try:
-        store = dist.HashStore()
+        store: dist.Store = dist.HashStore()
         if world_size > 1:
             torchruns, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=timeout))
             store = fresh_store(torchruns, rank, world_size, timeout)

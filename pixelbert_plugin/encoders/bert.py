@@ -130,7 +130,7 @@ class BertTextEncoder(nn.Module):
         """Attend so during the call. Yields the list that each layer's weights, B heads S S, go to if `is_recorded`."""
         attentions: list[Tensor] = []
         usual = self.bert.config._attn_implementation
-        layers: list[Any] = self.blocks() if is_recorded else []
+        layers: list[Any] = self.shard_units() if is_recorded else []
         hooks = [
             layer.attention.self.register_forward_hook(lambda _module, _inputs, output: attentions.append(output[1]))
             for layer in layers

@@ -68,7 +68,8 @@ class SplitDataset:
         """The predictions file's rows, each sample once, in the split's order; the official ones where those are JSON."""
         found = {result.sample.sample_id: result for result in unique_results(rows, keep_skipped=True)}
         results = [found[sample.sample_id] for sample in self.samples if sample.sample_id in found]
-        suffix, text = self.setting.task.predictions(results) if results else (".json", "[]")
+        predictions = self.setting.task.predictions
+        suffix, text = predictions(results) if results and predictions is not None else ("", "")
         if suffix == ".json":
             return json.loads(text)
         return [{"sample_id": result.sample.sample_id, "prediction": result.prediction} for result in results]

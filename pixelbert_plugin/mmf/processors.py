@@ -54,7 +54,11 @@ class MmfAnswerProcessor(MmfProcessor):
         return {"answers": list(item["answers"]), "answers_scores": self.processor.scores(tuple(item["answers"]))}
 
 
-WRAPPERS = {TextProcessor: MmfTextProcessor, ImageProcessor: MmfImageProcessor, AnswersProcessor: MmfAnswerProcessor}
+WRAPPERS: dict[type, type[MmfProcessor]] = {
+    TextProcessor: MmfTextProcessor,
+    ImageProcessor: MmfImageProcessor,
+    AnswersProcessor: MmfAnswerProcessor,
+}
 
 
 def wrap_processor(own: str, name: str) -> type[MmfProcessor]:

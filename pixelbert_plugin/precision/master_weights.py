@@ -35,7 +35,7 @@ def _half(value: Any) -> Any:
 class MasterWeights:
     """The float32 masters of a model's float16 parameters; empty where nothing is cast."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._of: dict[nn.Parameter, nn.Parameter] = {}  # the model's parameter → its master
 
     def remember(self, full: dict[nn.Parameter, Tensor]) -> None:
@@ -71,7 +71,7 @@ class MasterWeights:
         """The masters' values, rounded, into the model."""
         trained = [pair for pair in self._of.items() if pair[0].requires_grad]
         if trained:
-            torch._foreach_copy_(*map(list, zip(*trained, strict=True)))
+            torch._foreach_copy_([own for own, _ in trained], [master for _, master in trained])
 
 
 def full_weights(model: nn.Module) -> dict[nn.Parameter, Tensor]:

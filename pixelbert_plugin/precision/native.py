@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Precision:
         `model` is on its device in float32 with its final weights, `optimizers` are new (or none, for an evaluation).
         """
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Context of the forward pass."""
         return nullcontext()
 
@@ -108,7 +109,7 @@ class Bf16(Precision):
         if device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise ConfigError("training.precision", "'bf16': this GPU has no bfloat16; use fp16 or fp32")
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
@@ -121,11 +122,11 @@ class Scaled(Precision):
         self.skips_overflow = scale.is_dynamic
 
     @property
-    def loss_scale(self) -> float:
+    def loss_scale(self) -> float:  # type: ignore[override]  # nobody sets a precision's
         return self.scale.value
 
     @property
-    def skipped_updates(self) -> int:
+    def skipped_updates(self) -> int:  # type: ignore[override]  # likewise
         return self.scale.skipped_updates
 
     def backward(self, loss: Tensor, is_last: bool = True) -> None:
@@ -176,7 +177,7 @@ class Fp16(Scaled):
     def __init__(self, config: Fp16Config, device: torch.device):
         super().__init__(device, LossScale(config.init_scale, growth_interval=config.growth_interval))
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.float16)
 
 
@@ -197,7 +198,8 @@ def global_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
     sharded = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
     norm = get_total_norm([gradient for gradient in gradients if not isinstance(gradient, DTensor)])
     if sharded:
-        norm = torch.hypot(norm.to(device), get_total_norm(sharded).full_tensor().to(norm.dtype))
+        of_sharded = cast(DTensor, get_total_norm(sharded))
+        norm = torch.hypot(norm.to(device), of_sharded.full_tensor().to(norm.dtype))
     return norm.to(device, torch.get_default_dtype())
 
 

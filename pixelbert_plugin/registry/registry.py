@@ -129,7 +129,7 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
             key = f"{path}.{next(iter(given))}" if isinstance(given, dict) else path
             raise ConfigError(key, f"unknown key: the {kind} {name!r} takes no options")
         return None
-    config = schema.merge(options, node, path)
+    config: Any = schema.merge(options, node, path)
     tell(config, Place(name, path))
     for field in dataclasses.fields(config):
         inner_kind, inner = field.metadata.get("kind"), getattr(config, field.name)

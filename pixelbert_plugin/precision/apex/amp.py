@@ -44,7 +44,7 @@ class ApexAmp(Precision):
         return {"precision": "apex", "opt_level": self.level.name, "backend": "apex"}
 
     @property
-    def loss_scale(self) -> float | None:
+    def loss_scale(self) -> float | None:  # type: ignore[override]  # nobody sets a precision's
         """None before `prepare`."""
         return self._scaler()["loss_scale"] if self._parameters else None
 
@@ -63,23 +63,24 @@ class ApexAmp(Precision):
         self.masters.remember(before)
         if not self.level.has_masters:
             return
-        for optimizer in self._optimizers:
+        held: list[Any] = self._optimizers  # with what apex.amp has put on them
+        for optimizer in held:
             optimizer._amp_lazy_init()  # else masters are made at the first backward pass, after a checkpoint is loaded
             stash = optimizer._amp_stash
             for parameter, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params, strict=True):
                 self.masters.adopt(parameter, master)
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         if self.level.autocasts and not torch.is_grad_enabled():
             # O1 keeps half copies of weights until the next backward pass, even where a checkpoint is loaded in between
             self._amp._amp_state.handle._clear_cache()
         return nullcontext()
 
     def backward(self, loss: Tensor, is_last: bool = True) -> None:
-        before = self.loss_scale
+        before = self._scaler()["loss_scale"]
         with self._amp.scale_loss(loss, self._optimizers, delay_unscale=not is_last) as scaled:
             scaled.backward()
-        self._is_armed = self.loss_scale < before
+        self._is_armed = self._scaler()["loss_scale"] < before
 
     def step(self, optimizers: Iterable[Optimizer], max_norm: float | None) -> Tensor:
         optimizers = list(optimizers)
@@ -88,7 +89,7 @@ class ApexAmp(Precision):
         norm = torch.tensor(math.inf, device=self.device) if self._is_armed else global_norm(held, self.device)
         is_skipped = self.skips_overflow and not bool(norm.isfinite())
         if is_skipped and not self._is_armed:  # gradients that are finite one by one
-            self._set_scaler(self.loss_scale / 2, 0)
+            self._set_scaler(self._scaler()["loss_scale"] / 2, 0)
         if not is_skipped:
             clip_gradients(held, max_norm, norm)
         for optimizer in optimizers:
@@ -100,7 +101,7 @@ class ApexAmp(Precision):
         self._is_armed = False
         if is_skipped:
             self.skipped_updates += 1
-            check_scale(self.loss_scale)
+            check_scale(self._scaler()["loss_scale"])
         return norm
 
     def state_dict(self) -> dict[str, float | int]:

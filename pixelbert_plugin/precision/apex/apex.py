@@ -40,4 +40,4 @@ def apex(config: ApexConfig, device: torch.device) -> Precision:
     return NativeLevel(resolve(config), device, reason)
 
 
-apex.Config = ApexConfig
+apex.Config = ApexConfig  # type: ignore[attr-defined]  # a function has no attributes that a type checker knows of

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -19,12 +20,12 @@ logger = logging.getLogger(__name__)
 def fused_adam(config: AdamWConfig, named_parameters: NamedParameters) -> Optimizer:
     """Apex's FusedAdam with decoupled weight decay; without its kernels, torch's fused AdamW."""
     groups = decay_groups(named_parameters, config.weight_decay)
-    options = {"lr": config.lr, "betas": tuple(config.betas), "eps": config.eps}
+    options: dict[str, Any] = {"lr": config.lr, "betas": tuple(config.betas), "eps": config.eps}
     reason = _why_not(groups)
     if reason is None:
         from apex.optimizers import FusedAdam
 
-        optimizer = FusedAdam(groups, **options, adam_w_mode=True)
+        optimizer: Any = FusedAdam(groups, **options, adam_w_mode=True)
         optimizer.counts_steps_by_group, optimizer.has_float32_state = True, True
     else:
         logger.warning("optimizer type fused_adam: %s; torch's fused AdamW is used", reason)
@@ -37,12 +38,12 @@ def fused_adam(config: AdamWConfig, named_parameters: NamedParameters) -> Optimi
 def fused_sgd(config: SgdConfig, named_parameters: NamedParameters) -> Optimizer:
     """Apex's FusedSGD; without its kernels, torch's fused SGD."""
     groups = decay_groups(named_parameters, config.weight_decay)
-    options = {"lr": config.lr, "momentum": config.momentum, "nesterov": config.nesterov}
+    options: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "nesterov": config.nesterov}
     reason = _why_not(groups)
     if reason is None:
         from apex.optimizers import FusedSGD
 
-        optimizer = FusedSGD(groups, **options)
+        optimizer: Any = FusedSGD(groups, **options)
     else:
         logger.warning("optimizer type fused_sgd: %s; torch's fused SGD is used", reason)
         optimizer = torch.optim.SGD(groups, **options, fused=True)
@@ -75,10 +76,13 @@ def fused_lamb(config: LambConfig, named_parameters: NamedParameters) -> Optimiz
     return optimizer
 
 
-fused_adam.Config, fused_sgd.Config, fused_lamb.Config = AdamWConfig, SgdConfig, LambConfig
+# a function has no attributes that a type checker knows of
+fused_adam.Config = AdamWConfig  # type: ignore[attr-defined]
+fused_sgd.Config = SgdConfig  # type: ignore[attr-defined]
+fused_lamb.Config = LambConfig  # type: ignore[attr-defined]
 
 
-def _why_not(groups: list[dict]) -> str | None:
+def _why_not(groups: list[dict[str, Any]]) -> str | None:
     """Why Apex's kernels cannot step these parameters; None where they can."""
     device_type = groups[0]["params"][0].device.type if groups else "cpu"
     return nvidia_apex.why_no_kernels("amp_C", device_type)

@@ -3,7 +3,7 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -91,7 +91,7 @@ class NativeLevel(Scaled):
     def __init__(self, level: Level, device: torch.device, reason: str):
         """`reason`: why it is not Apex itself."""
         is_dynamic = level.loss_scale is None
-        fixed = {} if is_dynamic else {"initial": level.loss_scale}
+        fixed: dict[str, Any] = {} if is_dynamic else {"initial": level.loss_scale}
         largest = LARGEST_SCALE if is_dynamic else math.inf
         super().__init__(device, LossScale(**fixed, is_dynamic=is_dynamic, largest=largest))
         self.level = level
@@ -111,5 +111,5 @@ class NativeLevel(Scaled):
         self.masters.remember(before)
         self.masters.give_to(optimizers.values())
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.float16) if self.level.autocasts else nullcontext()

@@ -32,9 +32,10 @@ def why_no_kernels(extension: str, device_type: str) -> str | None:
 def _find() -> tuple[Path | None, str | None]:
     """The folder of NVIDIA's Apex, or None and why there is none."""
     spec = importlib.util.find_spec("apex")  # of a top-level name: looks for files only
-    if spec is None:
+    places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec is not None else []
+    if not places:
         return None, "NVIDIA's Apex is not installed"
-    folder = Path(next(iter(spec.submodule_search_locations or [spec.origin])))
+    folder = Path(places[0])
     if (folder / "multi_tensor_apply").is_dir() and (folder / "optimizers" / "fused_adam.py").is_file():
         return folder, None
     if (folder / "lib" / "libapex.py").is_file():
