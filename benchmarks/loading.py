@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py [--scale 1.0] [--folder FOLDER] > benchmarks/loading.txt
 
-Each way of loading runs in a process of its own: the columns without a cache, writing it, and from it; and the naive way,
+Each way of loading runs in a process of its own: the blocks without a cache, writing it, and from it; and the naive way,
 json.load and a list of Sample, on a tenth of the pairs. Then two forked workers read samples at random, as a data loader's do.
 Memory is what a process has more than after its imports; files are in the page cache. Needs 1.5 GB of disk and 3 GB of memory.
 """
@@ -150,7 +150,7 @@ def measure(way: str, root: Path, cache: Path) -> dict[str, float]:
     samples = build_naive(root) if way == "naive" else build_mixture(root, cache if is_cached else None)
     seconds, peak = time.perf_counter() - start, memory("self", "status", "VmHWM") - before
     result = {"samples": len(samples), "seconds": seconds, "peak": peak, "held": memory("self", "status", "VmRSS") - before}
-    read(samples, seed=-1)  # so that this process too has mapped the columns' pages: what workers add then is theirs alone
+    read(samples, seed=-1)  # so that this process too has mapped the blocks' pages: what workers add then is theirs alone
     alone = memory("self", "smaps_rollup", "Pss")
     result["worker"] = (total_pss_with_workers(samples, workers=2) - alone) / 2
     return result
@@ -203,11 +203,11 @@ def report(results: dict[str, dict[str, float]], sizes: dict[str, float], scale:
         f"{'way':<27}{'start-up':>9}{'peak':>12}{'held':>12}{'worker':>13}{'start-up':>13}{'peak':>9}",
     ]
     titles = {
-        "tiny": "columns of 1/1000",
+        "tiny": "blocks of 1/1000",
         "naive": f"naive, a list (× {factor:.1f})",
-        "no cache": "columns, no cache",
-        "first cache": "columns, writing the cache",
-        "cache": "columns, from the cache",
+        "no cache": "blocks, no cache",
+        "first cache": "blocks, writing the cache",
+        "cache": "blocks, from the cache",
     }
     for way, title in titles.items():
         row = naive if way == "naive" else results[way]

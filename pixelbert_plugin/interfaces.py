@@ -223,8 +223,8 @@ class Builder(Protocol):
     config: Any  # a BuilderConfig
 
     @abstractmethod
-    def samples(self, split: str) -> Sequence[Sample]:
-        """All pairs of "train", "val" or "test", in a fixed order with unique sample ids."""
+    def samples(self, split: str) -> Iterable[Sample]:
+        """All pairs of "train", "val" or "test", a list or one by one, in a fixed order with unique sample ids."""
 
     @abstractmethod
     def has_split(self, split: str) -> bool:
@@ -243,8 +243,8 @@ class Builder(Protocol):
         """The annotation files that `split` is read from, each with the config key that names it."""
 
     @abstractmethod
-    def count(self, split: str, samples: Sequence[Sample]) -> dict[str, int]:
-        """What `config.counts` may hold of a split, as it is in the files."""
+    def count(self, split: str, samples: Any) -> dict[str, int]:
+        """What `config.counts` may hold of a split, as it is in the files; of its `samples` as data.samples.Samples."""
 
 
 class LearnedTask(Protocol):

@@ -1,4 +1,4 @@
-"""A cache of columns on disk, mapped into memory: `CACHE_DIR/<builder>-<hash>/*.npy` and a manifest of their digests.
+"""A cache of arrays on disk, mapped into memory: `CACHE_DIR/<builder>-<hash>/*.npy` and a manifest of their digests.
 
 The hash covers the builder's options and the source files' paths, sizes and times, so that a changed source makes another
 folder; a folder may be deleted at any time. A folder is written aside and renamed, so that it is whole or not there, and
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from pixelbert_plugin.data.columns import Arrays
+from pixelbert_plugin.data.blocks import Arrays
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # of the columns; raise it when a builder reads the same files differently
+FORMAT = 4  # of the arrays; raise it when a builder reads the same files differently
 MANIFEST = "manifest.json"
 ASIDE = re.compile(r"\..+-[0-9a-f]{16}-[0-9]+-[0-9a-f]{8}")  # how folders are named while they are written
 

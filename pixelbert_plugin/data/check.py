@@ -1,6 +1,6 @@
 """Check of a data folder: every file there, the counts against the published ones, every image there, one or all decoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,10 @@ from pixelbert_plugin.data.decode_all import DecodedImages
 from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import image_paths
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.processors.image import ImageProcessor
-from pixelbert_plugin.types import Sample
 
 NUM_NAMED = 3  # missing images that are named
 Status = Literal["ok", "warning", "missing", "differs", "broken"]  # a warning is no failure
@@ -93,7 +92,7 @@ def _check_split(
         yield remark.what, "warning" if remark.is_warning else "ok", remark.detail
 
 
-def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Sample]) -> Iterator[Finding]:
+def _check_counts(builder: Builder, split: str, own: str, samples: Samples) -> Iterator[Finding]:
     found, published = builder.count(split, samples), builder.config.counts.get(own, {})
     for what, number in found.items():
         expected = published.get(what)
@@ -109,9 +108,9 @@ def _check_counts(builder: Builder, split: str, own: str, samples: Sequence[Samp
 
 
 def _check_images(
-    title: str, samples: Sequence[Sample], processor: ImageProcessor, decoded: DecodedImages | Literal["none", "sample"]
+    title: str, samples: Samples, processor: ImageProcessor, decoded: DecodedImages | Literal["none", "sample"]
 ) -> Iterator[Finding]:
-    paths = image_paths(samples)
+    paths = samples.image_paths()
     missing = missing_files(paths)
     if missing:
         yield "image files", "missing", f"{len(missing):,} of {len(paths):,} are not there: {_first(missing)}"

@@ -1,64 +1,40 @@
-"""Samples of a builder that makes them itself: each is checked as it is asked for, and one line says what is wrong with it."""
+"""A builder's samples are checked one by one, and a few words say what is wrong with one.
+
+What can be meant in one way only is put right: ids of numpy, paths as texts, lists instead of tuples.
+"""
 
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.types import Sample
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
 
 
-class CheckedSamples(Sequence):
-    """A builder's samples of a split. Raises UserError with data set, split and row for one that cannot be made or used.
-
-    What can be meant in one way only is put right: ids of numpy, paths as texts, lists instead of tuples.
-    """
-
-    def __init__(self, samples: Sequence[Sample], dataset: str, split: str, builder: str):
-        self._samples, self._dataset, self._split, self._builder = samples, dataset, split, builder
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        row = range(len(self))[index]
-        try:
-            return checked(self._samples[row])
-        except RunError:
-            raise
-        except BadSampleError as error:
-            reason = str(error)
-        except Exception as error:  # of a plugin that makes its samples as they are asked for
-            reason = f"failed with {type(error).__name__}: {error}; --debug shows where"
-            raise UserError(self._line(row, reason)) from error
-        raise UserError(self._line(row, reason))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[row] for row in range(len(self)))  # an IndexError of the builder must not look like the end
-
-    def __getattr__(self, name: str) -> Any:
-        """The arrays of a builder that offers them (data/mixture.py)."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._samples, name)
-
-    def _line(self, row: int, reason: str) -> str:
-        reason = " ".join(reason.encode(errors="backslashreplace").decode().split())
-        return f"datasets: row {row} of the {self._split} split of {self._dataset} (builder {self._builder}): {reason}"
-
-
 class BadSampleError(Exception):
     """What is wrong with a sample, in words."""
 
 
-def checked(sample: Sample) -> Sample:
+def is_plain(sample: Any) -> bool:
+    """Whether a sample needs no look at its id, text and label: a number, ASCII and none, as most of many millions have."""
+    return (
+        type(sample) is Sample
+        and type(sample.sample_id) is int
+        and type(sample.text) is str
+        and sample.text.isascii()
+        and sample.answers == ()
+        and sample.answer is None
+        and sample.groups == {}
+    )
+
+
+def checked(sample: Any) -> Sample:
     """The sample with every field of its type. Raises BadSampleError."""
     if not isinstance(sample, Sample):
         raise BadSampleError(f"is {_repr.repr(sample)}, not a Sample")

@@ -108,7 +108,28 @@ def field(record: Any, name: str, path: Path, index: int, kind: type | tuple[typ
         raise UserError(f"{path}: {unit} {index} has no {name!r}; is this the official file?") from error
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{path}: {unit} {index}: {name!r} is {value!r:.80}, of another type; is this the official file?")
-    return value
+    return as_text(value) if isinstance(value, str) else value
+
+
+def as_text(value: str) -> str:
+    """JSON may hold half a surrogate pair ("\\ud83d"), which is no text: "?" in its place."""
+    return value if value.isascii() else value.encode(errors="replace").decode()
+
+
+class OneType:
+    """The ids of `source`, which are all numbers or all texts: a mix is of two releases."""
+
+    def __init__(self, source: object):
+        self._source = source
+        self._type: type | None = None
+
+    def __call__(self, value: int | str) -> int | str:
+        """The id. Raises UserError where those before were of another type."""
+        if type(value) is not self._type:
+            if self._type is not None:
+                raise UserError(f"{self._source}: id {value!r} after ids of another type; make them all numbers or all texts")
+            self._type = type(value)
+        return value
 
 
 def _expect(text: "JsonText", opening: str, path: Path) -> None:

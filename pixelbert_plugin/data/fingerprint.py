@@ -6,20 +6,20 @@ is noticed, and one of a single file of the same size mostly is not. Their times
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from pixelbert_plugin.data.images import BadImageError, opened
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import Pairs
-from pixelbert_plugin.types import Sample
+from pixelbert_plugin.data.samples import Samples
 
 MAX_FILES = 10_000  # image files of a data set's split whose sizes are looked at
 MAX_READ = 64  # of those, how many are read
 MAX_BYTES = 4_000_000  # of each: photographs are read whole
-Fingerprint = dict[str, int | str]  # "samples" and, by what it is of, a digest
+FORMAT = 2  # of the digests of what samples hold: those of another one are not compared
+Fingerprint = dict[str, int | str]  # "format", "samples" and, by what it is of, a digest
 
 
 def fingerprints(data: dict[str, Mixture]) -> dict[str, Fingerprint]:
@@ -32,41 +32,29 @@ def changes(former: Fingerprint, now: Fingerprint) -> list[str]:
     found = []
     if former.get("samples") != now["samples"]:
         found.append(f"{now['samples']} samples, {former.get('samples')} before")
-    kinds = () if found else ("ids", "texts", "answers", "images of the samples")
+    is_comparable = not found and former.get("format") == now["format"]
+    kinds = () if not is_comparable else ("ids", "texts", "answers", "images of the samples")
     found += [kind for kind in kinds if kind in former and former[kind] != now[kind]]
     files = ("image files", "image contents")  # earlier versions read no contents
     return found + ["image files"] * any(kind in former and former[kind] != now[kind] for kind in files)
 
 
-def _of(samples: Sequence[Sample]) -> Fingerprint:
-    columns = _columns_of_pairs(samples) if isinstance(samples, Pairs) else _columns(samples)
-    files = columns.pop("image files")
-    found: Fingerprint = {"samples": len(samples)}
-    found |= {kind: _digest(values) for kind, values in columns.items()}
-    return found | {"image files": _digest([_sizes(files)]), "image contents": _digest(map(_content, _spread(files, MAX_READ)))}
+def _of(samples: Samples) -> Fingerprint:
+    files = [samples.image_path(row) for row in _spread(samples.num_images, MAX_FILES)]
+    contents = [_content(files[place]) for place in _spread(len(files), MAX_READ)]
+    return {
+        "format": FORMAT,
+        "samples": len(samples),
+        **samples.digests(),
+        "image files": _digest(f"({len(files)},)".encode() + _sizes(files).tobytes()),
+        "image contents": _digest(b"".join(len(content).to_bytes(8, "little") + content.encode() for content in contents)),
+    }
 
 
-def _columns_of_pairs(samples: Pairs) -> dict[str, list]:
-    return {**samples.columns(), "image files": [samples.root / file for file in _spread(samples.image_files, MAX_FILES)]}
-
-
-def _columns(samples: Sequence[Sample]) -> dict[str, list]:
-    """Of any other samples, walked through once."""
-    files: dict[Path, None] = {}
-    ids, texts, answers, images = [], [], [], []
-    for sample in samples:
-        ids.append(repr(sample.sample_id))
-        texts.append(sample.text)
-        answers.append(repr((sample.answers, sample.answer)))
-        images.append(repr((sample.image_ids, [Path(path).name for path in sample.images])))
-        files.update(dict.fromkeys(map(Path, sample.images)))
-    columns = {"ids": ids, "texts": texts, "answers": answers, "images of the samples": images}
-    return {**columns, "image files": _spread(list(files), MAX_FILES)}
-
-
-def _spread(values: Sequence, most: int) -> list:
-    count = min(most, len(values))
-    return [values[index * len(values) // count] for index in range(count)]
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many numbers below `count`, evenly."""
+    chosen = min(most, count)
+    return [index * count // chosen for index in range(chosen)]
 
 
 def _sizes(files: Iterable[Path]) -> np.ndarray:
@@ -88,20 +76,5 @@ def _content(file: Path) -> str:
         return ""
 
 
-def _digest(values: Iterable[np.ndarray | str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(values):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _parts(values: Iterable[np.ndarray | str]) -> Iterator[bytes | memoryview]:
-    for value in values:
-        if isinstance(value, str):
-            encoded = value.encode(errors="replace")
-            yield len(encoded).to_bytes(8, "little")
-            yield encoded
-        else:
-            array = np.ascontiguousarray(value)
-            yield str(array.shape).encode()
-            yield memoryview(array).cast("B") if array.size else b""
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -26,12 +26,12 @@ class Negatives:
         """`count` distinct indices into the mixture, a function of `index` and `seed`. Raises UserError: too few."""
         draw, count = random.Random(seed), self.count
         first, last = self.mixture.bounds(index)
-        own = {self.mixture[int(other)].text.lower() for other in self._of_image(index)}
+        own = {self.mixture.text(int(other)).lower() for other in self._of_image(index)}
         chosen: list[int] = []
         for _ in range(TRIES * count):
             other = draw.randrange(first, last)
             is_other = self.images_M[other] != self.images_M[index] and other not in chosen
-            if is_other and self.mixture[other].text.lower() not in own:
+            if is_other and self.mixture.text(other).lower() not in own:
                 chosen.append(other)
                 if len(chosen) == count:
                     return chosen

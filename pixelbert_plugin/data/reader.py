@@ -125,7 +125,7 @@ class BatchReader(Dataset):
         if self.negatives is None:
             return [sample.text]
         others = self.negatives.draw(index, derive(seed, "negatives"))
-        return [sample.text, *(self.mixture[other].text for other in others)]
+        return [sample.text, *map(self.mixture.text, others)]
 
     def _read_images(self, name: str, sample: Sample, keys: list[tuple], micro_batch: MicroBatch, images: Images) -> None:
         for key, path in zip(keys, sample.images, strict=True):

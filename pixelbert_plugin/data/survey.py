@@ -1,14 +1,13 @@
 """What a split's texts and answers are like, found before training: what is cut, left out, or can never be right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from pixelbert_plugin.data.pairs import Pairs, labels, texts
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.interfaces import AnswersProcessor, TextProcessor
-from pixelbert_plugin.types import Sample
 
 LOW_COVERAGE = 0.8  # of the questions; VQA 2.0's 3,129 answers cover more than 0.95
 NUM_NAMED = 3  # images that are named
@@ -24,14 +23,14 @@ class Remark:
     detail: str  # what was found, in words
 
 
-def survey(samples: Sequence[Sample], text: TextProcessor | None, answers: AnswersProcessor | None) -> Iterator[Remark]:
+def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcessor | None) -> Iterator[Remark]:
     """Remarks on a data set's split; `text` and `answers` are processors with their vocabularies, None where there are none.
 
     Each sample's own text counts once: neither negatives nor repeats of an epoch do.
     """
     total = len(samples)
-    left_out = getattr(samples, "left_out", [])
-    if left_out:
+    left_out = samples.left_out
+    if len(left_out):
         named = ", ".join(islice(left_out, NUM_NAMED)) + (", …" if len(left_out) > NUM_NAMED else "")
         yield Remark("images without texts", True, f"{len(left_out):,} are left out, of retrieval's gallery too: {named}")
     blank = sum(not short.strip() for short in _texts(samples, 0, BLANK_BYTES))
@@ -46,10 +45,10 @@ def survey(samples: Sequence[Sample], text: TextProcessor | None, answers: Answe
         yield from _answers(samples, answers)
 
 
-def _answers(samples: Sequence[Sample], answers: AnswersProcessor) -> Iterator[Remark]:
+def _answers(samples: Samples, answers: AnswersProcessor) -> Iterator[Remark]:
     labelled = blank = covered = 0
     ceiling = 0.0
-    for given, _ in labels(samples):
+    for given, _ in samples.labels():
         if given:
             labelled += 1
             blank += not any(map(str.strip, given))
@@ -70,13 +69,9 @@ def _answers(samples: Sequence[Sample], answers: AnswersProcessor) -> Iterator[R
         yield Remark("answers", True, f"{len(samples) - labelled:,} of {len(samples):,} questions have none")
 
 
-def _texts(samples: Sequence[Sample], shortest: int, longest: int | None = None) -> Iterator[str]:
-    """The texts that have so many bytes of UTF-8; of columns without a look at the others."""
-    if isinstance(samples, Pairs):
-        lengths_M = np.diff(samples.texts.offsets_M1)
-        is_wanted_M = lengths_M >= shortest
-        if longest is not None:
-            is_wanted_M &= lengths_M <= longest
-        return (samples.texts.item(row) for row in np.flatnonzero(is_wanted_M).tolist())
-    most = float("inf") if longest is None else longest
-    return (text for text in texts(samples) if shortest <= len(text.encode()) <= most)
+def _texts(samples: Samples, shortest: int, longest: int | None = None) -> Iterator[str]:
+    """The texts that have so many bytes of UTF-8, without a look at the others."""
+    is_wanted_M = samples.text_bytes_M >= shortest
+    if longest is not None:
+        is_wanted_M &= samples.text_bytes_M <= longest
+    return map(samples.text, np.flatnonzero(is_wanted_M).tolist())

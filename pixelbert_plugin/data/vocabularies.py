@@ -8,7 +8,6 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import labels, texts
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.interfaces import Stateful
 
@@ -29,7 +28,7 @@ def processor_states(processors: dict[str, Stateful]) -> dict[str, dict[str, Any
 def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
     """Learn the vocabulary from the train split where it is not read."""
     if text.needs_fit:
-        text.fit(text for part in samples("train").parts.values() for text in texts(part))
+        text.fit(text for part in samples("train").parts.values() for text in part.texts())
 
 
 def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
@@ -40,7 +39,7 @@ def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixtur
     spellings: Counter[str] = Counter()
     for split in answers.splits if answers.needs_fit else ["train"]:
         for part in samples(split).parts.values():
-            for given, answer in labels(part):
+            for given, answer in part.labels():
                 if answer is not None:
                     main[answer] += 1
                 spellings.update(given)

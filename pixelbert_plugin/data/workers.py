@@ -31,7 +31,7 @@ from pixelbert_plugin.errors import LostProcessError, Stopped, UserError
 from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.system.linux import end_with_parent
 
-# forked workers share the samples' columns; Python 3.14 would start fresh ones and copy them
+# forked workers share the samples' blocks; Python 3.14 would start fresh ones and copy them
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 START_SECONDS = 30.0  # a forked worker says hello within milliseconds
 LOOK_SECONDS = 1.0  # how often a wait looks for a signal, dead workers and the time limit

@@ -9,7 +9,6 @@ from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import labels
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.data.vocabularies import build_processor, processor_states
 from pixelbert_plugin.errors import UserError
@@ -182,7 +181,7 @@ def tell_new_answers(parts: Parts) -> None:
     if fresh.needs_fit:
         splits = (parts.data.get(split) or Mixture.build(parts.builders, split) for split in fresh.splits)
         data_sets = (samples for mixture in splits for samples in mixture.parts.values())
-        fresh.fit((answer for samples in data_sets for _, answer in labels(samples) if answer is not None), ())
+        fresh.fit((answer for samples in data_sets for _, answer in samples.labels() if answer is not None), ())
         missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
         if missing:
             logger.warning(

@@ -9,8 +9,7 @@ import copy
 import dataclasses
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import why_no_file
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import image_paths
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
@@ -75,7 +74,7 @@ def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dic
     return {f"{split}/{name}/{metric}": value for metric, value in metrics.items()}
 
 
-def negatives_of(samples: Sequence[Sample], num_negatives: int) -> list[Sample]:
+def negatives_of(samples: Samples, num_negatives: int) -> list[Sample]:
     """Samples evenly over the split, for the texts of other images that the task puts beside a sample's own."""
     wanted = min(len(samples), num_negatives * OTHERS_PER_NEGATIVE)
     return [samples[index * len(samples) // wanted] for index in range(wanted)]
@@ -91,13 +90,10 @@ def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
                 parts.task.loss(parts.model(batch), batch)
 
 
-def few(samples: Sequence[Sample], kind: tuple[str, str] | None) -> list[Sample]:
+def few(samples: Samples, kind: tuple[str, str] | None) -> list[Sample]:
     """Samples of different images, evenly over the split; of them one of the `kind` of the monitored metric, and one whose
     text is as long as can be."""
-    numbers_M = getattr(samples, "image_numbers_M", None)
-    if numbers_M is None:
-        numbers_M = np.unique([str(sample.image_ids) for sample in samples], return_inverse=True)[1]
-    first_I = np.unique(numbers_M, return_index=True)[1]
+    first_I = np.unique(samples.images_M, return_index=True)[1]
     chosen = [int(first_I[index * len(first_I) // NUM_SAMPLES]) for index in range(NUM_SAMPLES)]
     found = [samples[index] for index in dict.fromkeys(chosen)]
     if kind is not None:
@@ -106,7 +102,7 @@ def few(samples: Sequence[Sample], kind: tuple[str, str] | None) -> list[Sample]
     return [dataclasses.replace(found[0], text=longest), *found[1:]]
 
 
-def _first(samples: Sequence[Sample], kind: tuple[str, str]) -> Iterator[Sample]:
+def _first(samples: Samples, kind: tuple[str, str]) -> Iterator[Sample]:
     group, value = kind
     for sample in samples:
         if sample.groups.get(group) == value:
@@ -126,7 +122,7 @@ def require_images(mixture: Mixture) -> None:
     Where `on_bad_image` says skip, a warning tells how many are.
     """
     for name, samples in mixture.parts.items():
-        files = image_paths(samples)
+        files = samples.image_paths()
         missing = missing_files(files)
         if not missing:
             continue
@@ -138,7 +134,7 @@ def require_images(mixture: Mixture) -> None:
                 f"{missing[0]}: {why_no_file(missing[0])}, nor any of the {len(files)} images of the {mixture.split} split of "
                 f"{name}; unpack them there, or correct env.data_dir; {REMEDY}"
             )
-        of = next(sample.sample_id for sample in samples if missing[0] in map(Path, sample.images))
+        of = samples[samples.first_with_image(files.index(missing[0]))].sample_id
         others = f" (and {len(missing) - 1} more of the {mixture.split} split are missing)" if len(missing) > 1 else ""
         raise UserError(
             f"{missing[0]}: {why_no_file(missing[0])}{others}; needed by sample {of} of {name}. Restore the file, or set "

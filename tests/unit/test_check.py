@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from conftest import draw_image
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import decode_all

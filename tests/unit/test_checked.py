@@ -1,16 +1,14 @@
-"""What plugins' builders give by mistake: one line with data set, split and row; in a worker too."""
+"""What plugins' builders give by mistake: one line with data set, split and row."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from test_mixture import ListBuilder
+from test_mixture import Lazy, ListBuilder
 
-from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.checked import checked
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
 
@@ -56,10 +54,8 @@ def test_a_bad_sample_is_named_with_its_row(changes, message):
     assert "\n" not in str(error.value)
 
 
-class Lazy(list):
-    """Makes its samples as they are asked for, and offers the arrays that spare walking through them."""
-
-    ids_M, image_numbers_M = np.arange(4), np.arange(4)
+class Failing(Lazy):
+    """Makes its samples as they are asked for, but for one."""
 
     def __getitem__(self, index):
         if index == 2:
@@ -67,35 +63,50 @@ class Lazy(list):
         return super().__getitem__(index)
 
 
+def failing(samples, error):
+    yield from samples[:2]
+    raise error
+
+
 @pytest.mark.parametrize("error", [KeyError("caption"), IndexError("list index out of range"), ValueError("a\nb")])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_row_raises_is_one_line_when_it_is_read(error, workers):
-    samples = Lazy(replace(GOOD, sample_id=n) for n in range(4))
-    samples.error = error
-    mixture = Mixture.build({"mine": ListBuilder(samples)}, "train")
+@pytest.mark.parametrize("kind", ["sequence", "generator"])
+def test_what_a_row_raises_is_one_line(error, kind):
+    samples = [replace(GOOD, sample_id=n) for n in range(4)]
+    if kind == "sequence":
+        lazy = Failing(samples)
+        lazy.error = error
+    else:
+        lazy = failing(samples, error)
     message = (
         rf"^datasets: row 2 of the train split of mine \(.*\): failed with {type(error).__name__}: .*; --debug shows where$"
     )
     with pytest.raises(UserError, match=message):
-        list(mixture)
-    reader = BatchReader(mixture, lambda text: ([1, 2], False), None, lambda batch, seeds: None, seed=1)
-    loader = Loader(reader, torch.device("cpu"), workers)
+        Mixture.build({"mine": ListBuilder(lazy)}, "train")
+
+
+def test_an_image_of_two_files_is_one_line():
+    samples = [GOOD, replace(GOOD, sample_id=8), replace(GOOD, sample_id=9, images=(Path("b.jpg"),))]
+    message = r"^datasets: row 2 of the train split of mine \(.*\): image 1 is a.jpg and also b.jpg; .* an id of its own$"
     with pytest.raises(UserError, match=message):
-        list(loader.read([np.array([2])]))
+        Mixture.build({"mine": ListBuilder(samples)}, "train")
 
 
 def test_what_can_be_meant_in_one_way_only_is_put_right():
     odd = replace(GOOD, sample_id=np.int64(7), images=["a.jpg"], image_ids=[np.int32(1)], answers=["yes"])
     mixture = Mixture.build({"mine": ListBuilder([odd])}, "train")
     assert mixture[0] == GOOD and type(mixture[0].sample_id) is int and type(mixture[0].image_ids[0]) is int
-    assert Mixture.build({"mine": ListBuilder([GOOD])}, "train")[0] is GOOD
+    assert Mixture.build({"mine": ListBuilder([GOOD])}, "train")[0] == GOOD
+    assert checked(GOOD) is GOOD
 
 
 def test_a_builder_that_gives_no_samples():
     for samples, message in (
         ([{"text": "a"}], r"row 0 of the train split of mine .* is {'text': 'a'}, not a Sample"),
-        ((GOOD for _ in range(2)), "must return a list"),
-        (None, "must return a list"),
+        ((GOOD for _ in range(2)), "the train split of mine has several samples of id 7"),
+        (None, r"the train split of mine .* is None; samples\(split\) must return a list of Sample, or yield them"),
+        ("text", r"row 0 of the train split of mine .* is 't', not a Sample"),
+        ((), "the train split of mine is empty"),
+        (iter(()), "the train split of mine is empty"),
         ([], "the train split of mine is empty"),
     ):
         with pytest.raises(UserError, match=message):

@@ -17,6 +17,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.data.sampler import evaluation_order, train_order, weighted_epoch
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.types import Sample
 
 
@@ -237,7 +238,7 @@ def test_a_pair_with_one_unreadable_image_of_two_weighs_nothing(own_vqa2_root):
         return Sample(sample_id=name, image_ids=ids, images=images, text="x")
 
     pairs = [pair("bad right", first, other), pair("bad left", other, third), pair("whole", first, third)]
-    loader.mixture.parts["vqa2"] = pairs
+    loader.mixture.parts["vqa2"] = Samples.of(pairs)
     reading = loader.reader.read(MicroBatch(0, np.arange(3), train=False))
     assert reading.batch.weights.tolist() == [0.0, 0.0, 1.0] and len(reading.bad_images) == 1
 

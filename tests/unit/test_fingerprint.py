@@ -1,4 +1,4 @@
-"""What changed in a data set between a stop and a resume is named: each change of inputs' table, on Pairs and on lists."""
+"""What changed in a data set between a stop and a resume is named: each change of inputs' table, wherever the files lie."""
 
 import os
 from dataclasses import replace
@@ -10,7 +10,7 @@ from PIL import Image
 from pixelbert_plugin.data import fingerprint
 from pixelbert_plugin.data.fingerprint import changes, fingerprints
 from pixelbert_plugin.data.mixture import Mixture
-from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.data.samples import Samples, collect
 from pixelbert_plugin.types import Sample
 
 
@@ -28,21 +28,12 @@ def plain(root) -> list[Sample]:
     return [sample(1, "a", "what?", "red"), sample(2, "a", "how many?", "2"), sample(3, "b", "what?", "blue")]
 
 
-def as_pairs(samples: list[Sample], root) -> Pairs:
-    writer = PairsWriter("test")
-    for sample in samples:
-        rows = tuple(writer.image(name, path.name) for name, path in zip(sample.image_ids, sample.images, strict=True))
-        writer.add(sample.sample_id, rows, sample.text)
-        writer.label(sample.answers, sample.answer)
-    return Pairs(writer.arrays(), root)
-
-
 def found(samples, root, kind: str):
-    part = as_pairs(samples, root) if kind == "pairs" else samples
+    part = Samples(collect(samples, "test", root), root) if kind == "below root" else samples
     return fingerprints({"train": Mixture("train", {"set": part})})["train/set"]
 
 
-@pytest.mark.parametrize("kind", ["pairs", "list"])
+@pytest.mark.parametrize("kind", ["below root", "list"])
 def test_every_change_is_named(tmp_path, kind):
     samples = plain(tmp_path)
     before = found(samples, tmp_path, kind)
@@ -66,17 +57,19 @@ def test_every_change_is_named(tmp_path, kind):
     content[-20] ^= 1  # of the same size
     (tmp_path / "b.png").write_bytes(content)
     assert changed(*samples) == ["image files"]
-    del before["image contents"]  # as an earlier version saved it
+    del before["image contents"], before["format"]  # as earlier versions saved it
+    before |= {"ids": "another digest", "texts": "another digest"}
     assert changed(*samples) == []
+    assert changed(first, second) == ["2 samples, 3 before", "image files"]
     (tmp_path / "b.png").unlink()
     assert changed(*samples) == ["image files"]
 
 
 def test_a_moved_folder_is_no_change(tmp_path):
-    before = found(plain(tmp_path), tmp_path, "pairs")
+    before = found(plain(tmp_path), tmp_path, "below root")
     there = tmp_path / "there"
     there.mkdir()
-    assert changes(before, found(plain(there), there, "pairs")) == []
+    assert changes(before, found(plain(there), there, "below root")) == []
     assert found(plain(there), there, "list") == found(plain(tmp_path), tmp_path, "list")
 
 
@@ -84,7 +77,7 @@ def test_text_boundaries_count():
     """ "ab" + "c" is not "a" + "bc"."""
 
     def of(*texts):
-        samples = [Sample(sample_id=n, image_ids=(1,), images=(), text=text) for n, text in enumerate(texts)]
+        samples = [Sample(sample_id=n, image_ids=(1,), images=("x",), text=text) for n, text in enumerate(texts)]
         return fingerprints({"train": Mixture("train", {"set": samples})})["train/set"]
 
     assert changes(of("ab", "c"), of("a", "bc")) == ["texts"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin.errors import UserError
 

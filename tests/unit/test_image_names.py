@@ -10,7 +10,7 @@ from test_flickr30k import write as write_flickr30k
 from test_mixture import ListBuilder
 from test_nlvr2 import statement
 from test_nlvr2 import write as write_nlvr2
-from test_pairs import official
+from test_samples import official
 from test_visual_genome import write as write_visual_genome
 
 from pixelbert_plugin.data.check import check

@@ -1,6 +1,9 @@
-"""Mixtures: several data sets under one index, by columns or by plain lists."""
+"""Mixtures: several data sets under one index, whatever iterables their builders give."""
 
+import pickle
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pairs import SAMPLES, make_pairs
+from test_samples import SAMPLES, made
 
 from pixelbert_plugin.data.builders.base import Builder, BuilderConfig
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
 
@@ -32,44 +36,47 @@ class ListBuilder(Builder):
 
 @settings(deadline=None)
 @given(parts=st.lists(SAMPLES.filter(len), min_size=1, max_size=3), two_images=st.booleans())
-def test_columns_and_plain_lists_make_the_same_mixture(parts, two_images):
-    made = {f"set{number}": make_pairs(rows, two_images=two_images) for number, rows in enumerate(parts)}
-    fast = Mixture.build({name: ListBuilder(pairs) for name, (pairs, _) in made.items()}, "train")
-    slow = Mixture.build({name: ListBuilder(plain) for name, (_, plain) in made.items()}, "train")
-    expected = [(name, sample) for name, (_, plain) in made.items() for sample in plain]
-    for mixture in (fast, slow):
-        assert len(mixture) == len(expected) and [mixture.locate(index) for index in range(len(expected))] == expected
-        assert mixture[len(expected) - 1] == mixture[-1] == expected[-1][1]
-        with pytest.raises(IndexError):
-            mixture.locate(len(expected))
+def test_lists_generators_and_lazy_sequences_make_the_same_mixture(parts, two_images):
+    plain = {f"set{number}": made(rows, two_images=two_images) for number, rows in enumerate(parts)}
+    expected = [(name, sample) for name, samples in plain.items() for sample in samples]
     # by hand: numbers count up with each new (data set, images)
     numbers: dict[tuple, int] = {}
     by_hand = [numbers.setdefault((name, sample.image_ids), len(numbers)) for name, sample in expected]
-    for mixture in (fast, slow):
+    for kind in (list, iter, Lazy, Samples.of):
+        mixture = Mixture.build({name: ListBuilder(kind(samples)) for name, samples in plain.items()}, "train")
+        assert len(mixture) == len(expected) and [mixture.locate(index) for index in range(len(expected))] == expected
+        assert mixture[len(expected) - 1] == mixture[-1] == expected[-1][1]
+        assert [mixture.text(index) for index in range(len(expected))] == [sample.text for _, sample in expected]
+        with pytest.raises(IndexError):
+            mixture.locate(len(expected))
         assert mixture.images_M.tolist() == by_hand and mixture.images_M.dtype == np.int64
 
 
-def test_columns_are_not_walked_through():
-    """Building and numbering asks for the first sample alone."""
-    asked = Counter()
+class Lazy(Sequence):
+    """Makes its samples as they are asked for."""
 
-    class Columns(list):
-        def __getitem__(self, index):
-            asked[index] += 1
-            return super().__getitem__(index)
+    def __init__(self, samples):
+        self.samples, self.asked = samples, Counter()
 
-        def __iter__(self):
-            raise AssertionError("walked through")
+    def __len__(self):
+        return len(self.samples)
 
-    samples = Columns(Sample(sample_id=n, image_ids=(n % 2,), images=("x",), text="") for n in range(5))
-    samples.ids_M, samples.image_numbers_M = np.arange(5), np.array([7, 3, 7, 3, 7])
-    mixture = Mixture.build({"columns": ListBuilder(samples)}, "train")
-    assert mixture.images_M.tolist() == [0, 1, 0, 1, 0] and asked == {0: 1}
-    samples.ids_M = np.array([0, 1, 2, 3, 3])
-    with pytest.raises(
-        UserError, match=r"the train split of columns has several samples of id '?\w+'?; results are kept by id"
-    ):
-        Mixture.build({"columns": ListBuilder(samples)}, "train")
+    def __getitem__(self, index):
+        self.asked[index] += 1
+        return replace(self.samples[index])
+
+
+def test_a_builder_is_asked_for_each_sample_once():
+    """Building, numbering and reading, in this process and in those forked from it."""
+    samples = Lazy([Sample(sample_id=n, image_ids=(n % 2,), images=("x",), text=f"{n}") for n in range(5)])
+    mixture = Mixture.build({"lazy": ListBuilder(samples)}, "train")
+    assert mixture.images_M.tolist() == [0, 1, 0, 1, 0] and [sample.text for sample in mixture] == ["0", "1", "2", "3", "4"]
+    assert samples.asked == dict.fromkeys(range(5), 1)
+    held = pickle.dumps(mixture.parts["lazy"])
+    assert b"Lazy" not in held and not any(isinstance(value, list) for value in vars(mixture.parts["lazy"]).values())
+    samples.samples[4].sample_id = 3
+    with pytest.raises(UserError, match=r"the train split of lazy has several samples of id 3; results are kept by id"):
+        Mixture.build({"lazy": ListBuilder(samples)}, "train")
 
 
 def test_data_sets_without_the_split_are_left_out():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin.errors import UserError
 
@@ -40,8 +40,8 @@ def test_samples_of_the_official_files(tmp_path):
     train = source.samples("train")
     assert train[0].images == (folder / "train/61/train-10171-3-img0.png", folder / "train/61/train-10171-3-img1.png")
     assert source.count("val", dev) == {"samples": 3, "images": 4}
-    assert dev.ids_M.tolist() == ["dev-850-0-0", "dev-850-0-1", "dev-850-1-0"]
-    assert dev.image_numbers_M.tolist() == [0, 0, 1]
+    assert [sample.sample_id for sample in dev] == ["dev-850-0-0", "dev-850-0-1", "dev-850-1-0"]
+    assert dev.images_M.tolist() == [0, 0, 1]
 
 
 def test_the_subsets_have_the_images_of_their_split(tmp_path):

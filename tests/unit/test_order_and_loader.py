@@ -24,6 +24,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.data.sampler import evaluation_order, train_order, weighted_epoch
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.seeding import derive
 
@@ -278,7 +279,7 @@ def test_an_image_of_two_pairs_of_an_update_is_drawn_for_by_pair(vqa2_root):
         ids, files = (one.image_ids[0], other.image_ids[0]), (one.images[0], other.images[0])
         return type(a)(sample_id=name, image_ids=ids, images=files, text="x")
 
-    loader.mixture.parts["vqa2"] = [pair("ab", a, b), pair("ac", a, c)] + [a] * 34
+    loader.mixture.parts["vqa2"] = Samples.of([pair("ab", a, b), pair("ac", a, c)] + [a] * 34)
     ids = np.array([0, 1])
     both = loader.reader.read(MicroBatch(0, ids, True, leaders=ids)).batch
     alone = [loader.reader.read(MicroBatch(0, ids[at : at + 1], True, leaders=ids[at : at + 1])).batch for at in (0, 1)]
@@ -319,7 +320,7 @@ def test_two_images_per_text_are_both_read(vqa2_root):
         images=(first.images[0], other.images[0]),
         text="x",
     )
-    loader.mixture.parts["vqa2"] = [pair]
+    loader.mixture.parts["vqa2"] = Samples.of([pair])
     batch = loader.reader.read(MicroBatch(0, np.array([0]), train=False)).batch
     assert batch.image_index.tolist() == [[0, 1]] and len(batch.images) == 2
 

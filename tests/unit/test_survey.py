@@ -8,11 +8,12 @@ import test_coco
 from conftest import damage
 from rich.console import Console
 from test_flickr30k import record, write
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.evaluation import report
 from pixelbert_plugin.types import Sample
@@ -27,20 +28,22 @@ def text_processor(texts, max_length=6):
 def samples_of(texts, answers=()):
     answers = answers or [()] * len(texts)
     pairs = zip(texts, answers, strict=True)
-    return [Sample(sample_id=n, image_ids=(n,), images=("x",), text=t, answers=tuple(a)) for n, (t, a) in enumerate(pairs)]
+    return Samples.of(
+        Sample(sample_id=n, image_ids=(n,), images=("x",), text=t, answers=tuple(a)) for n, (t, a) in enumerate(pairs)
+    )
 
 
 def said(*arguments) -> dict[str, tuple[bool, str]]:
     return {remark.what: (remark.is_warning, remark.detail) for remark in survey(*arguments)}
 
 
-def test_long_texts_are_counted_once_each_from_columns_and_from_lists(vqa2_root):
+def test_long_texts_are_counted_once_each_from_files_and_from_lists(vqa2_root):
     pairs = official("vqa2", vqa2_root).samples("train")
     text = text_processor([sample.text for sample in pairs], max_length=7)
     long = sum(len(text._tokenizer.encode(sample.text).ids) > 7 for sample in pairs)
     expected = f"{long} of {len(pairs)} are longer than processors.text.params.max_length=7 tokens, and are cut"
     assert 0 < long < len(pairs)
-    assert said(pairs, text, None) == said(list(pairs), text, None) == {"long texts": (True, expected)}
+    assert said(pairs, text, None) == said(Samples.of(list(pairs)), text, None) == {"long texts": (True, expected)}
     text.config.max_length = 40
     assert said(pairs, text, None)["long texts"][0] is False
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import damage
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import IMAGES, damage
-from test_pairs import official
+from test_samples import official
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry

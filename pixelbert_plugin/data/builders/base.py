@@ -2,16 +2,16 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.blocks import Arrays
 from pixelbert_plugin.data.cache import cached
-from pixelbert_plugin.data.columns import Arrays
 from pixelbert_plugin.data.files import require_files
-from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.data.samples import Samples, collect
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
@@ -28,7 +28,8 @@ class BuilderConfig:
 
 
 class Builder:
-    """Base of builders. `samples` returns the pairs of a split; the sequence may make each Sample when it is asked for."""
+    """Base of builders. `samples` gives the pairs of a split, as a list or one by one: they are kept as data/samples.py does,
+    which costs no data-loader worker memory."""
 
     Config = BuilderConfig
     remedy = ""  # where the files are to be had, for errors
@@ -56,7 +57,7 @@ class Builder:
         return True
 
     @abstractmethod  # which the registry looks for
-    def samples(self, split: str) -> Sequence[Sample]:
+    def samples(self, split: str) -> Iterable[Sample]:
         """All pairs of `split` ("train", "val", "test"), in a fixed order with unique sample ids."""
         raise NotImplementedError(f"{type(self).__name__} has no samples(split)")
 
@@ -64,12 +65,26 @@ class Builder:
         """The annotation files that `split` is read from, each with the config key that names it."""
         return []
 
-    def count(self, split: str, samples: Sequence[Sample]) -> dict[str, int]:
+    def count(self, split: str, samples: Samples) -> dict[str, int]:
         """What `counts` may hold of a split, as it is in the files."""
-        return {"samples": len(samples), "images": len({image for sample in samples for image in sample.image_ids})}
+        return {"samples": len(samples), "images": samples.num_images}
+
+    def cached_samples(
+        self,
+        options: Any,
+        files: list[tuple[str, Path]],
+        read: Callable[[], Iterable[Sample]],
+        what: str = "",
+        left_out: Iterable[Path] = (),
+    ) -> Samples:
+        """The samples that `read` gives, by way of the cache: read from `files` once, until one of them or `options` (JSON, all
+        else that they depend on) changes. Raises UserError for missing files. `left_out`: images without a text, known in the
+        end; `what` names the samples in errors."""
+        arrays = self.cached(options, files, lambda: collect(read(), what or self.key, self.data_dir, left_out))
+        return Samples(arrays, self.data_dir)
 
     def cached(self, options: Any, files: list[tuple[str, Path]], make: Callable[[], Arrays]) -> Arrays:
-        """The columns that `make` reads from `files`, by way of the cache. Raises UserError for missing files."""
+        """The arrays that `make` reads from `files`, by way of the cache. Raises UserError for missing files."""
         require_files(files, self.remedy)
         return cached(self.cache_dir, self.name, options, [path for _, path in files], make)
 
@@ -95,7 +110,7 @@ class Builder:
 
 
 class SplitsBuilder(Builder):
-    """A data set whose `splits` name official files. A subclass reads one of them into columns, which are cached."""
+    """A data set whose `splits` name official files. A subclass reads one of them; its samples are cached."""
 
     defaults = ""  # the YAML that names its official files
     file_fields: tuple[str, ...] = ()  # of a source of `splits`: the fields that name annotation files; None: it has none
@@ -112,14 +127,11 @@ class SplitsBuilder(Builder):
         """False for a split that is set to nothing: `splits: {val: []}`."""
         return self.config.splits.get(self.config.use.get(split, split)) != []
 
-    def samples(self, split: str) -> Pairs:
-        own = self.source_split(split)
-        return Pairs(
-            self.cached(
-                [own, self.options(own), self.config.outside_images], self.source_files(own), lambda: self.read(own).arrays()
-            ),
-            self.data_dir,
-        )
+    def samples(self, split: str) -> Samples:
+        own, left_out = self.source_split(split), []
+        options = [own, self.options(own), self.config.outside_images]
+        what = f"{self.key}.splits.{own}"
+        return self.cached_samples(options, self.source_files(own), lambda: self.read(own, left_out), what, left_out)
 
     def files(self, split: str) -> list[tuple[str, Path]]:
         return self.source_files(self.source_split(split))
@@ -134,15 +146,12 @@ class SplitsBuilder(Builder):
         ]
 
     def options(self, own: str) -> Any:
-        """What the columns of the split `own` depend on besides its files, as JSON."""
+        """What the samples of the split `own` depend on besides its files, as JSON."""
         return [asdict(source) for source in self.config.splits[own]]
 
-    def read(self, own: str) -> PairsWriter:
-        """Read the split `own` of `splits`."""
+    def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
+        """The samples of the split `own` of `splits`. Images of the split that have no text are added to `left_out`."""
         raise NotImplementedError
-
-    def count(self, split: str, samples: Pairs) -> dict[str, int]:
-        return {"samples": len(samples), "images": len(samples.image_files)}
 
 
 def leads_outside(name: PurePath) -> bool:

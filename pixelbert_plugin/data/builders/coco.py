@@ -1,18 +1,20 @@
 """COCO captions from the official caption files, split as Karpathy's file says (see datasets/coco/README.md)."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.blocks import BlockWriter
 from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, below, image_path, tell_empty
 from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
-from pixelbert_plugin.data.columns import IdWriter, TextWriter, column
+from pixelbert_plugin.data.files import OneType, read_json_arrays
 from pixelbert_plugin.data.files import field as entry
-from pixelbert_plugin.data.files import read_json_arrays
-from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import FilePath
+from pixelbert_plugin.types import Sample
 
 
 @dataclass(kw_only=True)
@@ -42,26 +44,28 @@ class CocoBuilder(SplitsBuilder):
     def source_files(self, own: str) -> list[tuple[str, Path]]:
         return super().source_files(own) + split_files(self, self.config.splits[own])
 
-    def read(self, own: str) -> PairsWriter:
+    def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         sources = self.config.splits[own]
         splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
-        writer = PairsWriter(f"{self.key}.splits.{own}")
+        with_text: set[int | str] = set()  # images
         for index, source in enumerate(sources):
-            self._read(source, f"{self.key}.splits.{own}[{index}]", splits, writer)
+            yield from self._read(source, f"{self.key}.splits.{own}[{index}]", splits, with_text, left_out)
         chosen = {name for source in sources for name in source.karpathy_splits}
         if splits and (missing := splits.not_asked_for(chosen)):
             raise UserError(
                 f"{splits.path}: image {missing[0]} has no caption in {', '.join(source.captions for source in sources)} "
                 f"({len(missing)} such images); the files are not of one release: download them again"
             )
-        return writer
 
-    def _read(self, source: CaptionSource, key: str, splits: ImageSplits | None, writer: PairsWriter) -> None:
+    def _read(
+        self, source: CaptionSource, key: str, splits: ImageSplits | None, with_text: set[int | str], left_out: list[Path]
+    ) -> Iterator[Sample]:
         path = self.data_dir / source.captions
         if source.karpathy_splits:
             splits.check(source.karpathy_splits, f"{key}.karpathy_splits")
         images: dict[int | str, tuple[str, str]] = {}  # file name, and path below data_dir
-        ids, image_ids, texts = IdWriter(path), IdWriter(path), TextWriter()
+        types = {"id": OneType(path), "image_id": OneType(path)}
+        captions = BlockWriter()  # [id, image id, caption] as JSON: as objects they would take four times the memory
         for name, record in read_json_arrays(path, f"{key}.captions", self.remedy, "images", "annotations"):
             if name == "images":
                 image_id = entry(record, "id", path, len(images), (int, str), "image")
@@ -71,16 +75,13 @@ class CocoBuilder(SplitsBuilder):
                     self.image_name(name, path, len(images), "image")
                 images[image_id] = _image(source, record, key, path, len(images))
             else:
-                where = (path, len(texts))
-                ids.append(entry(record, "id", *where, (int, str), "annotation"))
-                image_ids.append(entry(record, "image_id", *where, (int, str), "annotation"))
-                texts.append(entry(record, "caption", *where, str, "annotation"))
-        columns = {**ids.arrays("ids"), **image_ids.arrays("image_ids"), **texts.arrays("texts")}
-        ids, image_ids, texts = (column(columns, name) for name in ("ids", "image_ids", "texts"))
+                where = (path, len(captions))
+                ids = [one(entry(record, name, *where, (int, str), "annotation")) for name, one in types.items()]
+                captions.append(json.dumps([*ids, entry(record, "caption", *where, str, "annotation")]))
         seen, empty, places = set(), 0, splits.places() if source.karpathy_splits else {}
         rows: list[tuple[int, int]] = []  # the image's place in Karpathy's file, and the row
-        for row in range(len(texts)):
-            caption_id, image_id = ids.item(row), image_ids.item(row)
+        for row in range(len(captions)):
+            caption_id, image_id, _ = json.loads(captions[row])
             if image_id not in images:
                 raise UserError(
                     f"{path}: annotation {caption_id!r} is about image {image_id!r}, which is not among its images; "
@@ -93,16 +94,18 @@ class CocoBuilder(SplitsBuilder):
             if not source.karpathy_splits or splits.of(image_id, file_name) in source.karpathy_splits:
                 rows.append((places.get(image_id, places.get(file_name, 0)), row))
         for _, row in sorted(rows):
-            image_id, text = image_ids.item(row), texts.item(row)
+            caption_id, image_id, text = json.loads(captions[row])
             if text.strip():
-                writer.add(ids.item(row), (writer.image(image_id, images[image_id][1]),), text)
+                with_text.add(image_id)
+                file = self.data_dir / images[image_id][1]
+                yield Sample(sample_id=caption_id, image_ids=(image_id,), images=(file,), text=text)
             else:
                 empty += 1
         tell_empty(path, empty)
         for image_id, (file_name, file) in images.items():
             is_wanted = not source.karpathy_splits or splits.has(image_id, file_name, source.karpathy_splits)
-            if is_wanted and not writer.has_image(image_id):
-                writer.leave_out(file)
+            if is_wanted and image_id not in with_text:
+                left_out.append(self.data_dir / file)
 
 
 def _image(source: CaptionSource, record: dict[str, Any], key: str, path: Path, index: int) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Flickr30K from Karpathy's file, which holds captions and splits (see datasets/flickr30k/README.md)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, below, tell_empty
 from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_images
+from pixelbert_plugin.data.files import OneType
 from pixelbert_plugin.data.files import field as entry
-from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError, FilePath, nearest
+from pixelbert_plugin.types import Sample
 
 OWN = ("train", "val", "test")
 
@@ -36,14 +38,16 @@ class Flickr30kBuilder(SplitsBuilder):
     def options(self, own: str) -> Any:
         return [self.config.images, self.config.splits[own]]
 
-    def read(self, own: str) -> PairsWriter:
+    def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         key, path = self.source_files(own)[0]
-        writer, wanted, found = PairsWriter(path), self.config.splits[own], set(SPLITS)
+        wanted, found = self.config.splits[own], set(SPLITS)
         seen, number, empty = set(), 0, 0  # sentences so far, of every split
+        sample_type, image_type = OneType(f"{path}: sample ids"), OneType(f"{path}: image ids")
         for index, record in read_images(path, key, self.remedy):
             found.add(record["split"])
             image_id = index if record.get("imgid") is None else entry(record, "imgid", path, index, (int, str))
-            file = below(self.config.images, self.image_name(image_file(record), path, index))
+            file = self.data_dir / below(self.config.images, self.image_name(image_file(record), path, index))
+            ids, images, has_text = (image_id,), (file,), False
             for sentence in entry(record, "sentences", path, index, list):
                 has_id = isinstance(sentence, dict) and sentence.get("sentid") is not None
                 sentence_id = entry(sentence, "sentid", path, index, (int, str)) if has_id else number
@@ -55,15 +59,16 @@ class Flickr30kBuilder(SplitsBuilder):
                     raise UserError(f"{path}: sentence {sentence_id!r} is duplicated; download the file again")
                 seen.add(sentence_id)
                 if text.strip():
-                    writer.add(sentence_id, (writer.image(image_id, file),), text)
+                    has_text = True
+                    image_type(image_id)
+                    yield Sample(sample_id=sample_type(sentence_id), image_ids=ids, images=images, text=text)
                 else:
                     empty += 1
-            if record["split"] in wanted and not writer.has_image(image_id):
-                writer.leave_out(file)
+            if record["split"] in wanted and not has_text:
+                left_out.append(file)
         for name in wanted:
             if name not in found:
                 raise ConfigError(
                     f"{self.key}.splits.{own}", f"{name!r}: {path} has no such split{nearest(name, sorted(found))}"
                 )
         tell_empty(path, empty)
-        return writer

@@ -1,5 +1,6 @@
 """NLVR2 from its official files of JSON lines: statements about pairs of photographs (see datasets/nlvr2/README.md)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_lines
-from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError, FilePath
+from pixelbert_plugin.types import Sample
 
 LABELS = {"true": "True", "false": "False"}  # the official files have "True" and "False"; NLVR's first edition "true"
 
@@ -37,8 +38,8 @@ class Nlvr2Builder(SplitsBuilder):
     remedy = "datasets/nlvr2/README.md says where to get it"
     file_fields = ("statements",)
 
-    def read(self, own: str) -> PairsWriter:
-        writer, seen = PairsWriter(f"{self.key}.splits.{own}"), set()
+    def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
+        seen: set[str] = set()
         for source, (key, path) in zip(self.config.splits[own], self.source_files(own), strict=True):
             images_key = key.removesuffix("statements") + "images"
             if missing := [name for name in ("{stem}", "{side}") if name not in source.images]:
@@ -50,14 +51,16 @@ class Nlvr2Builder(SplitsBuilder):
                     place["directory"] = entry(record, "directory", path, line, (int, str), "line")
                 for name in place.values():
                     self.image_name(name, path, line, "line")
-                rows = [
-                    writer.image(f"{place['stem']}-img{side}", image_path(source.images, images_key, side=side, **place))
-                    for side in (0, 1)
-                ]
-                writer.add(identifier, tuple(rows), entry(record, "sentence", path, line, str, "line"))
-                label = self._label(record, identifier, path, line)
-                writer.label(() if label is None else (label,), label)
-        return writer
+                files = [image_path(source.images, images_key, side=side, **place) for side in (0, 1)]
+                text, label = entry(record, "sentence", path, line, str, "line"), self._label(record, identifier, path, line)
+                yield Sample(
+                    sample_id=identifier,
+                    image_ids=(f"{place['stem']}-img0", f"{place['stem']}-img1"),
+                    images=(self.data_dir / files[0], self.data_dir / files[1]),
+                    text=text,
+                    answers=() if label is None else (label,),
+                    answer=label,
+                )
 
     def _identifier(self, record: Any, path: Path, line: int, seen: set[str]) -> str:
         identifier = entry(record, "identifier", path, line, str, "line")

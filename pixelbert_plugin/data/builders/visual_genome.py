@@ -5,6 +5,7 @@ Half of its images are also COCO's, some are Flickr30K's: those in their val and
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.blocks import Arrays
 from pixelbert_plugin.data.builders.base import Builder, BuilderConfig
 from pixelbert_plugin.data.builders.karpathy import ImageSplits
-from pixelbert_plugin.data.columns import Arrays
+from pixelbert_plugin.data.files import OneType, read_json_array
 from pixelbert_plugin.data.files import field as entry
-from pixelbert_plugin.data.files import read_json_array
-from pixelbert_plugin.data.pairs import Pairs, PairsWriter
+from pixelbert_plugin.data.samples import Samples, SamplesWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError, FilePath, require
+from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class VisualGenomeBuilder(Builder):
         paths = ((name, getattr(self.config, name)) for name in names)
         return [(f"{self.key}.{name}", self.data_dir / path) for name, path in paths if path is not None]
 
-    def samples(self, split: str) -> Pairs:
+    def samples(self, split: str) -> Samples:
         own, config = self.source_split(split), self.config
         excluded = [name for name in ("exclude_coco", "exclude_flickr30k") if getattr(config, name) is not None]
         options = [config.images, config.num_val_images, excluded, config.outside_images]
@@ -77,18 +79,21 @@ class VisualGenomeBuilder(Builder):
             )
         prefix = f"{own}."
         own_arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        return Pairs(own_arrays, self.data_dir)
+        self._counts = {"images": int(own_arrays.pop("num_images")), **self._counts}
+        return Samples(own_arrays, self.data_dir)
 
-    def count(self, split: str, samples: Pairs) -> dict[str, int]:
-        return {"samples": len(samples), "images": len(samples.image_files), **self._counts}
+    def count(self, split: str, samples: Samples) -> dict[str, int]:
+        return {"samples": len(samples), **self._counts}
 
     def _read(self) -> Arrays:
-        """The columns of train and val, and COUNTS."""
+        """The arrays of train and val, how many images each has, and COUNTS."""
         counts = dict.fromkeys(COUNTS, 0)
         files = self._image_files(counts)
         val_images = self._val_images([image for image, file in files.items() if file])
         path = self.data_dir / self.config.regions
-        writers = {split: PairsWriter(path) for split in self.own_splits()}
+        writers = {split: SamplesWriter(f"{path}, {split}", self.data_dir) for split in self.own_splits()}
+        images = dict.fromkeys(writers, 0)
+        sample_type, image_type = OneType(f"{path}: sample ids"), OneType(f"{path}: image ids")
         for index, record in enumerate(read_json_array(path, f"{self.key}.regions", self.remedy)):
             image_id = _id(record, ("id", "image_id"), path, index)
             regions = entry(record, "regions", path, index, list)
@@ -98,12 +103,18 @@ class VisualGenomeBuilder(Builder):
                     "the two files are not of one release: download both again"
                 )
             if file := files[image_id]:
-                writer = writers["val" if image_id in val_images else "train"]
-                counts["empty_regions"] += _add_regions(writer, image_id, file, regions, path, index)
+                split = "val" if image_id in val_images else "train"
+                images[split] += 1
+                writer, before = writers[split], len(writers[split])
+                for sample in _samples_of((image_type(image_id),), (self.data_dir / file,), regions, path, index):
+                    sample_type(sample.sample_id)
+                    writer.add(sample)
+                counts["empty_regions"] += len(regions) - (len(writer) - before)
             else:
                 counts["left_out_regions"] += len(regions)
         arrays = {f"{split}.{name}": array for split, writer in writers.items() for name, array in writer.arrays().items()}
-        return {**arrays, "counts": np.array([counts[name] for name in COUNTS])}
+        numbers = {f"{split}.num_images": np.array(number) for split, number in images.items()}
+        return {**arrays, **numbers, "counts": np.array([counts[name] for name in COUNTS])}
 
     def _image_files(self, counts: dict[str, int]) -> dict[int | str, str]:
         """Each image's path below data_dir, "" for one that is left out and counted."""
@@ -160,13 +171,10 @@ def _number(image: int | float | str | None) -> int | None:
     return int(digits[1]) if digits else None
 
 
-def _add_regions(writer: PairsWriter, image_id: int | str, file: str, regions: list[Any], path: Path, index: int) -> int:
-    """Add an image's regions; the number of those whose phrase is empty, which are left out."""
-    row, empty = writer.image(image_id, file), 0
+def _samples_of(ids: tuple[int | str], files: tuple[Path], regions: list[Any], path: Path, index: int) -> Iterator[Sample]:
+    """An image's regions, but for those whose phrase is empty."""
     for region in regions:
         phrase = entry(region, "phrase", path, index, str)
         if phrase.strip():
-            writer.add(_id(region, ("region_id", "id"), path, index), (row,), phrase)
-        else:
-            empty += 1
-    return empty
+            sample_id = _id(region, ("region_id", "id"), path, index)
+            yield Sample(sample_id=sample_id, image_ids=ids, images=files, text=phrase)

@@ -1,16 +1,17 @@
 """VQA 2.0 from its official files: questions, annotations and the COCO images (see datasets/vqa2/README.md)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
 from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
+from pixelbert_plugin.data.files import OneType, as_text, read_json_arrays
 from pixelbert_plugin.data.files import field as entry
-from pixelbert_plugin.data.files import read_json_arrays
-from pixelbert_plugin.data.pairs import PairsWriter
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import FilePath
+from pixelbert_plugin.types import Sample
 
 GROUPS = ("answer_type", "question_type")
 
@@ -43,15 +44,17 @@ class Vqa2Builder(SplitsBuilder):
     def source_files(self, own: str) -> list[tuple[str, Path]]:
         return super().source_files(own) + split_files(self, self.config.splits[own])
 
-    def read(self, own: str) -> PairsWriter:
+    def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         sources = self.config.splits[own]
         splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
-        writer = PairsWriter(f"{self.key}.splits.{own}", GROUPS)
+        types = [OneType(f"{self.key}.splits.{own}: {kind} ids") for kind in ("sample", "image")]
         for index, source in enumerate(sources):
-            self._read(source, f"{self.key}.splits.{own}[{index}]", splits, writer)
-        return writer
+            for sample in self._read(source, f"{self.key}.splits.{own}[{index}]", splits):
+                for one_type, value in zip(types, (sample.sample_id, *sample.image_ids), strict=True):
+                    one_type(value)
+                yield sample
 
-    def _read(self, source: Source, key: str, splits: ImageSplits | None, writer: PairsWriter) -> None:
+    def _read(self, source: Source, key: str, splits: ImageSplits | None) -> Iterator[Sample]:
         path = self.data_dir / source.questions
         if source.karpathy_splits:
             splits.check(source.karpathy_splits, f"{key}.karpathy_splits")
@@ -70,9 +73,16 @@ class Vqa2Builder(SplitsBuilder):
                 annotation = self._annotation(annotations, question_id, image_id, path, source)
             if self._is_wanted(image_id, source, splits, path):
                 name = self.image_name(image_id, path, index)
-                file = image_path(source.images, f"{key}.images", image_id=name)
-                writer.add(question_id, (writer.image(image_id, file),), text)
-                writer.label(*(annotation or ()))
+                answers, answer, kinds = annotation or ((), None, ())
+                yield Sample(
+                    sample_id=question_id,
+                    image_ids=(image_id,),
+                    images=(self.data_dir / image_path(source.images, f"{key}.images", image_id=name),),
+                    text=text,
+                    answers=answers,
+                    answer=answer,
+                    groups=dict(zip(GROUPS, kinds, strict=False)),
+                )
         if annotations:
             raise UserError(
                 f"{source.annotations}: answers question {next(iter(annotations))}, which is not in {path}; "
@@ -119,6 +129,6 @@ class Vqa2Builder(SplitsBuilder):
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
             kinds = (str(item.get("answer_type", "other")), str(item.get("question_type", "none of the above")))
-            main, *kinds = (shared.setdefault(text, text) for text in (main, *kinds))
+            main, *kinds = (shared.setdefault(text, text) for text in map(as_text, (main, *kinds)))
             result[question_id] = (image_id, answers, main, kinds)
         return result
