@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixelbert_plugin.config.options import RunConfig
     from pixelbert_plugin.data.builders.base import Builder
     from pixelbert_plugin.errors import UserError
+    from pixelbert_plugin.loading import load
     from pixelbert_plugin.registry import (
         register_builder,
         register_checkpoint_reader,
@@ -46,6 +47,7 @@ __all__ = [
     "Task",
     "UserError",
     "__version__",
+    "load",
     "register_builder",
     "register_checkpoint_reader",
     "register_encoder",
@@ -63,6 +65,7 @@ _HOMES = {  # of what is imported when it is used, by module; as TYPE_CHECKING h
     "config.options": ["RunConfig"],
     "data.builders.base": ["Builder"],
     "errors": ["UserError"],
+    "loading": ["load"],
     "registry": [name for name in __all__ if name.startswith("register_")],
     "run": ["run"],
     "tasks.base": ["Task"],

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixelbert_plugin import registry
+from pixelbert_plugin import __version__, registry
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
@@ -23,6 +23,7 @@ from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.distributed.processes import Processes, local_device_index
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import MatchingModel
+from pixelbert_plugin.registry.portable import portable_options
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.training.stop import StopSignal
@@ -264,7 +265,14 @@ def build_loader(
     )
 
 
+def portable(config: RunConfig, model: nn.Module, processors: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of "model" and of each processor that build them again from a checkpoint alone."""
+    options = {name: getattr(config.processors, name).params for name in processors}
+    options["model"] = config.model_config.get(config.model)
+    return {name: portable_options(part, options[name]) for name, part in {"model": model, **processors}.items()}
+
+
 def versions() -> dict[str, str]:
     """What a checkpoint was made with."""
-    packages = ("pixelbert_plugin", "torch", "torchvision", "transformers", "tokenizers")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("torch", "torchvision", "transformers", "tokenizers")
+    return {"pixelbert_plugin": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}

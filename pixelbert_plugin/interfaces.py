@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from pixelbert_plugin.data.images import ImageSource
     from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
 
 
-class Model(Protocol):
+class Portable(Protocol):
+    """What a component is in checkpoints, which must be enough to build it again: `pixelbert_plugin.load`."""
+
+    def portable(self) -> Any:
+        """Its `Config` for being built again where weights and vocabularies come from a checkpoint: it names no file of them,
+        and what was read from such files, as sizes, is filled in. Default: None, the options that it was built with."""
+        return None
+
+
+class Model(Portable, Protocol):
     """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
 
     `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
@@ -71,7 +81,7 @@ class MatchingModel(Model, Protocol):
         """By head, the logits (Q outputs) of what stands at [CLS], words_QLD[:, 0]."""
 
 
-class ImageEncoder(Protocol):
+class ImageEncoder(Portable, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C
@@ -89,7 +99,7 @@ class ImageEncoder(Protocol):
         return []
 
 
-class TextEncoder(Protocol):
+class TextEncoder(Portable, Protocol):
     """`register_encoder`, in the place of a model's text_encoder: an nn.Module, built with `config, vocab_size, pad_token_id`.
 
     It is the transformer that words and pixels share.
@@ -117,7 +127,7 @@ class TextEncoder(Protocol):
         return []
 
 
-class Stateful(Protocol):
+class Stateful(Portable, Protocol):
     """A processor's part in checkpoints."""
 
     config: Any = None  # the options it was built with
@@ -166,8 +176,9 @@ class ImageProcessor(Stateful, Protocol):
     """`register_processor`, as processors.image: built with `config`."""
 
     @abstractmethod
-    def decode(self, path: Path) -> Tensor:
-        """In a worker: a file as 3 h w uint8 RGB. Raises `data.images.BadImageError` where it cannot be read."""
+    def decode(self, source: ImageSource) -> Tensor:
+        """In a worker: a file by its path as 3 h w uint8 RGB; where a loaded model is asked, also an image in memory, which
+        `data.images.read_image` takes too. Raises `data.images.BadImageError` where it cannot be read."""
 
     @abstractmethod
     def augment(self, image: Tensor, seed: int) -> Tensor:

@@ -12,7 +12,15 @@ from rich.console import Console
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import build_loader, build_optimizers, check_plan, choose_device, finished_checkpoint, versions
+from pixelbert_plugin.build import (
+    build_loader,
+    build_optimizers,
+    check_plan,
+    choose_device,
+    finished_checkpoint,
+    portable,
+    versions,
+)
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
@@ -118,7 +126,7 @@ def train(parts: Parts, start: Start) -> TrainState:
     data = parts.processes.on_main(lambda: fingerprints(parts.data))
     if is_resumed and parts.processes.is_main:
         tell_changes(parts, start.content, data)
-    metadata = CheckpointMetadata(yaml, processors, versions(), origin(start), data)
+    metadata = CheckpointMetadata(yaml, processors, versions(), origin(start), data, portable(config, model, parts.processors))
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
     events = Events(folder.path, state.update, evaluated, parts.console) if parts.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))

@@ -89,6 +89,7 @@ class CheckpointMetadata:
     versions: dict[str, str]
     started_from: list[dict[str, Any]] = field(default_factory=list)  # where its weights come from, the latest last. []: random
     data: dict[str, Any] = field(default_factory=dict)  # fingerprints of the data sets, by "split/dataset"
+    portable: dict[str, dict[str, Any]] = field(default_factory=dict)  # options that build model and processors from it
 
 
 class Checkpoints:
@@ -121,6 +122,7 @@ class Checkpoints:
             "versions": metadata.versions,
             "started_from": metadata.started_from,
             "data": metadata.data,
+            "portable": metadata.portable,
         }
         self.processes.on_main(lambda: _start(aside, target))
         try:

@@ -13,6 +13,7 @@ SHAPES: dict[str, tuple[type, Any]] = {
     "versions": (dict, str),
     "started_from": (list, dict),
     "data": (dict, dict),
+    "portable": (dict, dict),
 }
 
 

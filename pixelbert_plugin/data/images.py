@@ -1,4 +1,5 @@
-"""The one place that opens an image: for the model, for sizes from headers, for TensorBoard's pictures and for `check`.
+"""The one place that opens an image: for the model, for sizes from headers, for TensorBoard's pictures and for `check`;
+and that takes one from memory, by the same rules.
 
 Image files come from anywhere, so one rule holds for all of them. A path must name a regular file (a link to one will do): a
 pipe, a device or a folder is refused unopened. Pillow reads the header, of the formats below alone, and with it the limit
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -24,10 +25,15 @@ from torch import Tensor
 
 from pixelbert_plugin.errors import RunError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
 try:
     import simplejpeg
 except ImportError:  # no wheel for this platform: Pillow gives the same bits, at two thirds of the speed
     simplejpeg = None
+
+ImageSource: TypeAlias = "str | Path | bytes | PilImage | np.ndarray"  # a file, its content, Pillow's image, or H W 3 uint8 RGB
 
 MAX_PIXELS = 178_956_970  # beyond which Pillow takes a file for a decompression bomb; 0.5 GB as RGB
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")  # Pillow's names
@@ -53,8 +59,12 @@ class BadImageError(Exception):
     """An image file that is missing, truncated, too large or of no known format; the message names it."""
 
 
-def read_image(path: Path, max_pixels: int | None = MAX_PIXELS) -> Tensor:
-    """3hw of an image file, known by its content, not its name."""
+def read_image(source: ImageSource, max_pixels: int | None = MAX_PIXELS) -> Tensor:
+    """3hw of an image file, known by its content, not its name; or of an image in memory, which is left as it is."""
+    if not isinstance(source, str | Path):
+        with _naming("the image") as size:
+            return _from_memory(source, size, max_pixels)
+    path = Path(source)
     with _naming(path) as size, opened(path) as file:
         size.append(os.fstat(file.fileno()).st_size)
         if max_pixels is not None and size[0] > BYTES_PER_PIXEL * max_pixels + BYTES_BESIDE:
@@ -89,8 +99,29 @@ def decode_image(content: bytes, max_pixels: int | None = MAX_PIXELS) -> Tensor:
     return _turned(torch.from_numpy(array_HW3).permute(2, 0, 1), orientation)
 
 
+def _from_memory(source: Any, size: list[int], max_pixels: int | None) -> Tensor:
+    from PIL import Image
+
+    if isinstance(source, bytes | bytearray | memoryview):
+        size.append(len(source))
+        return decode_image(bytes(source), max_pixels)
+    if isinstance(source, Image.Image):
+        width, height, orientation = *source.size, _orientation(source)
+    elif isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
+        height, width, orientation = *source.shape[:2], 1
+    else:
+        what = f"an array of {source.dtype}, {source.shape}" if isinstance(source, np.ndarray) else f"a {type(source).__name__}"
+        raise ValueError(f"{what}; give a path, encoded bytes, Pillow's image, or an array of uint8, (height, width, 3), RGB")
+    if min(width, height) < 1:
+        raise ValueError(f"{width} × {height} pixels")
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(_too_large(width, height, max_pixels))
+    array_HW3 = np.array(source) if isinstance(source, np.ndarray) else _as_rgb(source)
+    return _turned(torch.from_numpy(array_HW3).permute(2, 0, 1), orientation)
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[list[int]]:
+def _naming(path: Path | str) -> Iterator[list[int]]:
     """Turns whatever is raised into a BadImageError that names the file and its size, once that is noted."""
     size: list[int] = []
     try:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+FROM_WEIGHTS = (*ARCHITECTURE, "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps")
 
 
 @dataclass(kw_only=True)
@@ -37,15 +38,18 @@ class BertTextEncoderConfig:
     num_attention_heads: int | None = None  # heads. None: that of weights, else 12
     intermediate_size: int | None = None  # width of the feed-forward part. None: that of weights, else 3072
     max_position_embeddings: int | None = None  # longest text in tokens. None: that of weights, else 512
+    type_vocab_size: int | None = None  # token types. None: that of weights, else 2; only type 0 is used
+    hidden_act: str | None = None  # activation by transformers' name. None: that of weights, else gelu
+    layer_norm_eps: float | None = None  # None: that of weights, else 1e-12
     dropout: float = 0.1  # probability, after embeddings and sub-layers (BERT's)
     attention_dropout: float = 0.1  # probability, on attention weights (BERT's)
     initializer_range: float = 0.02  # std of random weights; BERT's suits D = 768, a narrow D learns with about D^-0.5
     layer_norm: Literal["torch", "apex"] = "torch"  # apex: its FusedLayerNorm where that is built, else torch's, with a warning
 
     def check(self) -> None:
-        require(self, *ARCHITECTURE, "max_position_embeddings", low=1)
+        require(self, *ARCHITECTURE, "max_position_embeddings", "type_vocab_size", low=1)
         require(self, "dropout", "attention_dropout", low=0, high=1)
-        require(self, "initializer_range", above=0)
+        require(self, "initializer_range", "layer_norm_eps", above=0)
 
 
 @registry.register_encoder("bert")
@@ -59,8 +63,9 @@ class BertTextEncoder(nn.Module):
         self.config = config
         import transformers
 
-        sizes = {field.name: getattr(config, field.name) for field in fields(config) if field.type == int | None}
-        chosen = {name: value for name, value in sizes.items() if value is not None}
+        chosen = {name: value for name in FROM_WEIGHTS if (value := getattr(config, name)) is not None}
+        if (act := config.hidden_act) is not None and act not in transformers.activations.ACT2FN:
+            raise ValueError(f"hidden_act: {act!r}: transformers has {', '.join(transformers.activations.ACT2FN)}")
         dropout: dict[str, Any] = {
             "hidden_dropout_prob": config.dropout,
             "attention_probs_dropout_prob": config.attention_dropout,
@@ -86,6 +91,11 @@ class BertTextEncoder(nn.Module):
             _fuse_layer_norms(self.bert)
         self.hidden_size: int = self.bert.config.hidden_size
         self.initializer_range: float = self.bert.config.initializer_range
+
+    def portable(self) -> BertTextEncoderConfig:
+        """The options without `weights`, whose sizes are filled in (interfaces.Portable)."""
+        found = {name: getattr(self.bert.config, name) for name in (*FROM_WEIGHTS, "initializer_range")}
+        return replace(self.config, weights=None, **found)
 
     @property
     def word_embeddings(self) -> nn.Parameter:

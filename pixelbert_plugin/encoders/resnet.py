@@ -5,7 +5,7 @@ in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +44,7 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         if config.norm == "sync" and not torch.cuda.is_available():
             raise ValueError("norm: 'sync' needs CUDA; use trainable or frozen on a CPU")
+        self.config = config
         self.area = ValidArea()
         self.max_pool = config.max_pool
         self.resnet = ResNet(
@@ -75,6 +76,10 @@ class ResNetEncoder(nn.Module):
         mask_IP = inside_mask(grid_sizes_I2.to(values.device, non_blocking=True), (rows, columns)).flatten(1)
         pixels_IPC = values.flatten(2).transpose(1, 2) * mask_IP[..., None]
         return PixelFeatures(pixels=pixels_IPC, mask=mask_IP, grid=(rows, columns))
+
+    def portable(self) -> ResNetConfig:
+        """The options without `weights`; batch norms as a CPU has them too, of the same names (interfaces.Portable)."""
+        return replace(self.config, weights=None, norm="trainable" if self.config.norm == "sync" else self.config.norm)
 
     def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""

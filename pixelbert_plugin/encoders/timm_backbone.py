@@ -7,7 +7,7 @@ in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC
 import difflib
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +81,10 @@ class TimmEncoder(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval().requires_grad_(False)
         return self
+
+    def portable(self) -> TimmConfig:
+        """The options without `weights` (interfaces.Portable)."""
+        return replace(self.config, weights=None)
 
     def shard_units(self) -> list[nn.Module]:
         """The model's parts that hold weights."""

@@ -6,7 +6,7 @@ in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
+from pixelbert_plugin.registry.portable import portable_component
 from pixelbert_plugin.registry.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
 
@@ -152,6 +153,14 @@ class PixelBert(nn.Module):
         for name, parameter in self.named_parameters():
             groups["cnn" if name.startswith("image_encoder.") else "transformer"].append((name, parameter))
         return groups
+
+    def portable(self) -> PixelBertConfig:
+        """The options that build the model without the files of weights its encoders began with (interfaces.Portable)."""
+        return replace(
+            self.config,
+            image_encoder=portable_component(self.image_encoder, self.config.image_encoder),
+            text_encoder=portable_component(self.text_encoder, self.config.text_encoder),
+        )
 
     def shard_units(self) -> list[nn.Module]:
         """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""

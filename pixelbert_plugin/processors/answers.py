@@ -7,7 +7,7 @@ does so only where annotators disagree, so a class is predicted in its most freq
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,10 @@ class AnswerProcessor:
     def covers(self, answers: tuple[str, ...]) -> bool:
         """Whether one of a question's answers is in the vocabulary."""
         return any(self._index_of(answer) is not None for answer in set(answers))
+
+    def portable(self) -> AnswersConfig:
+        """The options where the vocabulary comes from a checkpoint (interfaces.Portable)."""
+        return replace(self.config, vocabulary=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"answers": self.answers, "spellings": self.spellings}

@@ -7,14 +7,13 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torchvision.transforms.v2.functional as T
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.images import MAX_PIXELS, read_image
+from pixelbert_plugin.data.images import MAX_PIXELS, ImageSource, read_image
 from pixelbert_plugin.registry.schema import require
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
@@ -53,9 +52,10 @@ class ImageProcessor:
         self.config = config
         self._scales: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def decode(self, path: Path) -> Tensor:
-        """Decode a file by its content to uint8 3hw RGB, upright. Raises BadImageError naming the file."""
-        image = read_image(path, self.config.max_pixels)
+    def decode(self, source: ImageSource) -> Tensor:
+        """Decode a file by its content to uint8 3hw RGB, upright; or an image in memory: encoded bytes, Pillow's image, a uint8
+        array H W 3. Raises BadImageError naming the file."""
+        image = read_image(source, self.config.max_pixels)
         height, width = self.resized(*image.shape[-2:])
         if image.shape[-2] > REDUCE_ABOVE * height:
             reduced = [round(REDUCE_ABOVE * height), round(REDUCE_ABOVE * width)]

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,10 @@ class WordPieceTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids)
+
+    def portable(self) -> WordPieceTokenizerConfig:
+        """The options where the vocabulary comes from a checkpoint (interfaces.Portable)."""
+        return replace(self.config, vocabulary="train")
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self._tokenizer.to_str()}

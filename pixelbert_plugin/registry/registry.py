@@ -101,9 +101,8 @@ def get(kind: Kind, name: str, path: str = "") -> Any:
         return component
     if name not in registered:
         hint = schema.nearest(str(name), names(kind))
-        raise ConfigError(
-            path, f"no {kind} is registered as {name!r}{hint}. A plugin is loaded by env.user_dir=FOLDER or plugins=[MODULE]"
-        )
+        message = f"no {kind} is registered as {name!r}{hint}. A plugin is loaded by env.user_dir=FOLDER or plugins=[MODULE]"
+        raise schema.UnknownComponentError(path, message, kind, name)
     return registered[name]
 
 

@@ -43,6 +43,14 @@ class ConfigError(UserError):
         self.key = key
 
 
+class UnknownComponentError(ConfigError):
+    """No `kind` is registered as `name`: a misspelling, or the plugin that defines it is not loaded."""
+
+    def __init__(self, key: str, message: str, kind: Kind, name: str):
+        super().__init__(key, message)
+        self.kind, self.name = kind, name
+
+
 @dataclasses.dataclass
 class Component:
     """A component by its registered name, as MMF writes it: `{type: resnet50, params: {…}}`."""

@@ -19,7 +19,7 @@ ALLOWED = {
     "seeding": set(),
     "system": set(),
     "registry": {"errors", "interfaces"},
-    "interfaces": {"types"},  # for annotations alone
+    "interfaces": {"types", "data.images"},  # for annotations alone
     "types": set(),
     "config": set(),
     "metrics": set(),
@@ -34,7 +34,7 @@ ALLOWED = {
     "checkpoint": {"config", "distributed", "optim", "precision"},
     "training": {"config", "data", "tasks.base", "precision", "distributed", "checkpoint", "evaluation", "build", "parts"},
     "evaluation": {"data", "tasks.base", "precision", "distributed", "build", "parts"},
-    "build": {"config", "data", "tasks.base", "distributed", "checkpoint", "training.stop"},
+    "build": {"__version__", "config", "data", "tasks.base", "distributed", "checkpoint", "training.stop"},
     "parts": {"config", "data", "tasks.base", "precision", "distributed", "checkpoint", "training", "build"},
     "run": {"config", "data", "distributed", "checkpoint", "training", "evaluation", "build", "parts"},
     "sweep": {"config"},
@@ -52,7 +52,8 @@ ALLOWED = {
         "build",
     },
     "__main__": {"commands"},
-    "__init__": {"config.options", "data.builders.base", "run", "tasks.base"},  # the public face
+    "loading": {"config", "data", "checkpoint", "tasks.base", "build"},
+    "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base"},  # the public face
 }
 
 

@@ -48,7 +48,7 @@ def test_registering_loads_no_torch():
 
 def test_every_name_is_there_as_what_it_is_said_to_be():
     names = {f"register_{kind}" for kind in KINDS}
-    names |= {"Sample", "Batch", "ModelOutput", "Builder", "Task", "run", "RunConfig", "UserError", "__version__"}
+    names |= {"Sample", "Batch", "ModelOutput", "Builder", "Task", "run", "load", "RunConfig", "UserError", "__version__"}
     assert names <= set(pixelbert_plugin.__all__) <= set(dir(pixelbert_plugin))
     tree = ast.parse((ROOT / "pixelbert_plugin/__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))  # TYPE_CHECKING: what mypy and editors see
