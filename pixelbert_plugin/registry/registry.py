@@ -146,7 +146,7 @@ def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str =
     where it lacks something of its contract.
     """
     component = get(kind, name, _type_key(path))
-    config = configure(kind, name, node, path or f"{kind}.{name}")
+    config: Any = configure(kind, name, node, path or f"{kind}.{name}")
     try:
         built = component(**context) if config is None else component(config, **context)
     except (ValueError, TypeError) as error:  # values that only the component can judge, or another kind's component

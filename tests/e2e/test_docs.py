@@ -61,8 +61,10 @@ def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
             assert language in ("python", "yaml"), language
             write(text, tmp_path)
     trained = [output for output in outputs if "results.json" in output]
-    assert len(trained) == 6  # the data set, two backbones, a metric, a task, and the package's own
-    assert sum("│ asked for" in output and "│   color" in output for output in trained) == 4
+    # the data set, two backbones, a tokenizer, a metric, a task, a precision, a model, and the package's own
+    assert len(trained) == 9
+    assert sum("val/my_captions" in output and "text_to_image_r@1" in output for output in trained) == 1
+    assert sum("│ asked for" in output and "│   color" in output for output in trained) == 6
 
 
 def test_the_data_set_trains_and_stays_short(environment, tmp_path):

@@ -1,6 +1,7 @@
 """Contracts: what a component lacks is told in one line, all of it, when it is registered or built."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import catalogue
@@ -389,3 +390,14 @@ def test_processors_without_config_train_and_evaluate_retrieval(vqa2_root, tmp_p
     told = capsys.readouterr()
     assert "are longer than it takes, and are cut" in f"{told.out}{told.err}{caplog.text}"
     assert (tmp_path / "run/predictions/val_vqa2.safetensors").is_file()
+
+
+def test_the_document_lists_every_member_of_every_contract():
+    text = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
+    table = text[text.index("## What each kind must have") :]
+    for uses in contracts.USES.values():
+        for use in uses:
+            found = contracts.members(use.contract)
+            for name in (*found.methods, *found.attributes, *found.optional, *use.context):
+                called = "(prediction, answers)" if use.contract is interfaces.Metric else name
+                assert f"`{called}" in table or f" {called}" in table, (use.contract, name)
