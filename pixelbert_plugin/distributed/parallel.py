@@ -134,7 +134,7 @@ def whole(model: nn.Module) -> Iterator[None]:
     """All parameters of a sharded model present in each process: its forward passes then talk to no other process, so
     that processes may run unequal numbers of them (FSDP would wait forever). For evaluation, where gradients take no room.
     """
-    blocks = [cast("FSDPModule", module) for module in model.modules() if hasattr(module, "set_reshard_after_forward")]
+    blocks: list[Any] = [module for module in model.modules() if hasattr(module, "set_reshard_after_forward")]
     for block in blocks:
         block.set_reshard_after_forward(False, recurse=False)
         block.unshard()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -59,7 +60,7 @@ def evaluate(
         for batch in loader.evaluate(batch_size):
             with precision.autocast():
                 output = model(batch)
-            results = ask(task, lambda output=output, batch=batch: task.predict(output, batch))
+            results = ask(task, partial(task.predict, output, batch))
             for result, weight in zip(results, batch.weights.tolist(), strict=True):
                 sample_id = result.sample.sample_id
                 rows.append(SentResult(sample_id, result.prediction, result.truth, result.scores, not weight))
@@ -68,7 +69,7 @@ def evaluate(
     evaluation: list[SplitEvaluation] = []
 
     def compute() -> dict[str, float]:
-        evaluation.append(_from_rows(task, loader, list(chain.from_iterable(gathered))))
+        evaluation.append(_from_rows(task, loader, list(chain.from_iterable(gathered or []))))
         return evaluation[0].metrics
 
     metrics = processes.on_main(compute)
@@ -112,7 +113,7 @@ def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in metrics.items()}
 
 
-def check_monitor(monitor: str | None, metrics: Iterable[str]) -> None:
+def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
     """Raise ConfigError where the metric that chooses the best checkpoint is not among those of an evaluation."""
     known = list(metrics)
     if monitor not in known:

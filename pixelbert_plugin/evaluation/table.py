@@ -25,10 +25,10 @@ def results_table(results: dict[str, float]) -> Iterator[Table]:
             table = Table("kind", *map(escape, columns), title=escape(title))
             former = ""
             for kind, row in rows.items():
-                group, equals, value = kind.partition("=")
+                group, equals, member = kind.partition("=")
                 if equals and group != former:  # its kinds stand below it, so that each fits its line
                     table.add_row(escape(group))
-                former, shown = group, f"  {value}" if equals else kind
+                former, shown = group, f"  {member}" if equals else kind
                 table.add_row(escape(shown), *(_shown(name, row[name]) if name in row else "" for name in columns))
         yield table
 

@@ -94,7 +94,7 @@ class VqaTask(Task):
                 result.scores["accuracy"] = self.metric(result.prediction, sample.answers)
                 if self.metric is vqa_accuracy:  # of another rule nobody knows the best prediction
                     result.scores["ceiling"] = self.answers.ceiling(sample.answers)
-                if self.prior is not None:
+                if self.prior is not None and self.prefix_prior is not None:
                     result.scores["question_prior"] = self.metric(self.prior(sample), sample.answers)
                     result.scores["prefix_prior"] = self.metric(self.prefix_prior(sample), sample.answers)
             results.append(result)

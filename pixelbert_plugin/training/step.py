@@ -5,6 +5,7 @@ Each part of the loss is the mean over all its terms in the update, however they
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Step:
             with self.parallel.accumulating(is_last):
                 parts = {part: value / totals[part] for part, value in self.parallel(batch).items()}
                 # times W: what several processes compute is averaged, see distributed/parallel.py
-                self.precision.backward(sum(parts.values()) * self.processes.world_size, is_last)
+                self.precision.backward(cast(Tensor, sum(parts.values())) * self.processes.world_size, is_last)
             for part, value in parts.items():
                 losses[part] += value.detach()
         norm = self.precision.step(self.optimizers.values(), self.max_grad_norm)  # one norm, clip, one decision for all
@@ -64,9 +65,10 @@ class Step:
         """By part of the loss, how many terms it has in the update, over all processes."""
         counts = [self.task.counts(batch) for batch in micro_batches]
         names = list(counts[0])
-        totals = self.processes.sum(torch.stack([sum(count[part] for count in counts) for part in names]).float())
+        sums = [cast(Tensor, sum(count[part] for count in counts)) for part in names]
+        totals = self.processes.sum(torch.stack(sums).float())
         return dict(zip(names, totals.clamp(min=1), strict=True))
 
 
-def _groups(optimizers: Iterable[Optimizer]) -> list[dict]:
+def _groups(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
     return [group for optimizer in optimizers for group in optimizer.param_groups]

@@ -16,7 +16,7 @@ from pixelbert_plugin.system import interrupt
 class StopSignal:
     """Ends the run at once while nothing is at stake; while training, only notes the signal for the loop to see."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.is_set = False
         self._signal: int | None = None
         self._is_deferred = False
@@ -50,7 +50,8 @@ class StopSignal:
     def stopped(self, what_is_saved: str, is_told: bool = False) -> Stopped:
         """The error that ends the run by the signal that came here, or to another process, which `is_told` elsewhere."""
         is_interrupt = self._signal == signal.SIGINT
-        name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}.get(self._signal, "a signal to another process")
+        names: dict[int | None, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+        name = names.get(self._signal, "a signal to another process")
         error = Stopped(f"stopped by {name} {what_is_saved}; checkpoint.resume=true goes on")
         error.is_told = is_told
         error.exit_status = interrupt.INTERRUPTED if is_interrupt else Stopped.exit_status

@@ -61,10 +61,11 @@ class Events:
             elif key != "update" and isinstance(value, int | float):
                 scalars[f"train/{key}"] = value
         self._board.scalars(scalars, record["update"])
-        if self._progress is not None:
+        progress = self._progress
+        if progress is not None:
             rates = "/".join(f"{rate:.1e}" for rate in record["lr"].values())
             shown = f"loss {record['loss']:.3f}  lr {rates}  {record['samples_per_second']:.0f} samples/s"
-            self._bar.attempt(lambda: self._progress.update(self._task, completed=record["update"], shown=shown))
+            self._bar.attempt(lambda: progress.update(self._task, completed=record["update"], shown=shown))
         else:
             self.console.out(f"update {record['update']}  {_describe(record)}", highlight=False)
 
@@ -115,8 +116,9 @@ class Events:
             self._progress = None
 
     def advance(self, update: int) -> None:
-        if self._progress is not None:
-            self._bar.attempt(lambda: self._progress.update(self._task, completed=update))
+        progress = self._progress
+        if progress is not None:
+            self._bar.attempt(lambda: progress.update(self._task, completed=update))
 
 
 class NoEvents:
@@ -143,7 +145,7 @@ def _describe(record: dict[str, Any]) -> str:
 
 def _spread(results: list[Result]) -> list[Result]:
     """Results of eight different images, evenly over the split; the same ones at every evaluation."""
-    by_image: dict[tuple, list[Result]] = {}
+    by_image: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         by_image.setdefault(result.sample.image_ids, []).append(result)
     groups, chosen = list(by_image.values()), min(NUM_PICTURES, len(by_image))

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Trainer:
     evaluate: Callable[[], dict[str, SplitEvaluation]] | None  # on the validation split, by "split/dataset"; None without one
     save: Callable[[TrainState], object]  # in every process
     record: Callable[[TrainState], object]  # in every process: what an evaluation of the saved update came to
-    monitor: str | None  # the metric that chooses the best checkpoint
+    monitor: str  # the metric that chooses the best checkpoint
 
     def train(self) -> TrainState:
         """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where a signal ended it, all saved.
@@ -48,23 +49,23 @@ class Trainer:
         options, state, length = self.options, self.state, self.length
         go_on(state, len(self.loader))
         self.model.train()
-        self._unchecked: list[tuple[int, Tensor, list]] = []  # update, loss + gradient norm, sample ids
+        self._unchecked: list[tuple[int, Tensor, list[int | str]]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
         logged_samples, logged_seconds = state.samples, state.seconds
-        with self.events.bar(state.update, length.total_updates(state.update, state.position)), self.stop.deferred():
+        with self.events.bar(state.update, length.total_updates(state.update, self.position)), self.stop.deferred():
             if state.is_evaluation_due and self.evaluate is not None:
                 self._evaluate()
-            is_over = self._is_early_stop() or length.is_over(state.update, state.position)
+            is_over = self._is_early_stop() or length.is_over(state.update, self.position)
             if is_over:
                 why = "training.early_stop" if self._is_early_stop() else "training.max_updates or max_epochs"
                 logger.info("this training has ended already, after update %d, by %s: it is only evaluated", state.update, why)
             while not is_over:
-                began, before = time.perf_counter(), state.position
+                began, before = time.perf_counter(), self.position
                 micro_batches, samples = self._next(updates)
                 losses, norm = self.step(micro_batches, state.update + 1, before / len(self.loader))
                 state.update += 1
                 state.samples += samples
-                state.position += samples
+                state.position = before + samples
                 self._note(losses, norm, micro_batches)
                 is_last = length.is_over(state.update, state.position)
                 is_logged = is_last or state.update % options.log_interval == 0
@@ -133,7 +134,7 @@ class Trainer:
 
         A precision that skips updates whose gradients overflow has dealt with the norm.
         """
-        value = sum(losses.values()) + (0 if self.step.precision.skips_overflow else norm)
+        value = cast(Tensor, sum(losses.values())) + (0 if self.step.precision.skips_overflow else norm)
         ids = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
         self._unchecked.append((self.state.update, value, ids))
         if self.step.precision.device.type == "cpu":
@@ -156,6 +157,11 @@ class Trainer:
         self.save(self.state)
 
     @property
+    def position(self) -> int:
+        """The state's, which `go_on` has set."""
+        return self.state.position or 0
+
+    @property
     def batch_samples(self) -> int:
         """Samples per update: the batch size counts pairs, of which a sample may be several."""
         return self.options.batch_size // self.step.task.pairs_per_sample
@@ -163,7 +169,7 @@ class Trainer:
     def _updates(self) -> Iterator[tuple[list[Batch], int]]:
         options = self.options
         micro = options.micro_batch_size and max(1, options.micro_batch_size // self.step.task.pairs_per_sample)
-        return self.loader.updates(self.state.position, self.batch_samples, micro, options.texts_per_image)
+        return self.loader.updates(self.position, self.batch_samples, micro, options.texts_per_image)
 
     def _is_early_stop(self) -> bool:
         early = self.options.early_stop
@@ -173,7 +179,7 @@ class Trainer:
         """Evaluate on the validation split, if there is one, note the best and record both with the checkpoint."""
         state = self.state
         try:
-            evaluations = self.evaluate()
+            evaluations = self.evaluate() if self.evaluate is not None else {}
         except Stopped as error:
             raise self._stopped("in the evaluation after") from error
         except RunError as error:
@@ -200,7 +206,7 @@ class Trainer:
         record = {
             "update": self.state.update,
             "samples": self.state.samples,
-            "epoch": self.state.position / len(self.loader),
+            "epoch": self.position / len(self.loader),
             "loss": sum(parts.values()),
             "losses": parts,
             "lr": self.step.rates(),
