@@ -7,7 +7,7 @@ object each: forked workers share the arrays, a cache maps them from disk, and a
     words         what answers and groups are made of, each once: a head has their numbers
     images_M      which images a sample has: a number, by first use, equal for samples with the same images
     image sets    the images of each such number, as rows of the table of images, which are in the order of their first use
-    images        of each image [id, folder, name], also JSON; `folders` below the data set's root
+    images        their ids, also JSON, and their files, below the data set's root
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.types import Sample
 
 CHUNK = 4096  # samples that are written, or whose labels are read, at once
-DIGESTED = ("ids", "texts", "answers")
+DIGESTED = ("ids", "texts", "answers", "images of the samples")
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Label = tuple[tuple[str, ...], str | None]  # a sample's answers and its main one
 
@@ -41,7 +41,8 @@ class Samples(Sequence[Sample]):
         self.images_M = arrays["images_of_samples"]  # int32
         self.left_out = Block.of(arrays, "left_out")  # files of images that have no text
         self._records, self._heads_M = Block.of(arrays, "records"), arrays["heads"]  # in bytes
-        self._words, self._folders, self._images = (Block.of(arrays, name) for name in ("words", "folders", "images"))
+        self._words = Block.of(arrays, "words")
+        self._image_ids, self._files = Block.of(arrays, "image_ids"), Block.of(arrays, "files")
         self._sets, self._sets_offsets = arrays["image_sets"], arrays["image_sets_offsets"]
         self._digests, self._repeated = arrays["digests"], arrays["repeated"]
 
@@ -56,10 +57,10 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
         content, length = self._records.content(row), self._heads_M.item(row)
-        head, text = json.loads(content[:length].decode()), content[length:].decode()
-        number = self.images_M.item(row)
+        text, number = content[length:].decode(), self.images_M.item(row)
         rows = self._sets[self._sets_offsets.item(number) : self._sets_offsets.item(number + 1)].tolist()
         ids, paths = zip(*map(self._image, rows), strict=True)
+        head = _value(content[:length])
         if not isinstance(head, list):
             return Sample(sample_id=head, image_ids=ids, images=paths, text=text)
         sample_id, answers, answer, groups = head
@@ -102,19 +103,19 @@ class Samples(Sequence[Sample]):
 
     @property
     def num_images(self) -> int:
-        return len(self._images)
+        return len(self._files)
 
     def image_path(self, row: int) -> Path:
         """The file of an image; images are numbered in the order of their first use."""
-        return self._image(row)[1]
+        return self.root / self._files[row]
 
     def image_paths(self) -> list[Path]:
         """Every image of the samples, once."""
         return [self.image_path(row) for row in range(self.num_images)]
 
     def folders(self) -> list[Path]:
-        """The folders of the images."""
-        return [self.root / folder for folder in self._folders]
+        """The folders of the images, each once."""
+        return [self.root / folder for folder in sorted(set(map(os.path.dirname, self._files)))]
 
     @property
     def first_image_of_set(self) -> np.ndarray:
@@ -133,21 +134,15 @@ class Samples(Sequence[Sample]):
 
     def digest_of_files(self) -> list[str]:
         """What says which image files the samples have, in their order, below `root`."""
-        arrays = (self._images.bytes_T, self._folders.bytes_T, self._folders.offsets_M1, self._sets, self._sets_offsets)
+        arrays = (self._files.bytes_T, self._files.offsets_M1, self._sets, self._sets_offsets)
         return [hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest() for values in arrays]
 
     def digests(self) -> dict[str, str]:
         """By what it is of, a digest of all that the samples hold; of images their ids and names, wherever they lie."""
-        images = hashlib.blake2b(digest_size=16)
-        for values in (self.images_M, self._sets, self._sets_offsets, self._images.bytes_T, self._images.offsets_M1):
-            images.update(f"{values.shape}".encode())
-            images.update(np.ascontiguousarray(values).tobytes())
-        found = {name: digest.tobytes().hex() for name, digest in zip(DIGESTED, self._digests, strict=True)}
-        return {**found, "images of the samples": images.hexdigest()}
+        return {name: digest.tobytes().hex() for name, digest in zip(DIGESTED, self._digests, strict=True)}
 
     def _image(self, row: int) -> tuple[int | str, Path]:
-        image_id, folder, name = json.loads(self._images[row])
-        return image_id, self.root.joinpath(self._folders[folder], name)
+        return _value(self._image_ids.content(row)), self.root / self._files.content(row).decode()
 
     def _contents(self) -> Iterator[tuple[bytes, int]]:
         """Each sample's head and text, and how long the head is."""
@@ -168,8 +163,8 @@ class SamplesWriter:
         self._sets, self._sets_offsets = array("i"), array("q", [0])
         self._set_of: dict[Any, int] = {}  # by the image's id, or the ids of several
         self._row_of: dict[int | str, int] = {}  # of each image, by its id
-        self._images, self._left_out = BlockWriter(), BlockWriter()
-        self._folders, self._words = _Numbered(), _Numbered()
+        self._image_ids, self._files, self._left_out = BlockWriter(), BlockWriter(), BlockWriter()
+        self._words: dict[str, int] = {}  # numbered
         self._hashes = array("q")  # of ids
         self._digests = [hashlib.blake2b(digest_size=16) for _ in DIGESTED]
         self._ids: list[str] = []  # of those that are not written yet
@@ -190,11 +185,10 @@ class SamplesWriter:
                 self._last = sample.image_ids, sample.images, number
         except BadSampleError as error:
             raise UserError(self.line(str(error))) from error
-        code, sample_id, label = self._words.number, sample.sample_id, ""
+        sample_id, label = sample.sample_id, ""
         if sample.answers or sample.answer is not None or sample.groups:
-            answers = ",".join([str(code(answer)) for answer in sample.answers])
-            groups = ",".join([str(code(word)) for word in chain.from_iterable(sample.groups.items())])
-            label = f",[{answers}],{'null' if sample.answer is None else code(sample.answer)},[{groups}]"
+            answers, groups = self._word_numbers(sample.answers), self._word_numbers(chain.from_iterable(sample.groups.items()))
+            label = f",[{answers}],{'null' if sample.answer is None else self._word_numbers([sample.answer])},[{groups}]"
         self._numbers.append(number)
         self._hashes.append(hash(sample_id))
         self._ids.append(str(sample_id) if type(sample_id) is int else _to_json(sample_id))
@@ -217,17 +211,27 @@ class SamplesWriter:
         self._write()
         heads_M = np.frombuffer(self._head_bytes, np.uint32)
         largest = int(heads_M.max()) if len(heads_M) else 0
-        words = self._words.block()
-        self._digests[DIGESTED.index("answers")].update(words.bytes_T.tobytes() + words.offsets_M1.tobytes())
+        words = BlockWriter()
+        words.extend([word.encode() for word in self._words])
+        _, _, answers, images = self._digests
+        for digest, values in (
+            (answers, words.block().bytes_T),
+            (answers, words.block().offsets_M1),
+            (images, np.frombuffer(self._numbers, np.int32)),
+            (images, np.frombuffer(self._sets, np.int32)),
+            (images, as_offsets(self._sets_offsets)),
+        ):
+            digest.update(f"\n{values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
         arrays = {
             **self._records.block().arrays("records"),
             "heads": heads_M.astype(np.min_scalar_type(largest)),
             "images_of_samples": np.frombuffer(self._numbers, np.int32),
             "image_sets": np.frombuffer(self._sets, np.int32),
             "image_sets_offsets": as_offsets(self._sets_offsets),
-            **self._images.block().arrays("images"),
-            **self._folders.block().arrays("folders"),
-            **words.arrays("words"),
+            **self._image_ids.block().arrays("image_ids"),
+            **self._files.block().arrays("files"),
+            **words.block().arrays("words"),
             **self._left_out.block().arrays("left_out"),
             "digests": np.array([list(digest.digest()) for digest in self._digests], np.uint8),
             "repeated": np.zeros(0, np.int64),
@@ -240,7 +244,7 @@ class SamplesWriter:
         ]
         self._records.extend([head + text for head, text in zip(heads, self._texts, strict=True)])
         self._head_bytes.extend(map(len, heads))
-        ids, texts, answers = self._digests
+        ids, texts, answers, _ = self._digests
         ids.update("".join([f"{one}\n" for one in self._ids]).encode())
         answers.update("".join([f"{label}\n" for label in self._labels]).encode())
         texts.update(b"".join([text + b"\xff" for text in self._texts]))  # which is in no text
@@ -257,18 +261,20 @@ class SamplesWriter:
 
     def _row(self, image_id: int | str, file: str) -> int:
         row = self._row_of.setdefault(image_id, len(self._row_of))
-        folder, name = os.path.split(file)
-        image = _to_json([image_id, self._folders.number(folder), name])
-        if row == len(self._images):
-            self._images.append(image)
-        elif self._images[row] != image:
-            _, former_folder, former_name = json.loads(self._images[row])
-            former = os.path.join(self._folders.block()[former_folder], former_name)
+        if row == len(self._files):
+            self._image_ids.append(_to_json(image_id))
+            self._files.append(file)
+            self._digests[DIGESTED.index("images of the samples")].update(_to_json([image_id, os.path.basename(file)]).encode())
+        elif self._files[row] != file:
             raise BadSampleError(
-                f"image {image_id!r} is {former} and also {file}; texts of the one would be put to the other: give every image "
-                "an id of its own"
+                f"image {image_id!r} is {self._files[row]} and also {file}; texts of the one would be put to the other: give "
+                "every image an id of its own"
             )
         return row
+
+    def _word_numbers(self, words: Iterable[str]) -> str:
+        known = self._words
+        return ",".join([str(known.setdefault(word, len(known))) for word in words])
 
     def _below_root(self, image: Path) -> str:
         """The image's path from the root, or a path of its own."""
@@ -288,19 +294,9 @@ class SamplesWriter:
         return np.array([row for row, sample_id in zip(rows, ids, strict=True) if counts[sample_id] > 1][:1], np.int64)
 
 
-class _Numbered:
-    """Texts that recur, each kept once, by number."""
-
-    def __init__(self):
-        self._numbers: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-    def block(self) -> Block:
-        writer = BlockWriter()
-        writer.extend([text.encode() for text in self._numbers])
-        return writer.block()
+def _value(content: bytes) -> Any:
+    """What JSON holds; most often a number, for which there is a shorter way."""
+    return int(content) if content.isdigit() else json.loads(content.decode())
 
 
 def collect(samples: Iterable[Sample], what: str, root: Path = Path(), left_out: Iterable[Path] = ()) -> Arrays:

@@ -8,6 +8,7 @@ from conftest import write_config
 
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.types import Sample
@@ -19,11 +20,12 @@ def sample(number: int, image: str, root=Path(), kind: str = "a") -> Sample:
 
 def test_few_are_of_different_images_with_one_long_text_and_the_criterions_kind():
     samples = [sample(number, str(number // 5)) for number in range(50)] + [sample(50, "9", kind="rare")]
+    first, samples = Samples.of(samples[:3]), Samples.of(samples)
     plain = sanity.few(samples, None)
     assert [one.sample_id for one in plain] == [0, 10, 25, 35]  # every image's first, evenly: images 0, 2, 5 and 7
     assert len(plain[0].text.split()) == 2000 and plain[1].text == "is it?"
     assert [one.sample_id for one in sanity.few(samples, ("type", "rare"))] == [0, 10, 25, 35, 50]
-    assert [one.sample_id for one in sanity.few(samples[:3], ("type", "none"))] == [0]
+    assert [one.sample_id for one in sanity.few(first, ("type", "none"))] == [0]
     assert sanity.wanted_kind("val/vqa2/accuracy[answer_type=yes/no]") == ("answer_type", "yes/no")
     assert sanity.wanted_kind("val/vqa2/accuracy") is None
 

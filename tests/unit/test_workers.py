@@ -180,7 +180,7 @@ def test_what_is_trained_is_saved_when_a_wait_for_data_ends(world_size, is_saved
     """By one process; several can only save together."""
     saved = []
     trainer = SimpleNamespace(
-        processes=SimpleNamespace(world_size=world_size),
+        step=SimpleNamespace(processes=SimpleNamespace(world_size=world_size)),
         state=SimpleNamespace(update=3),
         _save=lambda: saved.append(3),
         _stopped=lambda when: Stopped(f"stopped {when} update 3"),
