@@ -22,6 +22,10 @@ def shipped_packages() -> dict[str, str]:
 
 
 SHIPPED_PACKAGES = shipped_packages()
+DOCS = [
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.28",  # the reference from docstrings
+]
 TEST = [
     "pytest>=8.4",  # before, it took the errors of threads from the program under test
     "pytest-xdist>=3.7",  # the suite on every core
@@ -83,7 +87,7 @@ setup(
         "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
-    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.8"], "test": TEST, "dev": TEST},
+    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.8"], "docs": DOCS, "test": TEST, "dev": TEST + DOCS},
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.commands.run:program",

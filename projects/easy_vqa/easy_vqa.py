@@ -6,15 +6,12 @@ is held out as `val`, which chooses the checkpoint; `test` is only ever evaluate
 
 from pathlib import Path
 
-from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import Builder
-from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.types import Sample
+from pixelbert_plugin import Builder, Sample, UserError, register_builder
 
 SHAPES = {"circle", "rectangle", "triangle"}
 
 
-@registry.register_builder("easy_vqa")
+@register_builder("easy_vqa")
 class EasyVqaBuilder(Builder):
     """easy-VQA: questions about the shape and the colour of one object."""
 

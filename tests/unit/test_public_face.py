@@ -4,8 +4,10 @@ import ast
 import copy
 import dataclasses
 import importlib.metadata
+import importlib.util
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +80,24 @@ def test_run_is_the_function_in_whatever_order_it_and_its_module_are_imported(im
 def test_run_as_it_was_documented_works_with_a_notice():
     with pytest.warns(DeprecationWarning, match="is the function now"), pytest.raises(UserError, match="no such file"):
         pixelbert_plugin.run.run("nowhere.yaml")
+
+
+def test_the_reference_has_every_public_name_and_none_that_there_is_not():
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: (\S+)$", text, re.M)
+    for name in named:
+        module, _, member = name.rpartition(".")
+        assert _is_module(name) or hasattr(importlib.import_module(module), member), name
+    shown = {name.rpartition(".")[2] for name in named} | set(re.findall(r"`(register_\w+)`", text))
+    for name in set(pixelbert_plugin.__all__) - {"__version__"} - shown:  # of a module that is shown whole
+        assert getattr(pixelbert_plugin, name).__module__ in named, name
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def test_the_version_stands_in_one_place():
