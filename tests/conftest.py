@@ -23,6 +23,7 @@ from pixelbert_plugin.registry import plugins
 settings.register_profile("busy", deadline=None)  # other tests run at the same time: how long one example takes says nothing
 settings.load_profile("busy")
 
+ROOT = Path(__file__).parents[1]  # of the repository
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220)}
 IMAGES = {"train": 12, "val": 5}
 

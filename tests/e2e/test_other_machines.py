@@ -10,7 +10,9 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 NUMERIC = sorted(
-    str(path) for path in TESTS.glob("unit/test_*.py") if re.search(r"assert_close|allclose|approx\(", path.read_text("utf-8"))
+    str(path)
+    for path in TESTS.glob("unit/**/test_*.py")
+    if re.search(r"assert_close|allclose|approx\(", path.read_text("utf-8"))
 )
 MACHINES = {  # ATen's, oneDNN's and MKL's words, threads
     "sse4": ("default", "SSE41", "SSE4_2", 1),

@@ -99,3 +99,25 @@ def test_the_package_does_not_know_easy_vqa():
 def test_the_tutorial_plugin_is_short():
     code = (PACKAGE.parent / "projects/easy_vqa/easy_vqa.py").read_text(encoding="utf-8")
     assert len(code.splitlines()) <= 60
+
+
+UNIT = Path(__file__).parent
+OF_THE_WHOLE = {"test_imports", "test_paper_recipes", "test_public_face", "test_readme_commands"}  # no single module's
+
+
+def has_module(test: Path) -> bool:
+    """Whether a test file is that of a module in its place, test_MODULE or test_MODULE_ASPECT, or of the room: test_ROOM."""
+    name, folder = test.stem.removeprefix("test_"), PACKAGE / test.parent.relative_to(UNIT)
+    words = name.split("_")
+    names = {"_".join(words[:length]) for length in range(1, len(words) + 1)}
+    return folder.is_dir() and (name == folder.name or any((folder / f"{found}.py").is_file() for found in names))
+
+
+@pytest.mark.parametrize("test", sorted(UNIT.rglob("test_*.py")), ids=lambda path: str(path.relative_to(UNIT)))
+def test_a_modules_tests_are_found_by_its_name(test):
+    assert test.stem in OF_THE_WHOLE or has_module(test), "tests/unit/ROOM/test_MODULE.py tests pixelbert_plugin/ROOM/MODULE.py"
+
+
+def test_a_test_without_its_module_is_noticed():
+    assert has_module(UNIT / "data/test_reader_draws.py") and has_module(UNIT / "sweep/test_sweep.py")
+    assert not has_module(UNIT / "data/test_draws.py") and not has_module(UNIT / "test_engine.py")

@@ -1,13 +1,12 @@
 """Contracts: what a component lacks is told in one line, all of it, when it is registered or built."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import catalogue
 import pytest
 import torch
-from conftest import TINY, write_config
+from conftest import ROOT, TINY, write_config
 from torch import nn
 
 from pixelbert_plugin import interfaces, registry
@@ -393,7 +392,7 @@ def test_processors_without_config_train_and_evaluate_retrieval(vqa2_root, tmp_p
 
 
 def test_the_document_lists_every_member_of_every_contract():
-    text = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     table = text[text.index("## What each kind must have") :]
     for uses in contracts.USES.values():
         for use in uses:

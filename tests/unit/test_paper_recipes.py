@@ -5,10 +5,10 @@ that leaves either must change it here too.
 """
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 from pixelbert_plugin import config as configuration
@@ -16,7 +16,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_optimizers
 from pixelbert_plugin.types import Batch, PixelFeatures
 
-CONFIGS = Path(__file__).parents[2] / "projects/pixelbert/configs"
+CONFIGS = ROOT / "projects/pixelbert/configs"
 TASKS = ("pretrain", "vqa2", "nlvr2", "flickr30k_retrieval", "coco_retrieval")
 EXPERIMENTS = [f"{task}{backbone}" for task in TASKS for backbone in ("", "_x152")]
 VOCABULARY = 30522  # bert-base-uncased

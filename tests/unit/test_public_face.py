@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import pixelbert_plugin
 from pixelbert_plugin import config as configuration
@@ -20,7 +21,6 @@ from pixelbert_plugin.config.options import CheckpointConfig, EnvConfig, RunConf
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import Component
 
-ROOT = Path(__file__).parents[2]
 KINDS = "builder checkpoint_reader encoder metric model optimizer precision processor scheduler task".split()
 
 

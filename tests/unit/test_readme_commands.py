@@ -2,13 +2,12 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from pixelbert_plugin import config as configuration
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("projects/*/*.md")), *sorted(ROOT.glob("datasets/*/README.md"))]
 COMMAND = re.compile(r"pixelbert-run (config=projects/[^`\n]+)")
 
