@@ -120,4 +120,4 @@ def test_a_modules_tests_are_found_by_its_name(test):
 
 def test_a_test_without_its_module_is_noticed():
     assert has_module(UNIT / "data/test_reader_draws.py") and has_module(UNIT / "sweep/test_sweep.py")
-    assert not has_module(UNIT / "data/test_draws.py") and not has_module(UNIT / "test_engine.py")
+    assert not has_module(UNIT / "data/test_draws.py") and not has_module(UNIT / "test_step.py")
