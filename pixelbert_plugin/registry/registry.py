@@ -50,7 +50,7 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
             if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
                 raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
             taken = _registered(kind).get(name)
-            if taken is not None and taken is not component:
+            if taken is not None and taken is not component and not _is_same_source(taken, component):
                 raise _duplicate(kind, name, location(taken), location(component))
             if not callable(component):
                 frame, what = sys._getframe(1), type(component).__name__
@@ -199,6 +199,15 @@ def location(component: Any) -> str:
     path = Path(file)
     shown = path.relative_to(PACKAGE.parent) if _is_built_in(component) else path
     return f"{shown}:{line}"
+
+
+def _is_same_source(one: Any, other: Any) -> bool:
+    """Whether it is one class or function whose file was imported twice: as env.user_dir, and by a module that imports it."""
+    try:
+        places = [(inspect.getfile(each), inspect.getsourcelines(each)[1], each.__qualname__) for each in (one, other)]
+    except (TypeError, OSError, AttributeError):
+        return False
+    return places[0] == places[1]
 
 
 def description(component: Any) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry import schema, yaml_text
+from pixelbert_plugin.registry import plugins, schema, yaml_text
 from pixelbert_plugin.registry.schema import Component, ConfigError, component
 
 
@@ -216,3 +216,19 @@ def test_tasks_processors_and_precisions_tell_where_they_stand(mine, tmp_path):
 
 def test_a_component_built_by_hand_has_its_class_for_a_name():
     assert registry.key_of(Inner(), "depth") == "Inner.depth" and registry.place_of(Inner()).name == "inner"
+
+
+def test_a_file_that_is_imported_under_two_names_registers_one_component(mine, tmp_path):
+    """As env.user_dir, and by a plugin that derives from what is in it."""
+    file = tmp_path / "base_of_mine.py"
+    file.write_text(
+        "from pixelbert_plugin import register_metric\n\n\n"
+        "@register_metric('mine')\ndef metric(prediction, answers):\n    return 1.0\n"
+    )
+    plugins.load_files([file])
+    assert registry.location(registry.get("metric", "mine")).endswith("base_of_mine.py:4")
+    code, scope = compile(file.read_text(), str(file), "exec"), {"__name__": "base_of_mine"}
+    exec(code, scope)
+    assert registry.get("metric", "mine") is scope["metric"]
+    with pytest.raises(UserError, match=r"'mine' is registered twice: by .*base_of_mine\.py:4 and by .*test_registry\.py"):
+        registry.register_metric("mine")(lambda prediction, answers: 0.0)
