@@ -11,5 +11,5 @@ arguments: dict = {}
 setuptools.setup = lambda **found: arguments.update(found)
 runpy.run_path(str(Path(__file__).parents[1] / "setup.py"))
 for requirement in sorted({*arguments["install_requires"], *chain(*arguments["extras_require"].values())}):
-    name, bound = re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement).groups()
+    name, bound = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
     print(f"{name}=={bound}")
