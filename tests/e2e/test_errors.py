@@ -186,7 +186,7 @@ def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
         "    def samples(self, split):\n        return None\n"
     )
     line = fails(capsys, f"config={config}", "datasets=[odd]", f"env.user_dir={plugin}")
-    assert "the builder 'odd': samples('train') must return a list" in line
+    assert f"the train split of odd (builder {plugin}:3) is None; samples(split) must return a list of Sample" in line
 
 
 def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config, tmp_path):

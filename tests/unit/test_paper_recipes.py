@@ -135,6 +135,9 @@ EVERYWHERE_CHOICES = {
     f"{MODEL}.text_encoder.params.attention_dropout": 0.1,
     f"{MODEL}.text_encoder.params.initializer_range": 0.02,
     f"{MODEL}.text_encoder.params.layer_norm": "torch",
+    f"{MODEL}.text_encoder.params.hidden_act": None,  # these three are those of the weights, BERT-base
+    f"{MODEL}.text_encoder.params.layer_norm_eps": None,
+    f"{MODEL}.text_encoder.params.type_vocab_size": None,
     f"{MODEL}.pixel_layer_norm": False,
     f"{MODEL}.pixel_dropout": 0.0,
     f"{IMAGE}.mean": [0.485, 0.456, 0.406],

@@ -2,15 +2,18 @@
 
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.vocabularies import fit_answers
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
+from pixelbert_plugin.types import Sample
 
 
 def build(**params):
@@ -122,7 +125,8 @@ def test_a_files_classes_are_spelled_as_in_train(tmp_path):
 
     def samples(split):
         splits.append(split)
-        return SimpleNamespace(parts={"set": [SimpleNamespace(answer="t-shirt", answers=("t-shirt",) * 10)]})
+        sample = Sample(sample_id=1, image_ids=(1,), images=(Path("x"),), text="?", answer="t-shirt", answers=("t-shirt",) * 10)
+        return SimpleNamespace(parts={"set": Samples.of([sample])})
 
     for run_type, expected in ((["train", "val"], ["t-shirt", "yes", "never"]), (["test"], ["t shirt", "yes", "never"])):
         answers = build(**params)
