@@ -85,7 +85,7 @@ class Trainer:
                 if is_saved or is_evaluated or is_stopped:
                     state.is_evaluation_due = is_evaluated
                     self._save()
-                self._end_if_stopped("after")
+                    self._end_if_stopped("after")  # a signal since then, where nothing was saved, waits for the next update
                 if is_evaluated:
                     self._evaluate()
                     self._end_if_stopped("after the evaluation after")

@@ -9,6 +9,7 @@ import pytest
 from pixelbert_plugin.checkpoint import evaluated
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
 from pixelbert_plugin.commands import command
+from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.errors import Stopped, UserError
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation
 from pixelbert_plugin.system import interrupt
@@ -36,6 +37,7 @@ class Run:
 
     def moment(self, update, what):
         if (update, what) == (self.at, self.what):
+            self.at = None  # once: a second signal would end the run at once
             os.kill(os.getpid(), self.number)
 
     def train(self, state=None) -> TrainState:
@@ -61,6 +63,12 @@ class Run:
         def record(state):
             self.saved[-1] |= {name: asdict(state)[name] for name in evaluated.FIELDS}
 
+        class Asked(Processes):
+            def any(self, flag):
+                run.moment(at.update, "asked")
+                return flag
+
+        run, built.step.processes = self, Asked()
         built.step.precision.step, built.evaluate, built.save, built.record = update, evaluate, save, record
         with built.stop.handled():
             return built.train()
@@ -85,6 +93,9 @@ def plain(state: TrainState) -> dict:
         (4, "evaluation", 4),
         (7, "save", 7),
         (7, "evaluation", 7),
+        (1, "asked", 2),  # the answer was no: nothing is saved of update 1, so the run ends after the next
+        (3, "asked", 3),
+        (5, "asked", 6),
     ],
 )
 def test_a_signal_at_any_moment_saves_and_the_resumed_run_is_the_unbroken_one(number, update, what, saved):
