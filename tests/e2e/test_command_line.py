@@ -161,6 +161,7 @@ def test_an_entry_point_cannot_shadow_a_built_in(installed):
     assert "models/pixelbert.py" in done.stderr and "tiny_plugin:BagOfWords" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wheel_installed_elsewhere_finds_the_shipped_configs(tmp_path):
     """Built from the repository, unpacked elsewhere, run from an empty folder."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
