@@ -24,7 +24,6 @@ from pixelbert_plugin.build import (
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
-from pixelbert_plugin.checkpoint.weights import load_reported
 from pixelbert_plugin.config import saved
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
@@ -101,9 +100,7 @@ def train(parts: Parts, start: Start) -> TrainState:
     if is_resumed:
         restore.load_weights(start.path, model, start.key)
     elif start.path is not None:
-        heads = [f"heads.{name}." for name in task.heads()]
-        weights = restore.read_model(start.path)
-        load_reported(model, weights, f"{start.key}={start.path}", heads, expected_unused=["heads."])
+        restore.load_pretrained(start.path, model, task.heads(), start.key)
     if options.parallel == "fsdp":
         shard(model)
     optimizers = build_optimizers(config, model)

@@ -1,7 +1,7 @@
 """Going on from a checkpoint: verified first, then read, whatever the processes and the precision it was saved on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from pixelbert_plugin.checkpoint import content, evaluated, export, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import MODEL, OPTIMIZER, TrainState, rules
 from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, is_own, problem
 from pixelbert_plugin.checkpoint.readers import reader_of
-from pixelbert_plugin.checkpoint.weights import compare, one_line
+from pixelbert_plugin.checkpoint.weights import compare, load_reported, one_line
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.optim.optimizer_state import set_parameter_state
 from pixelbert_plugin.precision.native import Precision
@@ -112,6 +112,13 @@ def load_weights(path: Path, model: nn.Module, key: str, spare: tuple[str, ...] 
             "was made with, or start a training from its weights with checkpoint.pretrained"
         )
     model.load_state_dict(weights, strict=False)
+
+
+def load_pretrained(path: Path, model: nn.Module, heads: Iterable[str], key: str) -> None:
+    """What a training starts from, named by `key`. What does not fit is told; the file may lack `heads`, which the task needs, and
+    have others."""
+    needed = [f"heads.{name}." for name in heads]
+    load_reported(model, read_model(path), f"{key}={path}", needed, expected_unused=["heads."])
 
 
 def load_best(path: Path, model: nn.Module) -> None:

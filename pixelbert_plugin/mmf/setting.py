@@ -13,7 +13,6 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import Start, build_builders, build_loader, build_model, build_task
 from pixelbert_plugin.checkpoint import restore
-from pixelbert_plugin.checkpoint.weights import load_reported
 from pixelbert_plugin.config.options import EnvConfig, RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
@@ -79,9 +78,7 @@ class Setting:
         if pretrained and "train" not in self.config.splits():
             restore.load_weights(Path(pretrained), model, "checkpoint.pretrained", spare=("heads.",))
         elif pretrained:
-            heads = [f"heads.{name}." for name in self.task.heads()]
-            weights = restore.read_model(Path(pretrained))
-            load_reported(model, weights, f"checkpoint.pretrained={pretrained}", heads, expected_unused=["heads."])
+            restore.load_pretrained(Path(pretrained), model, self.task.heads(), "checkpoint.pretrained")
         return model
 
     def make_loader(self, split: str, name: str, device: torch.device, processes: Processes) -> Loader:

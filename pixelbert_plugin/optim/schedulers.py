@@ -6,7 +6,7 @@ the training that is done. Warm-up multiplies the rest, as torch's ChainedSchedu
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.registry.schema import require
@@ -43,62 +43,59 @@ class DecayConfig:
         require(self, "final_factor", low=0, high=1)
 
 
-def warm_up(update: int, warmup_updates: int) -> float:
-    """Factor of the warm-up at `update`, counted from 1."""
-    return min(1.0, update / warmup_updates) if warmup_updates else 1.0
+class WarmedUp:
+    """Base of the schedules here: linear warm-up, times what a schedule's `decay` says."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def __call__(self, update: int, epoch: float, progress: float = 0.0) -> float:
+        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes and the share
+        `progress` of the training (0…1) are done."""
+        warmup = self.config.warmup_updates
+        return self.decay(update, epoch, progress) * (min(1.0, update / warmup) if warmup else 1.0)
+
+    def decay(self, update: int, epoch: float, progress: float) -> float:
+        raise NotImplementedError
 
 
 @registry.register_scheduler("step")
-class StepSchedule:
+class StepSchedule(WarmedUp):
     """Linear warm-up, then the rate times gamma at each milestone: a function of the position alone."""
 
     Config = StepConfig
 
-    def __init__(self, config: StepConfig):
-        self.config = config
-
-    def __call__(self, update: int, epoch: float, progress: float = 0.0) -> float:
-        """Factor on the learning rates at `update` (counted from 1), which starts when `epoch` passes are done."""
+    def decay(self, update: int, epoch: float, progress: float) -> float:
         passed = epoch if self.config.unit == "epochs" else update - 1
-        decay = self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
-        return decay * warm_up(update, self.config.warmup_updates)
+        return self.config.gamma ** sum(passed >= milestone for milestone in self.config.milestones)
 
 
 @registry.register_scheduler("constant")
-class ConstantSchedule:
+class ConstantSchedule(WarmedUp):
     """Linear warm-up, then the rate as it is."""
 
     Config = ConstantConfig
 
-    def __init__(self, config: ConstantConfig):
-        self.config = config
-
-    def __call__(self, update: int, epoch: float, progress: float) -> float:
-        return warm_up(update, self.config.warmup_updates)
+    def decay(self, update: int, epoch: float, progress: float) -> float:
+        return 1.0
 
 
 @registry.register_scheduler("linear")
-class LinearSchedule:
+class LinearSchedule(WarmedUp):
     """Linear warm-up, times a line from 1 at the start to final_factor at the end: torch's LinearLR."""
 
     Config = DecayConfig
 
-    def __init__(self, config: DecayConfig):
-        self.config = config
-
-    def __call__(self, update: int, epoch: float, progress: float) -> float:
-        return (1 + (self.config.final_factor - 1) * progress) * warm_up(update, self.config.warmup_updates)
+    def decay(self, update: int, epoch: float, progress: float) -> float:
+        return 1 + (self.config.final_factor - 1) * progress
 
 
 @registry.register_scheduler("cosine")
-class CosineSchedule:
+class CosineSchedule(WarmedUp):
     """Linear warm-up, times half a cosine from 1 at the start to final_factor at the end: torch's CosineAnnealingLR."""
 
     Config = DecayConfig
 
-    def __init__(self, config: DecayConfig):
-        self.config = config
-
-    def __call__(self, update: int, epoch: float, progress: float) -> float:
+    def decay(self, update: int, epoch: float, progress: float) -> float:
         final = self.config.final_factor
-        return (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2) * warm_up(update, self.config.warmup_updates)
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

@@ -3,9 +3,9 @@
 Each part of the loss is the mean over all its terms in the update, however they fall into micro-batches and processes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -58,8 +58,9 @@ class Step:
         return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
 
     def _set_rates(self, factor: float) -> None:
-        for group in _groups(self.optimizers.values()):
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """By part of the loss, how many terms it has in the update, over all processes."""
@@ -68,7 +69,3 @@ class Step:
         sums = [cast(Tensor, sum(count[part] for count in counts)) for part in names]
         totals = self.processes.sum(torch.stack(sums).float())
         return dict(zip(names, totals.clamp(min=1), strict=True))
-
-
-def _groups(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
-    return [group for optimizer in optimizers for group in optimizer.param_groups]
