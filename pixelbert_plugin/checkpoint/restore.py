@@ -115,8 +115,10 @@ def load_weights(path: Path, model: nn.Module, key: str, spare: tuple[str, ...] 
 
 
 def load_pretrained(path: Path, model: nn.Module, heads: Iterable[str], key: str) -> None:
-    """What a training starts from, named by `key`. What does not fit is told; the file may lack `heads`, which the task needs, and
-    have others."""
+    """The weights that a training starts from, named by `key`; what does not fit is told.
+
+    `heads`, which the task needs, may be missing in the file, and others be there.
+    """
     needed = [f"heads.{name}." for name in heads]
     load_reported(model, read_model(path), f"{key}={path}", needed, expected_unused=["heads."])
 
