@@ -125,9 +125,25 @@ class ParcelReader(Dataset):
         return _restored, (plugins.user_files(), self.notes, pickle.dumps(self.reader))
 
 
-def _restored(files: list[Path], notes: Any, reader: bytes) -> ParcelReader:
-    plugins.load_files(files)
-    return ParcelReader(pickle.loads(reader), notes)
+class Unloadable(Dataset):
+    """In a spawned worker that could not load the user's plugin: gives the reason as each batch."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def __getitem__(self, micro_batch: MicroBatch) -> Failure:
+        return Failure(f"a data-loader worker cannot start: {self.reason}; {IN_PROCESS}")
+
+    def prepare(self, worker: int) -> None:
+        """It notes nothing."""
+
+
+def _restored(files: list[Path], notes: Any, reader: bytes) -> ParcelReader | Unloadable:
+    try:
+        plugins.load_files(files)
+        return ParcelReader(pickle.loads(reader), notes)
+    except Exception as error:  # raised here it would end the worker with a traceback, and the run would hear "status 1"
+        return Unloadable(str(error) if isinstance(error, UserError) else _in_line(error))
 
 
 def _started(

@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import sys
@@ -206,6 +207,13 @@ class Halves:
 """
 
 
+@pytest.fixture
+def no_other_plugin(monkeypatch):
+    """Other tests' plugins lie in folders that are gone."""
+    for name in [name for name in sys.modules if name.startswith(plugins.USER_MODULE)]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def plugin_loader(root, folder, number_of_workers=0):
     (folder / "halves.py").write_text(PLUGIN)
     plugins.load(str(folder))
@@ -216,7 +224,7 @@ def plugin_loader(root, folder, number_of_workers=0):
     return loader, module
 
 
-def test_a_spawned_worker_loads_the_users_plugin_before_what_is_made_of_it(vqa2_root, tmp_path):
+def test_a_spawned_worker_loads_the_users_plugin_before_what_is_made_of_it(vqa2_root, tmp_path, no_other_plugin):
     """As unpickled in a process that has not loaded it."""
     loader, module = plugin_loader(vqa2_root, tmp_path)
     function, (files, _, content) = ParcelReader(loader.reader, None).__reduce__()
@@ -229,7 +237,7 @@ def test_a_spawned_worker_loads_the_users_plugin_before_what_is_made_of_it(vqa2_
 
 
 @pytest.mark.slow
-def test_spawned_workers_read_with_a_plugin(vqa2_root, tmp_path, monkeypatch):
+def test_spawned_workers_read_with_a_plugin(vqa2_root, tmp_path, monkeypatch, no_other_plugin):
     """As on macOS, where nothing is forked."""
     monkeypatch.setattr(workers, "START_METHOD", "spawn")
     loader, _ = plugin_loader(vqa2_root, tmp_path, 1)
@@ -238,6 +246,17 @@ def test_spawned_workers_read_with_a_plugin(vqa2_root, tmp_path, monkeypatch):
         assert all(
             torch.equal(x.images, y.images) and x.targets["half"].tolist() == [0.5] * len(x) for x, y in zip(a, b, strict=True)
         )
+
+
+def test_a_plugin_that_a_spawned_worker_cannot_load_is_named(vqa2_root, tmp_path, no_other_plugin):
+    loader, module = plugin_loader(vqa2_root, tmp_path)
+    function, (files, _, content) = ParcelReader(loader.reader, None).__reduce__()
+    del sys.modules[module.__name__]
+    files[0].unlink()
+    reader = pickle.loads(pickle.dumps(function(files, None, content)))
+    reader.prepare(0)
+    failure = reader[MicroBatch(0, np.array([0, 1]), True)]
+    assert isinstance(failure, Failure) and re.search(r"env.user_dir: .*halves\.py", failure.message), failure
 
 
 def test_what_cannot_be_sent_to_spawned_workers_is_named(vqa2_root, monkeypatch):
