@@ -66,7 +66,7 @@ def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def complete(config: RunConfig) -> RunConfig:
-    """Check every component's options and fill in their defaults, in place. Plugins must be loaded before.
+    """Make of every component's options its Config, in place: checked, with the defaults. Plugins must be loaded before.
 
     A RunConfig made or changed in Python is read as a file's values are: types are checked, ~ is the home folder.
     """
@@ -86,7 +86,7 @@ def complete(config: RunConfig) -> RunConfig:
             for name in [*chosen, *(name for name in sections if name not in chosen)]:
                 options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
                 _settle(config, options, f"{section}.{name}.")
-                sections[name] = registry.as_dict(options)
+                sections[name] = options or {}
         _settle(config, config.processors, "processors.")
         _settle(config, config, "")
         components: tuple[tuple[Kind, dict[str, Component], str], ...] = (
@@ -99,7 +99,7 @@ def complete(config: RunConfig) -> RunConfig:
                 settle(config.sources, f"{path}{name}", is_kept=True)  # what has no default type took them
                 options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
                 _settle(config, options, f"{path}{name}.params.")
-                reference.params = registry.as_dict(options)
+                reference.params = options or {}
     return config
 
 

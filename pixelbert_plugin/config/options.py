@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pixelbert_plugin.registry.schema import Component, FilePath, Options, component, require
+from pixelbert_plugin.registry.schema import Component, FilePath, Sections, component, require
 
 # options of `training` of which one is set, in one unit or the other: a later file, or the command line, replaces both
 INTERVALS = (
@@ -128,10 +128,10 @@ class RunConfig:
     model: str = "pixelbert"  # registered model
     task: str = "vqa"  # registered task
     datasets: list[str] = field(default_factory=list)  # registered builders
-    model_config: Options = field(default_factory=dict)  # options by model name
-    task_config: Options = field(default_factory=dict)  # options by task name
-    dataset_config: Options = field(default_factory=dict)  # options by builder name
-    precision_config: Options = field(default_factory=dict)  # options by precision name
+    model_config: Sections = field(default_factory=dict)  # options by model name
+    task_config: Sections = field(default_factory=dict)  # options by task name
+    dataset_config: Sections = field(default_factory=dict)  # options by builder name
+    precision_config: Sections = field(default_factory=dict)  # options by precision name
     processors: ProcessorsConfig = field(default_factory=ProcessorsConfig)
     optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
     scheduler: Component = component("scheduler", "step")

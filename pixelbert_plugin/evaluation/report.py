@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from pixelbert_plugin import config as configuration
 from pixelbert_plugin.build import build_loader, versions
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.loader import Loader
@@ -100,10 +101,9 @@ def announce(parts: Parts, name: str, counts: dict[str, float]) -> None:
 
 def score_settings(parts: Parts) -> str:
     """What scores depend on beside weights, pairs and images: kept ones are used for the same only."""
-    config = parts.config
-    states = processor_states(parts.processors)
-    chosen = (config.model, config.model_config, config.task, config.task_config, config.processors, states, versions())
-    return repr(chosen)
+    values = configuration.dump(parts.config)
+    chosen = [values[key] for key in ("model", "model_config", "task", "task_config", "processors")]
+    return repr((*chosen, processor_states(parts.processors), versions()))
 
 
 def own_name(parts: Parts, key: str) -> str:

@@ -3,7 +3,6 @@
 from pixelbert_plugin.registry.place import Place, key_of, place_of
 from pixelbert_plugin.registry.registry import (
     KINDS,
-    as_dict,
     build,
     build_component,
     configure,
@@ -29,7 +28,6 @@ from pixelbert_plugin.registry.registry import (
 __all__ = [
     "KINDS",
     "Place",
-    "as_dict",
     "build",
     "build_component",
     "configure",

@@ -116,8 +116,9 @@ def options_of(kind: Kind, name: str, path: str = "") -> type | None:
     return contracts.config_of(get(kind, name, path))
 
 
-def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> Any:
-    """The component's `Config` with `node` merged in; None where it takes no options. Nested components are checked too.
+def configure(kind: Kind, name: str, node: Any, path: str) -> Any:
+    """The component's `Config` with the mapping `node` merged in, those of nested components too; None where it takes no
+    options. A `node` that is its Config already is left as it is.
 
     Raises ConfigError with the full path of an unknown or ill-typed key.
     """
@@ -128,19 +129,21 @@ def configure(kind: Kind, name: str, node: dict[str, Any] | None, path: str) -> 
             key = f"{path}.{next(iter(given))}" if isinstance(given, dict) else path
             raise ConfigError(key, f"unknown key: the {kind} {name!r} takes no options")
         return None
+    if isinstance(node, options):
+        return node
     config: Any = schema.merge(options, node, path)
     tell(config, Place(name, path))
     for field in dataclasses.fields(config):
         inner_kind, inner = field.metadata.get("kind"), getattr(config, field.name)
         if inner_kind is not None:
             inner_path = f"{path}.{field.name}.params"
-            inner.params = as_dict(configure(inner_kind, inner.type, inner.params, inner_path))
+            inner.params = configure(inner_kind, inner.type, inner.params, inner_path) or {}
     return config
 
 
-def build(kind: Kind, name: str, node: dict[str, Any] | None = None, path: str = "", use: str = "", **context: Any) -> Any:
-    """Build the component: its class called with its `Config` (if it has one) and the keyword arguments `context`. Both know
-    their place: `key_of(config, option)`, `place_of(component)`.
+def build(kind: Kind, name: str, node: Any = None, path: str = "", use: str = "", **context: Any) -> Any:
+    """Build the component: its class called with its `Config` (`node`, or read from that mapping; if it has one) and the
+    keyword arguments `context`. Both know their place: `key_of(config, option)`, `place_of(component)`.
 
     `use`: as what it is wanted, where components of the kind are of several sorts ("processor of text"). Raises UserError
     where it lacks something of its contract.
@@ -175,10 +178,6 @@ def require(kind: Kind, built: Any, contract: type, purpose: str) -> None:
 def build_component(kind: Kind, reference: Component, path: str = "", use: str = "", **context: Any) -> Any:
     """Build what a `{type, params}` node of the config names."""
     return build(kind, reference.type, reference.params, path, use, **context)
-
-
-def as_dict(config: Any) -> dict[str, Any]:
-    return {} if config is None else dataclasses.asdict(config)
 
 
 def origin(kind: Kind, name: str) -> str:

@@ -30,7 +30,8 @@ Kind = Literal[
 ]
 T = TypeVar("T")
 FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder
-Options = Annotated[dict[str, Any], "options"]  # of a component: read once the component is known
+Options = Annotated[Any, "options"]  # of a component: a mapping, and once the component is known, its Config (config.complete)
+Sections = Annotated[dict[str, Any], "options"]  # Options by component
 
 UNTYPED = "params given before the type"  # of a component's node: they are of the default type (see config/files.py)
 

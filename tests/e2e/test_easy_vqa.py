@@ -98,11 +98,11 @@ def test_the_recipe_is_a_true_pixel_bert(builder):
 
     config = configuration.complete(configuration.load(CONFIG.removeprefix("config=")))
     options = config.model_config["pixelbert"]
-    assert options["text_encoder"]["params"]["num_hidden_layers"] >= 2
-    encoder = registry.build("encoder", options["image_encoder"]["type"], options["image_encoder"]["params"], "e").eval()
+    assert options.text_encoder.params.num_hidden_layers >= 2
+    encoder = registry.build_component("encoder", options.image_encoder, "e").eval()
     import torch
 
-    size = config.processors.image.params["short_edge"]
+    size = config.processors.image.params.short_edge
     features = encoder(torch.zeros(1, 3, size, size), torch.tensor([[size, size]]))
     assert features.grid[0] * features.grid[1] >= 4
 

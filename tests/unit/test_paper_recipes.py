@@ -4,6 +4,7 @@ Two tables: `PAPER` with the section each number stands in, and `CHOICES`, which
 that leaves either must change it here too.
 """
 
+import dataclasses
 from functools import cache
 
 import pytest
@@ -259,11 +260,11 @@ def test_the_data_are_those_that_the_paper_trains_on():
         (VAL2014, ["restval"]),
     ]
     assert coco["val"][0]["karpathy_splits"] == ["val"] and coco["test"][0]["karpathy_splits"] == ["test"]
-    questions = {name: [part["questions"] for part in found] for name, found in vqa.dataset_config["vqa2"]["splits"].items()}
+    questions = {name: [part.questions for part in found] for name, found in vqa.dataset_config["vqa2"].splits.items()}
     train, val = (f"vqa2/v2_OpenEnded_mscoco_{split}2014_questions.json" for split in ("train", "val"))
     assert questions["train"] == [train] and questions["val"] == questions["minival"] == [val]
     assert questions["trainval"] == [train, val]
-    karpathy = {n: [p["karpathy_splits"] for p in s] for n, s in vqa.dataset_config["vqa2"]["splits"].items()}
+    karpathy = {name: [part.karpathy_splits for part in found] for name, found in vqa.dataset_config["vqa2"].splits.items()}
     # what is validated on is not trained on, and pre-training saw neither of Karpathy's val and test
     assert karpathy["trainval"] == [[], ["restval", "test"]] and karpathy["minival"] == [["val"]]
     assert value("coco_retrieval", "dataset_config.coco.splits") == coco
@@ -490,7 +491,7 @@ def test_the_defaults_of_every_option_that_the_tables_hold():
         ("processor", "bert_tokenizer"): {"vocabulary": "train", "max_length": 64, "vocab_size": 30522, "lowercase": True},
     }
     for (kind, name), expected in defaults.items():
-        held = registry.as_dict(registry.get(kind, name).Config())
+        held = dataclasses.asdict(registry.get(kind, name).Config())
         assert {key: held[key] for key in expected} == expected, (kind, name)
     from pixelbert_plugin.config.options import RunConfig
 

@@ -35,11 +35,11 @@ def test_the_row_of_vqas_test_dev_is_made_by_its_commands():
         for first, *overrides in (shlex.split(line)[1:] for line in block)
     )
     assert pretrain.task == "pretrain" and train.checkpoint.pretrained == f"{pretrain.env.save_dir}/checkpoints/best"
-    use = train.dataset_config["vqa2"]["use"]
+    use = train.dataset_config["vqa2"].use
     assert use == {"train": "trainval", "val": "minival"} and "train" in train.splits()
-    assert train.processors.answers.params["splits"] == [
+    assert train.processors.answers.params.splits == [
         "train",
         "val",
     ]  # both as `use` says: trainval and minival, so all of them
-    assert test.splits() == ["test"] and test.dataset_config["vqa2"]["use"] == {"test": "test-dev"}
+    assert test.splits() == ["test"] and test.dataset_config["vqa2"].use == {"test": "test-dev"}
     assert test.env.save_dir == train.env.save_dir and test.checkpoint.pretrained is None

@@ -173,11 +173,11 @@ def test_components_options_are_checked_before_any_work(tiny_config, override, m
 @pytest.mark.parametrize("name", ["vqa2", "vqa2_x152"])
 def test_the_papers_recipes_are_complete(name):
     config = configuration.complete(configuration.load(f"projects/pixelbert/configs/{name}.yaml"))
-    assert config.optimizer["cnn"].params["lr"] == 1e-2 and config.optimizer["cnn"].params["weight_decay"] == 5e-4
-    assert config.optimizer["transformer"].params["lr"] == 1e-4
-    assert config.optimizer["transformer"].params["weight_decay"] == 1e-2
+    assert config.optimizer["cnn"].params.lr == 1e-2 and config.optimizer["cnn"].params.weight_decay == 5e-4
+    assert config.optimizer["transformer"].params.lr == 1e-4
+    assert config.optimizer["transformer"].params.weight_decay == 1e-2
     assert config.training.batch_size == 256 and config.training.max_epochs == 18
-    assert config.scheduler.params["milestones"] == [12, 16] and config.scheduler.params["gamma"] == 0.1
+    assert config.scheduler.params.milestones == [12, 16] and config.scheduler.params.gamma == 0.1
     edges = {"vqa2": (800, 1333), "vqa2_x152": (600, 1000)}[name]
     image = config.processors.image.params
-    assert (image["short_edge"], image["long_edge"]) == edges
+    assert (image.short_edge, image.long_edge) == edges

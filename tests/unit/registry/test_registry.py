@@ -1,6 +1,6 @@
 """The registry: names, origins, duplicates, options."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import catalogue
 import pytest
@@ -89,7 +89,7 @@ def test_nested_component_options_are_checked_with_full_path():
 
 def test_configure_fills_in_nested_defaults():
     config = registry.configure("model", "pixelbert", {"image_encoder": {"type": "resnet18"}}, "model_config.pixelbert")
-    assert config.image_encoder.params == {"weights": None, "norm": "trainable", "max_pool": True}
+    assert asdict(config.image_encoder.params) == {"weights": None, "norm": "trainable", "max_pool": True}
 
 
 def test_component_without_options_refuses_any():

@@ -356,7 +356,7 @@ def test_interpolations_take_text_numbers_and_sections(tmp_path):
     content += "optimizer: {cnn: {type: sgd, params: {lr: 1e-3}}, transformer: '${optimizer.cnn}'}\n"
     config = configuration.complete(configuration.load(write(tmp_path / "a.yaml", content)))
     assert (config.training.max_updates, config.env.save_dir) == (10, "010/auto_010")
-    assert config.optimizer["transformer"] == config.optimizer["cnn"] and config.optimizer["cnn"].params["lr"] == 1e-3
+    assert config.optimizer["transformer"] == config.optimizer["cnn"] and config.optimizer["cnn"].params.lr == 1e-3
 
 
 def test_merge_keys_and_anchors(tmp_path):
@@ -382,7 +382,7 @@ def complete(tmp_path: Path, *overrides: str, file: str = FILE):
 
 def test_another_type_leaves_the_old_params_behind(tmp_path):
     config = complete(tmp_path, "optimizer.cnn.type=adamw")
-    assert config.optimizer["cnn"].params["lr"] == 1e-4 and "momentum" not in config.optimizer["cnn"].params
+    assert config.optimizer["cnn"].params.lr == 1e-4 and not hasattr(config.optimizer["cnn"].params, "momentum")
     source = str(tmp_path / "a.yaml")
     assert configuration.left_out(config) == [("optimizer.cnn.params.lr", source), ("optimizer.cnn.params.momentum", source)]
     text = configuration.to_annotated_yaml(config)
@@ -395,26 +395,26 @@ def test_another_type_leaves_the_old_params_behind(tmp_path):
 def test_the_order_of_type_and_params_on_the_command_line_does_not_matter(tmp_path, swapped):
     options = ["optimizer.cnn.params.lr=1", "optimizer.cnn.type=adamw"]
     config = complete(tmp_path, *(reversed(options) if swapped else options))
-    assert config.optimizer["cnn"].type == "adamw" and config.optimizer["cnn"].params["lr"] == 1.0
+    assert config.optimizer["cnn"].type == "adamw" and config.optimizer["cnn"].params.lr == 1.0
 
 
 @pytest.mark.parametrize("option", ["optimizer.cnn.type=sgd", "optimizer.cnn={type: sgd}", "optimizer={cnn: {type: sgd}}"])
 def test_the_same_type_keeps_its_params(tmp_path, option):
     config = complete(tmp_path, option)
-    assert config.optimizer["cnn"].params["momentum"] == 0.8 and not configuration.left_out(config)
+    assert config.optimizer["cnn"].params.momentum == 0.8 and not configuration.left_out(config)
     assert configuration.source_of("optimizer.cnn.params.momentum", config.sources) == str(tmp_path / "a.yaml")
 
 
 def test_params_without_a_type_are_the_default_types(tmp_path):
     encoder = "model_config.pixelbert.image_encoder"
     config = complete(tmp_path)
-    assert config.model_config["pixelbert"]["image_encoder"]["params"]["weights"] == "IMAGENET1K_V1"
+    assert config.model_config["pixelbert"].image_encoder.params.weights == "IMAGENET1K_V1"
     config = complete(tmp_path, f"{encoder}.type=resnet18")
-    assert config.model_config["pixelbert"]["image_encoder"]["params"]["weights"] is None
+    assert config.model_config["pixelbert"].image_encoder.params.weights is None
     assert configuration.left_out(config) == [(f"{encoder}.params.weights", str(tmp_path / "a.yaml"))]
     config = complete(tmp_path, f"{encoder}.type=resnet50", "scheduler.type=step")
-    assert config.model_config["pixelbert"]["image_encoder"]["params"]["weights"] == "IMAGENET1K_V1"
-    assert config.scheduler.params["milestones"] == [3.0] and not configuration.left_out(config)
+    assert config.model_config["pixelbert"].image_encoder.params.weights == "IMAGENET1K_V1"
+    assert config.scheduler.params.milestones == [3.0] and not configuration.left_out(config)
     assert configuration.source_of(f"{encoder}.params.weights", config.sources) == str(tmp_path / "a.yaml")
 
 
@@ -422,8 +422,8 @@ def test_the_type_of_an_included_file_is_another_types_too(tmp_path):
     write(tmp_path / "base.yaml", FILE)
     file = "includes: [base.yaml]\noptimizer: {cnn: {type: adamw, params: {eps: 1e-6}}}\n"
     config = complete(tmp_path, "optimizer.transformer.params.lr=1", file=file)
-    assert "momentum" not in config.optimizer["cnn"].params and config.optimizer["cnn"].params["eps"] == 1e-6
-    assert config.optimizer["transformer"].params["lr"] == 1.0
+    assert not hasattr(config.optimizer["cnn"].params, "momentum") and config.optimizer["cnn"].params.eps == 1e-6
+    assert config.optimizer["transformer"].params.lr == 1.0
     assert [key for key, _ in configuration.left_out(config)] == [
         "optimizer.cnn.params.lr",
         "optimizer.cnn.params.momentum",
