@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import build_model
+from pixelbert_plugin.build import build_model, build_processors, build_task
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.collate import collate
 from pixelbert_plugin.data.images import BadImageError, ImageSource
 from pixelbert_plugin.data.loader import ready
-from pixelbert_plugin.data.vocabularies import VOCABULARY, build_processor, take_vocabulary
+from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import plugins, yaml_text
 from pixelbert_plugin.registry.schema import UnknownComponentError
@@ -167,18 +167,13 @@ def _device(name: str | torch.device) -> torch.device:
 
 def _build(config: RunConfig, content: dict[str, Any], given: str) -> tuple[Task, dict[str, Any], nn.Module]:
     """Task, processors and model as the checkpoint has them, the model's weights still random."""
-    states, processors = content.get("processors", {}), {}
-    for name in registry.get("task", config.task, "task").processors:
-        processors[name] = build_processor(config, name)
-        if name in states and name in VOCABULARY:
-            take_vocabulary(name, processors[name], states[name], given)
-        elif name in states:
-            processors[name].load_state_dict(states[name])
-        elif name in VOCABULARY and processors[name].needs_fit:
-            raise UserError(f"{given}: holds no vocabulary of processors.{name}")
-    task = registry.build(
-        "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
-    )
+    states = content.get("processors", {})
+    processors = build_processors(config.processors, registry.get("task", config.task, "task").processors)
+    take_states(processors, {role: state for role, state in states.items() if role in processors}, given)
+    for role in VOCABULARY.keys() & processors.keys() - states.keys():
+        if processors[role].needs_fit:
+            raise UserError(f"{given}: holds no vocabulary of processors.{role}")
+    task = build_task(config, processors)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
         return task, processors, build_model(config, task, processors)
 

@@ -12,29 +12,24 @@ from rich.console import Console
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import (
-    build_loader,
-    build_optimizers,
-    check_plan,
-    choose_device,
-    finished_checkpoint,
-    portable,
-    versions,
-)
+from pixelbert_plugin.build import build_optimizers, choose_device, portable, versions
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
-from pixelbert_plugin.config import saved
+from pixelbert_plugin.checkpoint.start import Start, finished_checkpoint
+from pixelbert_plugin.config import contradictions, saved
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
 from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.distributed.parallel import Losses, shard, wrap
 from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.evaluation.report import evaluate_split, report, tell_changes, tell_skipped, tell_survey
-from pixelbert_plugin.parts import Parts, Start, prepare, used
+from pixelbert_plugin.evaluation.report import report, tell_skipped
+from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
+from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
+from pixelbert_plugin.training.data_remarks import tell_changes, tell_survey
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
@@ -60,9 +55,10 @@ def run(config: RunConfig | str | Path, console: Console | None = None, *, overr
 
 def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
     """`run` of a configuration that is complete."""
-    check_plan(config)
+    contradictions.refuse(config)
     make_tolerant(console)
-    device, training = choose_device(config), config.training
+    training = config.training
+    device = choose_device(training)
     stop = StopSignal()
     with (
         stop.handled(),
@@ -73,78 +69,75 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
             console = Console(quiet=True)
             logging.getLogger(__package__).setLevel(logging.ERROR)
             logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
-        parts, start = prepare(config, console, device, processes, stop, folder)
+        parts, start = prepare(config, Job(console, device, processes, stop, folder))
         tell_survey(parts)
+        evaluator = SplitEvaluator(parts)
         results: dict[str, Any] = {}
         if "train" in config.splits():
-            state = train(parts, start)
+            state = train(parts, start, evaluator)
             results["training_seconds"] = round(state.seconds, 3)
             take_best_weights(parts, state)
         else:
-            restore.load_weights(start.path, parts.model, start.key, spare=("heads.",))  # retrieval has no use for MLM's
+            start.load_weights(parts.model, parts.task.heads(), is_training=False)
             for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
                 logger.warning("%s: evaluated with %s", start, difference)
             parts.precision.prepare(parts.model, {})
         processes.on_main(lambda: folder.add_results(results))
         for split in config.splits():
             if split != "train":
-                results |= report(parts, split)
+                results |= report(evaluator, split)
         say_where_all_lies(folder, console)
         return results
 
 
-def train(parts: Parts, start: Start) -> TrainState:
+def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     """Train from random weights, from pre-trained ones, or on from a checkpoint."""
-    config, options, folder, model, task = parts.config, parts.config.training, parts.folder, parts.model, parts.task
-    is_resumed = start.path is not None and start.key != "checkpoint.pretrained"
-    if is_resumed:
-        restore.load_weights(start.path, model, start.key)
-    elif start.path is not None:
-        restore.load_pretrained(start.path, model, task.heads(), start.key)
+    config, options, job, model, task = parts.config, parts.config.training, parts.job, parts.model, parts.task
+    start.load_weights(model, task.heads(), is_training=True)
     if options.parallel == "fsdp":
         shard(model)
     optimizers = build_optimizers(config, model)
     parts.precision.prepare(model, optimizers)
-    loader = build_loader(config, parts.data["train"], task, parts.processors, parts.device, parts.processes, parts.stop)
+    loader = parts.loaders.of(parts.data.splits["train"])
     state = TrainState()
-    if is_resumed:
+    if start.is_resumed:
         state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)
-        if not parts.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
+        if not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
             state.forget_best()
     monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
     if options.sanity_check:
-        sanity.try_all(parts, monitor)
-    parts.processes.on_main(lambda: enter_folder(parts, start, state, is_resumed))
-    if parts.processes.is_main:
+        sanity.try_all(parts, evaluator.baseline, monitor)
+    job.processes.on_main(lambda: enter_folder(parts, start, state))
+    if job.processes.is_main:
         loader.count_on(state.skipped_images)
 
     yaml = configuration.to_yaml(config, parts.checkpoints.folder / "each")
     processors = processor_states(parts.processors)
-    data = parts.processes.on_main(lambda: fingerprints(parts.data))
-    if is_resumed and parts.processes.is_main:
+    data = job.processes.on_main(lambda: fingerprints(parts.data.splits))
+    if start.is_resumed and job.processes.is_main:
         tell_changes(parts, start.content, data)
-    metadata = CheckpointMetadata(yaml, processors, versions(), origin(start), data, portable(config, model, parts.processors))
+    metadata = CheckpointMetadata(yaml, processors, versions(), start.sources, data, portable(config, model, parts.processors))
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
-    events = Events(folder.path, state.update, evaluated, parts.console) if parts.processes.is_main else NoEvents()
+    events = Events(job.folder.path, state.update, evaluated, job.console) if job.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))
     trainer = Trainer(
         model=model,
         step=Step(
-            parallel=wrap(options.parallel, Losses(model, task, parts.precision), parts.processes),
+            parallel=wrap(options.parallel, Losses(model, task, parts.precision), job.processes),
             task=task,
             optimizers=optimizers,
             schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
             precision=parts.precision,
-            processes=parts.processes,
+            processes=job.processes,
             seed=options.seed,
             max_grad_norm=options.max_grad_norm,
         ),
         loader=loader,
-        stop=parts.stop,
+        stop=job.stop,
         events=events,
         options=options,
         state=state,
-        evaluate=(lambda: evaluate_split(parts, "val")) if "val" in parts.data else None,
+        evaluate=evaluator.validate if "val" in parts.data.splits else None,
         save=lambda state: parts.checkpoints.save(model, optimizers, parts.precision, state, metadata),
         record=parts.checkpoints.record,
         monitor=monitor,
@@ -153,45 +146,37 @@ def train(parts: Parts, start: Start) -> TrainState:
         state = trainer.train()
     finally:
         events.close()
-    tell_skipped(parts, loader, "train")
+    tell_skipped(job, loader, "train")
     return state
 
 
-def enter_folder(parts: Parts, start: Start, state: TrainState, is_resumed: bool) -> None:
+def enter_folder(parts: Parts, start: Start, state: TrainState) -> None:
     """Make the run's folder this run's; nothing in it was changed before."""
-    config, folder, checkpoints = parts.config, parts.folder, parts.checkpoints
+    config, folder, console, checkpoints = parts.config, parts.job.folder, parts.job.console, parts.checkpoints
     folder.require_own_config()
-    if is_resumed:
+    if start.is_resumed:
         if start.key == "checkpoint.resume_file" and (later := checkpoints.later_than(state.update)):
             raise UserError(
                 f"{start.key}={str(start.path)!r}: {folder.path} holds {later[-1].name}, past its update {state.update}; "
                 "choose another env.save_dir, so that two courses of training do not mix"
             )
         checkpoints.link_best(state)
-        parts.console.out(f"resuming from {start.path}, after update {state.update}", highlight=False)
+        console.out(f"resuming from {start.path}, after update {state.update}", highlight=False)
     elif config.checkpoint.resume:
-        parts.console.out(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False)
-    if start.key == "checkpoint.pretrained":
-        parts.console.out(f"starting from {restore.source_name(origin(start)[-1])}", highlight=False)
-    elif not is_resumed and config.saved_run and (former := restore.started_from(config.saved_run)):
+        console.out(f"{folder.path} holds no checkpoint yet: starting anew", highlight=False)
+    if start.is_pretrained:
+        console.out(f"starting from {restore.source_name(start.sources[-1])}", highlight=False)
+    elif not start.is_resumed and config.saved_run and (former := restore.started_from(config.saved_run)):
         logger.warning("the run of %s started from %s; this one starts from random weights", config.saved_run, former)
     if config.env.overwrite:
         folder.clear()
     folder.write("config.yaml", configuration.to_yaml(config, folder.path))
 
 
-def origin(start: Start) -> list[dict[str, Any]]:
-    """Where the weights of a training come from, for its checkpoints: each source since random weights, the latest last."""
-    former = start.content.get("started_from", [])
-    if start.path is None or start.key == "checkpoint.resume":  # its own checkpoint
-        return former
-    return [*former, {"key": start.key, "path": str(start.path), "update": start.content["state"]["update"]}]
-
-
 def take_best_weights(parts: Parts, state: TrainState) -> None:
     """After training, the weights of the best checkpoint, where those at the end are not. Raises UserError if it is damaged."""
     if state.best_update not in (None, state.update):
-        restore.load_best(parts.processes.on_main(lambda: parts.checkpoints.of(state.best_update)), parts.model)
+        restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(state.best_update)), parts.model)
 
 
 def export(config: RunConfig | str | Path, target: Path) -> Path:

@@ -1,8 +1,5 @@
 """The command line of `pixelbert-run`; imports nothing heavy, so that `--help` is quick."""
 
-import argparse
-
-from pixelbert_plugin import __version__
 from pixelbert_plugin.commands.command import Parser
 
 EPILOG = """\
@@ -23,16 +20,13 @@ exit status: 0 done, 1 an unexpected error, 2 wrong input, 3 the loss became NaN
 def parser() -> Parser:
     parser = Parser(
         "pixelbert-run",
-        description="Train and evaluate Pixel-BERT from one YAML file.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Train and evaluate Pixel-BERT from one YAML file.",
+        EPILOG,
     )
-    parser.add_argument(
-        "options",
-        nargs="*",
-        metavar="key=value",
-        help="config=PATH and any key of the configuration, such as training.batch_size=64; text stays as it is typed, null is "
+    parser.add_common(
+        "config=PATH and any key of the configuration, such as training.batch_size=64; text stays as it is typed, null is "
         "none, ~/ the home folder, lists and mappings are YAML: [a, b], {a: 1}",
+        debug="show the traceback of an error, and more log lines",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
@@ -51,6 +45,4 @@ def parser() -> Parser:
         "--copy-config", metavar="NAME", help="put a shipped YAML into the working folder, to edit and run: vqa2, mini/vqa2, …"
     )
     instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and more log lines")
-    parser.add_argument("--version", action="version", version=__version__)
     return parser

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from pixelbert_plugin import __version__
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.system import interrupt
 
@@ -23,6 +24,15 @@ MAX_TAIL = 600
 
 class Parser(argparse.ArgumentParser):
     """Flags and key=value in any order. A wrong argument is a UserError of one line."""
+
+    def __init__(self, prog: str, description: str, epilog: str):
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_common(self, options: str, debug: str = "show the traceback of an error") -> None:
+        """What every command takes: `options`, told by this help; --debug and --version."""
+        self.add_argument("options", nargs="*", metavar="key=value", help=options)
+        self.add_argument("--debug", action="store_true", help=debug)
+        self.add_argument("--version", action="version", version=__version__)
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         arguments, unknown = self.parse_known_intermixed_args(argv)

@@ -1,11 +1,9 @@
 """`pixelbert-data make|check key=value`: make a miniature world, or check a folder of official files."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Literal
 
-from pixelbert_plugin import __version__
 from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import UserError, replacing, writing
 
@@ -26,15 +24,12 @@ exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 def parser() -> Parser:
     parser = Parser(
         "pixelbert-data",
-        description="Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
+        "Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
         "`check` looks whether a folder holds all that a configuration needs.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EPILOG,
     )
     parser.add_argument("command", choices=COMMANDS, help="make: write a miniature world to out=PATH; check: config=PATH")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="options of the command, such as out=PATH seed=1")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_common("options of the command, such as out=PATH seed=1")
     return parser
 
 
@@ -63,9 +58,9 @@ def check(options: list[str]) -> int:
 
     from pixelbert_plugin import config as configuration
     from pixelbert_plugin import registry
-    from pixelbert_plugin.build import build_builders
     from pixelbert_plugin.data.check import CheckRow, check
     from pixelbert_plugin.data.decode_all import DecodedImages
+    from pixelbert_plugin.data.run_data import build_builders
     from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
 
     own, options = _own_options(options, images="sample", bad_images="bad_images.txt")

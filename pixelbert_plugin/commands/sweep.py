@@ -29,15 +29,11 @@ exit status: 0 every cell is done, 1 some failed, 2 wrong input, 75 stopped by S
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         "pixelbert-sweep",
-        description="Run a table of experiments: rows × stages × seeds, cell by cell.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Run a table of experiments: rows × stages × seeds, cell by cell.",
+        EPILOG,
     )
-    parser.add_argument(
-        "options", nargs="*", metavar="key=value", help="config=PATH, only=ROW,ROW, any key of the sweep's file"
-    )
+    parser.add_common("config=PATH, only=ROW,ROW, any key of the sweep's file")
     parser.add_argument("--table", action="store_true", help="write table and picture of what is done, and run nothing")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     signal.signal(signal.SIGTERM, _stop)
     return run_command(parser, argv, _main, "the same command goes on")
 

@@ -119,6 +119,11 @@ class EnvConfig:
     user_dir: FilePath | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds; what this program did not write stays
 
+    @property
+    def cache(self) -> Path | None:
+        """`cache_dir` as a path."""
+        return Path(self.cache_dir) if self.cache_dir else None
+
 
 @dataclass(kw_only=True)
 class RunConfig:

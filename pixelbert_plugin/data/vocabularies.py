@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.config.options import ProcessorsConfig, RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import RunError, UserError
@@ -14,9 +14,9 @@ from pixelbert_plugin.interfaces import Stateful
 VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its state that a model's weights belong to
 
 
-def build_processor(config: RunConfig, role: str) -> Any:
+def build_processor(config: ProcessorsConfig, role: str) -> Any:
     """The processor of this role ("text", "image", "answers"). Raises ConfigError where the one chosen is of another."""
-    reference, use = getattr(config.processors, role), f"processor of {role}"
+    reference, use = getattr(config, role), f"processor of {role}"
     return registry.build_component("processor", reference, f"processors.{role}.params", use=use)
 
 
@@ -31,9 +31,9 @@ def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
         text.fit(text for part in samples("train").parts.values() for text in part.texts())
 
 
-def fit_answers(config: RunConfig, answers: Any, samples: Callable[[str], Mixture]) -> None:
+def fit_answers(answers: Any, samples: Callable[[str], Mixture], is_training: bool) -> None:
     """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
-    if not answers.needs_fit and "train" not in config.splits():
+    if not answers.needs_fit and not is_training:
         return
     main: Counter[str] = Counter()
     spellings: Counter[str] = Counter()
@@ -67,9 +67,9 @@ def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[
     used = registry.get("task", config.task, "task").processors
     for role in [role for role in ("text", "answers") if role in used]:
         try:
-            processor = build_processor(config, role)
+            processor = build_processor(config.processors, role)
             if "train" in config.splits():
-                fit_text(processor, samples) if role == "text" else fit_answers(config, processor, samples)
+                fit_text(processor, samples) if role == "text" else fit_answers(processor, samples, True)
             if not processor.needs_fit:
                 found[role] = processor
         except RunError as error:
@@ -81,8 +81,17 @@ def answer_splits(config: RunConfig) -> list[str]:
     """The splits that a training counts its answers in, besides those of run_type."""
     if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
         return []
-    answers = build_processor(config, "answers")
+    answers = build_processor(config.processors, "answers")
     return [split for split in (answers.splits if answers.needs_fit else ()) if split not in config.splits()]
+
+
+def take_states(processors: dict[str, Any], states: dict[str, dict[str, Any]], source: str) -> None:
+    """Load what a checkpoint, `source`, holds of the processors. Raises UserError where it cannot be."""
+    for role, state in states.items():
+        if role in VOCABULARY:
+            take_vocabulary(role, processors[role], state, source)
+        else:
+            processors[role].load_state_dict(state)
 
 
 def take_vocabulary(name: str, processor: Any, saved: dict[str, Any], source: str) -> None:

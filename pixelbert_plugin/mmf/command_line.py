@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pixelbert_plugin import __version__
 from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
 from pixelbert_plugin.errors import writing
 
@@ -26,15 +25,12 @@ vqa2, nlvr2, coco and visual_genome too: such a name means ours, which MMF knows
 def parser() -> Parser:
     parser = Parser(
         "python -m pixelbert_plugin.mmf",
-        description="Train and evaluate our models on our data sets with the trainer of facebookresearch/mmf.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Train and evaluate our models on our data sets with the trainer of facebookresearch/mmf.",
+        EPILOG,
     )
-    parser.add_argument("options", nargs="*", metavar="key=value", help="config=PATH, then keys of pixelbert-run or of MMF")
+    parser.add_common("config=PATH, then keys of pixelbert-run or of MMF")
     parser.add_argument("--mmf-builders", action="store_true", help="hand everything to MMF as it is: vqa2 is MMF's own")
     parser.add_argument("--print-config", action="store_true", help="print MMF's configuration, made of ours, and stop")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action="version", version=__version__)
     return parser
 
 

@@ -52,7 +52,7 @@ class SplitDataset:
 
     def __init__(self, setting: Setting, own: str, name: str, dataset_type: str):
         self.setting, self.own, self.dataset_name, self.dataset_type = setting, own, name, dataset_type
-        self.samples = setting.data[dataset_type].parts[own]
+        self.samples = setting.data.splits[dataset_type].parts[own]
 
     def __len__(self) -> int:
         """In training with accumulated gradients an update more than there are: MMF's loop would end an epoch's last update
@@ -118,7 +118,7 @@ class Batches:
         if self.dataset_type == "train":
             yield from self._train()
         else:
-            self.split.setting.fit_baseline()
+            self.split.setting.baseline.learn()
             yield from self._evaluate()
 
     def _train(self) -> Iterator[SampleList]:
@@ -199,7 +199,7 @@ def wrap_builder(own: str, name: str) -> type[BaseDatasetBuilder]:
 
         def load(self, config: Any, dataset_type: str = "train", *args: Any, **kwargs: Any) -> SplitDataset | AbsentDataset:
             setting = Setting.of_run()
-            if dataset_type in setting.data and own in setting.data[dataset_type].parts:
+            if dataset_type in setting.data.splits and own in setting.data.splits[dataset_type].parts:
                 return SplitDataset(setting, own, name, dataset_type)
             return AbsentDataset(name, dataset_type)
 

@@ -70,7 +70,7 @@ def wrap_scheduler(own: str) -> Callable[..., LambdaLR]:
         setting = Setting.of_run()
         built = registry.build("scheduler", own, plain(params), "scheduler.params")
         schedule = over_training(built, setting.config.training)
-        samples = setting.samples_per_epoch() if "train" in setting.data else 1
+        samples = setting.samples_per_epoch() if "train" in setting.data.splits else 1
 
         def factor(updates: int) -> float:
             """On the rates of the update after so many."""

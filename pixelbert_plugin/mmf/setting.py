@@ -1,6 +1,5 @@
 """What MMF's parts of a run share: our typed configuration read out of MMF's, and the task and processors made from it."""
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,20 @@ from torch import nn
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import Start, build_builders, build_loader, build_model, build_task
-from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.build import build_model, learn_task
+from pixelbert_plugin.checkpoint.start import PRETRAINED, Start
 from pixelbert_plugin.config.options import EnvConfig, RunConfig
-from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.loader import Loader
-from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.loaders import Loaders
+from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.sampler import epoch_size
 from pixelbert_plugin.distributed.processes import Processes
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.mmf.names import own_name
 from pixelbert_plugin.mmf.nodes import plain
 from pixelbert_plugin.registry import schema
 from pixelbert_plugin.tasks.base import Task
 
-logger = logging.getLogger(__name__)
 KEY = "pixelbert_setting"  # in MMF's registry
 MODEL_KEYS = {"model", "losses"}  # what MMF adds to a model's options
 TRAINING_KEYS = ("num_workers", "texts_per_image", "bucket_by_size", "dataset_weights")
@@ -40,11 +38,11 @@ class Setting:
 
     config: RunConfig
     update_frequency: int  # batches per update
-    builders: dict[str, Builder]
-    data: dict[str, Mixture]  # by split
+    start: Start
+    data: RunData
     task: Task
     processors: dict[str, Any]
-    is_task_fit: bool = False
+    baseline: Baseline
 
     @classmethod
     def of_run(cls) -> "Setting":
@@ -61,35 +59,27 @@ class Setting:
 
     @classmethod
     def make(cls, config: RunConfig, update_frequency: int = 1) -> "Setting":
-        builders = build_builders(config)
         pretrained = config.checkpoint.pretrained
-        start = Start()
-        if pretrained:
-            key = "checkpoint.pretrained"
-            start = Start(Path(pretrained), key, restore.read_content(Path(pretrained), key))
-        data = {split: Mixture.build(builders, split) for split in config.splits()}
-        task, processors = build_task(config, builders, data, start)
-        return cls(config, update_frequency, builders, data, task, processors)
+        start = Start.read(Path(pretrained) if pretrained else None, PRETRAINED)
+        data = RunData.of(config)
+        task, processors = learn_task(config, data, start)
+        return cls(config, update_frequency, start, data, task, processors, Baseline(task, data.samples))
 
     def make_model(self) -> nn.Module:
         """Our model with the weights that our runner would start from. A checkpoint's other head is left as it is made."""
         model = build_model(self.config, self.task, self.processors)
-        pretrained = self.config.checkpoint.pretrained
-        if pretrained and "train" not in self.config.splits():
-            restore.load_weights(Path(pretrained), model, "checkpoint.pretrained", spare=("heads.",))
-        elif pretrained:
-            restore.load_pretrained(Path(pretrained), model, self.task.heads(), "checkpoint.pretrained")
+        self.start.load_weights(model, self.task.heads(), is_training="train" in self.config.splits())
         return model
 
     def make_loader(self, split: str, name: str, device: torch.device, processes: Processes) -> Loader:
         """Batches of one data set's split, in our order."""
-        mixture = self.data[split]
-        single = Mixture(split, {name: mixture.parts[name]}, mixture.on_bad_image)
-        return build_loader(self.config, single, self.task, self.processors, device, processes)
+        training, cache = self.config.training, self.config.env.cache
+        loaders = Loaders(training, cache, self.task, self.processors, device, processes.rank, processes.world_size)
+        return loaders.of(self.data.single(split, name))
 
     def epoch_size(self, split: str, name: str) -> int:
         """Samples of one data set that MMF sees in an epoch: in training, its own at training.dataset_weights."""
-        samples = len(self.data[split].parts[name])
+        samples = len(self.data.splits[split].parts[name])
         return epoch_size(samples, self.config.training.dataset_weights.get(name, 1.0)) if split == "train" else samples
 
     @property
@@ -99,17 +89,7 @@ class Setting:
 
     def samples_per_epoch(self) -> int:
         """Of training, all data sets together."""
-        return sum(self.epoch_size("train", name) for name in self.data["train"].parts)
-
-    def fit_baseline(self) -> None:
-        """Let the task learn its question-only prior, if it has one and the training split can be read."""
-        if self.is_task_fit or self.task.fit is None:
-            return
-        self.is_task_fit = True
-        try:
-            self.task.fit(self.data.get("train") or Mixture.build(self.builders, "train"))
-        except UserError as error:
-            logger.warning("the question-only prior is left out: %s", error)
+        return sum(self.epoch_size("train", name) for name in self.data.splits["train"].parts)
 
 
 def position_after(updates: int, epoch_samples: int, update_samples: int) -> int:

@@ -12,7 +12,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.precision.loss_scale import LossScale
 from pixelbert_plugin.precision.master_weights import MasterWeights
 from pixelbert_plugin.registry.schema import ConfigError, require
@@ -216,9 +215,8 @@ def clear_gradients(optimizers: Iterable[Optimizer]) -> None:
         optimizer.zero_grad()  # without arguments: Apex's take none
 
 
-def choose(config: RunConfig, device: torch.device) -> Precision:
-    """The precision that `training.precision` names; `auto` is bf16 on a GPU that has it, else fp32."""
-    name = config.training.precision
+def choose(name: str, options: dict[str, Any], device: torch.device) -> Precision:
+    """The precision `name`, with its own of the `options` by name; `auto` is bf16 on a GPU that has it, else fp32."""
     if name == "auto":
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return registry.build("precision", name, config.precision_config.get(name), f"precision_config.{name}", device=device)
+    return registry.build("precision", name, options.get(name), f"precision_config.{name}", device=device)

@@ -5,7 +5,6 @@ As Lightning's sanity check. It draws nothing that training draws, and leaves no
 images are enough, and one text is made as long as the tokenizer lets it be.
 """
 
-import copy
 import dataclasses
 import logging
 import re
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from pixelbert_plugin.build import build_loader
 from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import why_no_file
 from pixelbert_plugin.data.loader import Loader
@@ -22,8 +20,8 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
-from pixelbert_plugin.evaluation.report import ensure_fit
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
 from pixelbert_plugin.parts import Parts
 from pixelbert_plugin.types import Sample
@@ -34,40 +32,40 @@ OTHERS_PER_NEGATIVE = 40  # samples among which a negative is looked for: many h
 REMEDY = "training.sanity_check=false trains without this try"
 
 
-def try_all(parts: Parts, monitor: str) -> None:
+def try_all(parts: Parts, baseline: Baseline, monitor: str) -> None:
     """Raise UserError where a split's image files are missing, or where one of its batches cannot be evaluated."""
-    for mixture in parts.data.values():
-        parts.processes.on_main(lambda mixture=mixture: require_images(mixture))
+    for mixture in parts.data.splits.values():
+        parts.job.processes.on_main(lambda mixture=mixture: require_images(mixture))
     metrics: dict[str, float] = {}
     was_training = parts.model.training
     parts.model.eval()
     with torch.no_grad(), torch.random.fork_rng():
-        for split, mixture in parts.data.items():
+        for split, mixture in parts.data.splits.items():
             for name, samples in mixture.parts.items():
-                metrics |= try_split(parts, split, name, few(samples, wanted_kind(monitor)))
+                metrics |= try_split(parts, baseline, split, name, few(samples, wanted_kind(monitor)))
     parts.model.train(was_training)
-    if "val" in parts.data:
+    if "val" in parts.data.splits:
         # metrics by folds of the gallery come with all of its images alone
         check_monitor(re.sub(r"/\d+_images_", "/", monitor), metrics)
 
 
-def try_split(parts: Parts, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
+def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
     """One batch of a data set's split: as an evaluation does it, or, of the training split, through the loss."""
-    others = negatives_of(parts.data[split].parts[name], parts.task.num_negatives) if split == "train" else []
-    mixture = Mixture(split, {name: [*samples, *others]}, parts.data[split].on_bad_image)
-    config = copy.copy(parts.config)
-    config.training = dataclasses.replace(config.training, num_workers=0, bucket_by_size=False, dataset_weights={})
-    loader = build_loader(config, mixture, parts.task, parts.processors, parts.device, parts.processes)
+    whole_split, processes = parts.data.splits[split], parts.job.processes
+    others = negatives_of(whole_split.parts[name], parts.task.num_negatives) if split == "train" else []
+    mixture = Mixture(split, {name: [*samples, *others]}, whole_split.on_bad_image)
+    training = dataclasses.replace(parts.config.training, num_workers=0, bucket_by_size=False, dataset_weights={})
+    loader = dataclasses.replace(parts.loaders, training=training).of(mixture)
     try:
         if split == "train":
             through_the_loss(parts, loader, len(samples))
             return {}
-        ensure_fit(parts, mixture)
+        baseline.learn_for(mixture)
         if parts.task.scores_all_pairs:
-            matrix = score_all_pairs(parts.model, parts.task, loader, len(samples), parts.precision, parts.processes)
-            metrics = parts.processes.on_main(lambda: evaluate_matrix(parts.task, loader, matrix).metrics)
+            matrix = score_all_pairs(parts.model, parts.task, loader, len(samples), parts.precision, processes)
+            metrics = processes.on_main(lambda: evaluate_matrix(parts.task, loader, matrix).metrics)
         else:
-            metrics = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, parts.processes).metrics
+            metrics = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, processes).metrics
     except UserError as error:
         error.add(f"the {split} split of {name}, tried before training; {REMEDY}")
         raise
@@ -82,9 +80,9 @@ def negatives_of(samples: Samples, num_negatives: int) -> list[Sample]:
 
 def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
     """The first `count` samples of the loader's."""
-    share_buffers(parts.model, parts.processes)
+    share_buffers(parts.model, parts.job.processes)
     with whole(parts.model):
-        batches = [np.arange(count)] if parts.processes.is_main else []
+        batches = [np.arange(count)] if parts.job.processes.is_main else []
         for batch in loader.read(batches):
             with parts.precision.autocast():
                 parts.task.loss(parts.model(batch), batch)

@@ -17,13 +17,14 @@ from preloaded import start
 import pixelbert_plugin
 from pixelbert_plugin import UserError, load, registry
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin.build import Start, build_builders, build_model, build_task
+from pixelbert_plugin.build import build_model, learn_task
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.folder import digest_of
+from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.data.loader import ready
-from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
+from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.run import export
 
 PLUGIN = '''
@@ -109,17 +110,17 @@ def own_logits(save_dir: Path, split: str = "val") -> tuple[list[Path], str, dic
     """Images and text of the split's second sample, and what the model says that is built as a run's evaluation builds it."""
     config = configuration.resolve(save_dir / "config.yaml")
     best = save_dir / "checkpoints/best"
-    builders = build_builders(config)
-    data = {split: Mixture.build(builders, split)}
-    task, processors = build_task(config, builders, data, Start(best, "best", restore.read_content(best, "best")))
+    config.run_type = split
+    data = RunData.of(config)
+    task, processors = learn_task(config, data, Start.read(best, "best"))
     model = build_model(config, task, processors).eval()
     restore.load_weights(best, model, "best")
-    reader = BatchReader(data[split], processors["text"], processors["image"], task.prepare, config.training.seed)
+    reader = BatchReader(data.splits[split], processors["text"], processors["image"], task.prepare, config.training.seed)
     batch = reader.read(MicroBatch(0, np.array([1]), train=False)).batch
     batch = ready(batch, processors["image"], torch.device("cpu"))
     with torch.no_grad():
         logits = model(batch).logits
-    return list(data[split][1].images), data[split][1].text, logits
+    return list(data.splits[split][1].images), data.splits[split][1].text, logits
 
 
 def train(root: Path, name: str, *overrides: str, **changes) -> Path:

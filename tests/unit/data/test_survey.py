@@ -12,7 +12,7 @@ from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.survey import survey
-from pixelbert_plugin.evaluation import report
+from pixelbert_plugin.training import data_remarks
 from pixelbert_plugin.types import Sample
 from unit.data.builders import test_coco
 from unit.data.builders.test_flickr30k import record, write
@@ -109,13 +109,15 @@ def test_a_run_tells_it_before_training(vqa2_root, caplog):
     console = Console(record=True, width=300)
     processors = {"text": text_processor([sample.text for sample in data["train"]]), "answers": answers}
     processes = SimpleNamespace(on_main=lambda function: function())
-    report.tell_survey(SimpleNamespace(data=data, processors=processors, console=console, processes=processes))
+    job = SimpleNamespace(console=console, processes=processes)
+    parts = SimpleNamespace(data=SimpleNamespace(splits=data), processors=processors, job=job)
+    data_remarks.tell_survey(parts)
     assert "train/vqa2: long texts: " in caplog.text and "val/vqa2: long texts: " in caplog.text
     assert (
         "train/vqa2: answer vocabulary: 2 answers; " in caplog.text and "; lower processors.answers.params.min" in caplog.text
     )
     answers.fit(sample.answer for sample in data["train"])
-    report.tell_survey(SimpleNamespace(data=data, processors=processors, console=console, processes=processes))
+    data_remarks.tell_survey(parts)
     assert "train/vqa2: answer vocabulary: " in console.export_text()
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import NonFiniteLossError, UserError
 from pixelbert_plugin.precision import native as precision
 from pixelbert_plugin.precision.loss_scale import LossScale
@@ -316,10 +315,8 @@ def test_norm_and_clipping_of_sharded_gradients():
 
 
 def test_descriptions_and_choice():
-    config = RunConfig(datasets=["vqa2"], precision_config={"fp16": {"init_scale": 8.0}})
-    assert precision.choose(config, CPU).description == {"precision": "fp32", "backend": "native"}
-    config.training.precision = "fp16"
-    built = precision.choose(config, CPU)
+    assert precision.choose("auto", {}, CPU).description == {"precision": "fp32", "backend": "native"}
+    built = precision.choose("fp16", {"fp16": {"init_scale": 8.0}}, CPU)
     assert built.loss_scale == 8 and built.description == {"precision": "fp16", "backend": "native"}
     assert apex("O2").description == {
         "precision": "apex",
@@ -327,9 +324,8 @@ def test_descriptions_and_choice():
         "backend": "native",
         "reason": "precision_config.apex.backend=native",
     }
-    config.training.precision = "tf32"
     with pytest.raises(UserError, match=r"training.precision: 'tf32' needs a GPU of compute capability 8.0"):
-        precision.choose(config, CPU)
+        precision.choose("tf32", {}, CPU)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The checkpoint that a run starts from, goes on from, evaluates or exports, as its configuration names it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pixelbert_plugin.checkpoint import restore
+from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
+from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry.schema import ConfigError
+
+PRETRAINED = "checkpoint.pretrained"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint with the config key that named it; without one, a run starts from random weights."""
+
+    path: Path | None = None
+    key: str = ""
+    content: dict[str, Any] = field(default_factory=dict)  # what it says beside its tensors
+
+    @classmethod
+    def read(cls, path: Path | None, key: str) -> "Start":
+        """Verify the checkpoint and read what it says. Raises UserError."""
+        return cls() if path is None else cls(path, key, restore.read_content(path, key))
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a training takes its weights and no more."""
+        return self.path is not None and self.key == PRETRAINED
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a training goes on where this checkpoint was."""
+        return self.path is not None and self.key != PRETRAINED
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Where the weights of a training come from, for its checkpoints: each source since random weights, the latest last."""
+        former = self.content.get("started_from", [])
+        if self.path is None or self.key == "checkpoint.resume":  # its own checkpoint
+            return former
+        return [*former, {"key": self.key, "path": str(self.path), "update": self.content["state"]["update"]}]
+
+    def load_weights(self, model: nn.Module, heads: dict[str, int], is_training: bool) -> None:
+        """Give the model the checkpoint's weights; pre-trained ones as far as a training on another task has use for them.
+
+        An evaluation has no use for the heads of other tasks, such as MLM's. Raises UserError where others are missing.
+        """
+        if self.path is None:
+            return
+        if is_training and self.is_pretrained:
+            restore.load_pretrained(self.path, model, heads, self.key)
+        else:
+            restore.load_weights(self.path, model, self.key, spare=() if is_training else ("heads.",))
+
+    def __str__(self) -> str:
+        return f"{self.key}={str(self.path)!r}"
+
+
+def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path | None, str]:
+    """The checkpoint that the run starts from, or evaluates, and the config key that named it."""
+    paths = config.checkpoint
+    if "train" not in config.splits():
+        if paths.resume_file is not None and not checkpoints.may_stand_for_run(Path(paths.resume_file)):
+            raise ConfigError(
+                "checkpoint.resume_file",
+                f"{paths.resume_file!r}: env.save_dir={config.env.save_dir!r} holds a run, whose own results and predictions "
+                "would be replaced; choose another env.save_dir for these",
+            )
+        return finished_checkpoint(config, checkpoints)
+    if paths.resume_file is not None:
+        if Path(paths.resume_file).is_file():
+            raise ConfigError(
+                "checkpoint.resume_file",
+                f"{paths.resume_file!r} is a file of weights; training goes on from a folder. Start from its weights "
+                "with checkpoint.pretrained",
+            )
+        return Path(paths.resume_file), "checkpoint.resume_file"
+    if paths.resume and (newest := checkpoints.newest()) is not None:
+        return newest, "checkpoint.resume"
+    return (Path(paths.pretrained), PRETRAINED) if paths.pretrained else (None, "")
+
+
+def finished_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path, str]:
+    """The checkpoint to evaluate or export, and the config key that named it.
+
+    `checkpoint.pretrained` is what a training starts from: only where no run has trained here is it evaluated itself.
+    """
+    paths, save_dir = config.checkpoint, f"env.save_dir={config.env.save_dir!r}"
+    if paths.resume_file is not None:
+        return Path(paths.resume_file), "checkpoint.resume_file"
+    own = checkpoints.finished()
+    if own is None and paths.pretrained is not None:
+        return Path(paths.pretrained), PRETRAINED
+    if own is None:
+        raise UserError(
+            f"{save_dir}: holds no checkpoint to evaluate; train first, or name one with checkpoint.resume_file=FOLDER"
+        )
+    if paths.pretrained is not None and config.is_asked_now(PRETRAINED):
+        raise ConfigError(
+            PRETRAINED,
+            f"{paths.pretrained!r}: {save_dir} holds a run that has trained on, to {own}; leave checkpoint.pretrained out to "
+            "take that, or name the weights to take with checkpoint.resume_file",
+        )
+    return own, "env.save_dir"

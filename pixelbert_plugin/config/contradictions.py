@@ -1,0 +1,65 @@
+"""Options that are right one by one and contradict each other, refused before any work.
+
+What an option may be by itself stands in its dataclass's `check`.
+"""
+
+import os
+
+from pixelbert_plugin.config.options import RunConfig, TrainingConfig
+from pixelbert_plugin.interfaces import LearnedTask
+from pixelbert_plugin.registry.schema import ConfigError
+
+
+def refuse(config: RunConfig) -> None:
+    """Raise ConfigError for the first contradiction between options of a run."""
+    training, paths = config.training, config.checkpoint
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if training.batch_size < processes:
+        raise ConfigError(
+            "training.batch_size",
+            f"{training.batch_size} pairs per update are fewer than the {processes} processes that share them",
+        )
+    if training.parallel == "fsdp" and training.precision == "apex":
+        raise ConfigError("training.parallel", "'fsdp' shards float32 weights, which Apex would cast; use ddp, or fp16 or bf16")
+    for name in training.dataset_weights:
+        if name not in config.datasets:
+            raise ConfigError(f"training.dataset_weights.{name}", f"is not among datasets={','.join(config.datasets)}")
+    if "train" in config.splits():
+        _refuse_in_training(config)
+    elif paths.resume and config.is_asked_now("checkpoint.resume"):
+        raise ConfigError("checkpoint.resume", "is for training; run_type has no train in it")
+
+
+def _refuse_in_training(config: RunConfig) -> None:
+    training, paths = config.training, config.checkpoint
+    if training.max_updates is None and training.max_epochs is None:
+        raise ConfigError("training.max_updates", "is not set, and neither is training.max_epochs; set one")
+    if paths.resume and config.env.overwrite:
+        raise ConfigError("env.overwrite", "contradicts checkpoint.resume=true; set one of the two")
+    if training.early_stop.enabled and "val" not in config.splits():
+        raise ConfigError("training.early_stop.enabled", "needs val in run_type (train_val), to have a metric to monitor")
+    if paths.resume_file and not paths.resume:
+        raise ConfigError("checkpoint.resume_file", "needs checkpoint.resume=true to train on; or use checkpoint.pretrained")
+
+
+def refuse_task(name: str, task: LearnedTask, training: TrainingConfig) -> None:
+    """Raise ConfigError where an update or a forward would take a part of the task's samples."""
+    for key in ("batch_size", "micro_batch_size"):
+        pairs = getattr(training, key)
+        if pairs is not None and pairs % task.pairs_per_sample:
+            raise ConfigError(
+                f"training.{key}",
+                f"{pairs} pairs: a sample of the task {name!r} is {task.pairs_per_sample} of them; give a multiple",
+            )
+
+
+def refuse_groups(model: str, groups: list[str], optimizers: list[str]) -> None:
+    """Raise ConfigError where the optimizers are not those of the model's parameter groups, one each."""
+    for name in optimizers:
+        if name not in groups:
+            raise ConfigError(f"optimizer.{name}", f"{model} has no such parameter group (it has {', '.join(groups)})")
+    for name in groups:
+        if name not in optimizers:
+            raise ConfigError(
+                f"optimizer.{name}", "is not set; every parameter group needs an optimizer, such as {type: adamw}"
+            )

@@ -1,0 +1,44 @@
+"""The loaders of a run: what all of them share, said once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelbert_plugin.config.options import TrainingConfig
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.negatives import Negatives
+from pixelbert_plugin.data.reader import BatchReader
+from pixelbert_plugin.data.workers import Wait
+from pixelbert_plugin.interfaces import LearnedTask
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Makes a loader for any samples."""
+
+    training: TrainingConfig
+    cache: Path | None  # folder where image sizes are kept
+    task: LearnedTask
+    processors: dict[str, Any]
+    device: torch.device
+    rank: int = 0  # of this process
+    world_size: int = 1  # processes that share the work
+    wait: Wait = field(default_factory=Wait)  # for data
+
+    def of(self, mixture: Mixture) -> Loader:
+        """A loader of these samples, with the negatives that the task needs."""
+        training, image = self.training, self.processors["image"]
+        negatives = Negatives(mixture, self.task.num_negatives) if self.task.num_negatives else None
+        return Loader(
+            BatchReader(mixture, self.processors["text"], image, self.task.prepare, training.seed, negatives),
+            self.device,
+            training.num_workers,
+            mixture.resized_sizes(image, self.cache) if training.bucket_by_size else None,
+            {name: weight for name, weight in training.dataset_weights.items() if name in mixture.parts},
+            self.rank,
+            self.world_size,
+            self.wait,
+        )

@@ -1,0 +1,106 @@
+"""Evaluation of the splits of a run, while training and at its end. All processes take part."""
+
+import logging
+from dataclasses import replace
+from typing import cast
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin.build import versions
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.vocabularies import processor_states
+from pixelbert_plugin.evaluation.baseline import Baseline
+from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, evaluate
+from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, num_scored, save_matrix, score_all_pairs
+from pixelbert_plugin.parts import Parts
+from pixelbert_plugin.system.progress import TimeLeft
+from pixelbert_plugin.tasks.base import MatchingTask
+
+logger = logging.getLogger(__name__)
+
+
+class SplitEvaluator:
+    """Evaluates the model of `parts` as it is, each time it is asked."""
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+        self.baseline = Baseline(parts.task, parts.data.samples)
+        self._loaders: dict[tuple[str, str], Loader] = {}
+
+    def loader(self, split: str, dataset: str) -> Loader:
+        """The loader of one data set's split, made once."""
+        key = split, dataset
+        if key not in self._loaders:
+            self._loaders[key] = self.parts.loaders.of(self.parts.data.single(split, dataset))
+        return self._loaders[key]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per forward."""
+        training = self.parts.config.training
+        pairs = self.parts.config.evaluation.batch_size or training.micro_batch_size or training.batch_size
+        return max(1, pairs // self.parts.task.pairs_per_sample)
+
+    def evaluate(self, split: str, is_final: bool = False) -> dict[str, SplitEvaluation]:
+        """Evaluate on a split, by data set; `is_final` once training is over."""
+        parts, mixture = self.parts, self.parts.data.splits[split]
+        self.baseline.learn_for(mixture)
+        found = {}
+        for dataset in mixture.parts:
+            if parts.task.scores_all_pairs:
+                found[dataset] = self._score(split, dataset, is_final)
+            else:
+                loader = self.loader(split, dataset)
+                found[dataset] = evaluate(
+                    parts.model, parts.task, loader, self.batch_size, parts.precision, parts.job.processes
+                )
+        return found
+
+    def validate(self) -> dict[str, SplitEvaluation]:
+        """Evaluate on val, by "val/dataset"."""
+        return {f"val/{dataset}": evaluation for dataset, evaluation in self.evaluate("val").items()}
+
+    def _score(self, split: str, dataset: str, is_final: bool) -> SplitEvaluation:
+        """Score every pair. At the end of a run finished blocks outlive a kill, and the matrix is written."""
+        parts, job, loader = self.parts, self.parts.job, self.loader(split, dataset)
+        task = cast(MatchingTask, parts.task)
+        name = parts.data.own_name(split, dataset)
+        blocks = job.folder.path / "scores" / name.replace("/", "_") if is_final else None
+        limit = task.max_test_images if is_final else task.max_val_images if split == "val" else None
+        counts = num_scored(loader, limit)
+        if is_final:
+            self._announce(name, counts)
+        progress = TimeLeft(job.console, name, has_bar=is_final) if job.processes.is_main else None
+        kept = (blocks, limit, score_settings(parts), progress)
+        matrix = score_all_pairs(parts.model, task, loader, self.batch_size, parts.precision, job.processes, *kept)
+        found: list[SplitEvaluation] = []
+
+        def finish() -> dict[str, float]:
+            evaluation = evaluate_matrix(task, loader, matrix)
+            evaluation = replace(evaluation, metrics=evaluation.metrics | counts)
+            found.append(evaluation)
+            if is_final:  # the metrics first: the matrix may be too large for the disk
+                job.folder.add_results({f"{name}/{key}": value for key, value in evaluation.metrics.items()})
+                if parts.config.evaluation.predict:
+                    save_matrix(matrix, loader, job.folder.path / "predictions" / f"{name.replace('/', '_')}.safetensors")
+            return evaluation.metrics
+
+        metrics = job.processes.on_main(finish)
+        return found[0] if found else SplitEvaluation(metrics)
+
+    def _announce(self, name: str, counts: dict[str, float]) -> None:
+        """Say what will be scored before it takes its time, and write it down."""
+        job = self.parts.job
+        images, texts = (int(counts[key]) for key in ("num_images", "num_texts"))
+        job.console.out(f"{name}: scoring {images:,} images × {texts:,} texts = {images * texts:,} pairs", highlight=False)
+        if "num_images_in_split" in counts:
+            total = int(counts["num_images_in_split"])
+            option = f"task_config.{self.parts.config.task}.max_test_images"
+            logger.warning("%s: only the first %d of %d images are scored (%s)", name, images, total, option)
+        job.processes.on_main(lambda: job.folder.add_results({f"{name}/{key}": value for key, value in counts.items()}))
+
+
+def score_settings(parts: Parts) -> str:
+    """What scores depend on beside weights, pairs and images: kept ones are used for the same only."""
+    values = configuration.dump(parts.config)
+    chosen = [values[key] for key in ("model", "model_config", "task", "task_config", "processors")]
+    return repr((*chosen, processor_states(parts.processors), versions()))

@@ -1,0 +1,58 @@
+"""What is told of a run's data: before time is spent on it, and where a training goes on with other data than it began with."""
+
+import logging
+from typing import Any
+
+from pixelbert_plugin.data.fingerprint import Fingerprint, changes
+from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.data.vocabularies import build_processor
+from pixelbert_plugin.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+
+def tell_survey(parts: Parts) -> None:
+    """Say what of the data is cut, left out or can never be right, before time is spent on it."""
+
+    def tell() -> None:
+        for split, mixture in parts.data.splits.items():
+            for name, samples in mixture.parts.items():
+                for remark in survey(samples, parts.processors["text"], parts.processors.get("answers")):
+                    line = f"{split}/{name}: {remark.what}: {remark.detail}"
+                    if remark.is_warning:
+                        logger.warning("%s", line)
+                    elif remark.what == "answer vocabulary":
+                        parts.job.console.out(line, highlight=False)
+
+    parts.job.processes.on_main(tell)
+
+
+def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerprint]) -> None:
+    """Warn where the data is not as it was when the checkpoint of this `content` was saved; training goes on all the same."""
+    former = content.get("data")
+    former = former if isinstance(former, dict) else {}
+    for key in sorted(former.keys() & now.keys()):
+        split, name = key.split("/", 1)
+        found = changes(former[key], now[key]) if isinstance(former[key], dict) else []
+        if found:
+            logger.warning(
+                "the %s split of %s changed since the checkpoint was saved (%s): training goes on with it as it is now",
+                *(split, name, ", ".join(found)),
+            )
+        if found and split == "train" and "answers" in parts.processors:
+            tell_new_answers(parts)
+
+
+def tell_new_answers(parts: Parts) -> None:
+    """Warn of answers that a vocabulary counted now would hold and the checkpoint's lacks: the head has no place for them."""
+    fresh = build_processor(parts.config.processors, "answers")
+    if fresh.needs_fit:
+        data_sets = (samples for split in fresh.splits for samples in parts.data.samples(split).parts.values())
+        fresh.fit((answer for samples in data_sets for _, answer in samples.labels() if answer is not None), ())
+        missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
+        if missing:
+            logger.warning(
+                "%d answers of the changed data are not among the checkpoint's %d (such as %s): they cannot be learned; start "
+                "anew, from these weights by checkpoint.pretrained, to have them",
+                *(len(missing), len(parts.processors["answers"].answers), ", ".join(map(repr, missing[:3]))),
+            )
