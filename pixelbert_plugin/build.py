@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_states
 from pixelbert_plugin.distributed.processes import local_device_index
-from pixelbert_plugin.interfaces import MatchingModel
+from pixelbert_plugin.interfaces import MatchingModel, Model
 from pixelbert_plugin.registry.portable import portable_options
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
@@ -42,7 +42,7 @@ def choose_device(training: TrainingConfig) -> torch.device:
 def make_repeatable(device: torch.device) -> None:
     """The same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing."""
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging only, and slow
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
 
 
 def build_processors(config: ProcessorsConfig, roles: Iterable[str]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def learn_task(config: RunConfig, data: RunData, start: Start) -> tuple[Task, di
     return build_task(config, processors), processors
 
 
-def require_suited(task: str, task_class: type, mixture: Mixture) -> None:
+def require_suited(task: str, task_class: type[Task], mixture: Mixture) -> None:
     """Raises ConfigError for a data set that is another task's, as far as its first samples tell."""
     wanted, needs_answers = task_class.images_per_sample, task_class.needs_answers
     for name, samples in mixture.parts.items():
@@ -108,7 +108,7 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
 
 def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.optim.Optimizer]:
     """One optimizer for each of the model's parameter groups that is trained. Raises ConfigError where others are set."""
-    groups = model.parameter_groups()
+    groups = cast(Model, model).parameter_groups()
     refuse_groups(config.model, list(groups), list(config.optimizer))
     return {
         name: registry.build_component("optimizer", config.optimizer[name], f"optimizer.{name}.params", named_parameters=group)

@@ -63,7 +63,7 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
     with (
         stop.handled(),
         connected(device, training.timeout_seconds, training.parallel == "fsdp") as processes,
-        RunFolder(Path(config.env.save_dir)) as folder,
+        RunFolder(config.env.run_folder) as folder,
     ):
         if not processes.is_main:
             console = Console(quiet=True)
@@ -99,11 +99,9 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     optimizers = build_optimizers(config, model)
     parts.precision.prepare(model, optimizers)
     loader = parts.loaders.of(parts.data.splits["train"])
-    state = TrainState()
-    if start.is_resumed:
-        state = restore.load_training(start.path, start.content, model, optimizers, parts.precision, start.key)
-        if not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
-            state.forget_best()
+    state = start.load_training(model, optimizers, parts.precision)
+    if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
+        state.forget_best()
     monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
@@ -175,8 +173,9 @@ def enter_folder(parts: Parts, start: Start, state: TrainState) -> None:
 
 def take_best_weights(parts: Parts, state: TrainState) -> None:
     """After training, the weights of the best checkpoint, where those at the end are not. Raises UserError if it is damaged."""
-    if state.best_update not in (None, state.update):
-        restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(state.best_update)), parts.model)
+    best = state.best_update
+    if best is not None and best != state.update:
+        restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(best)), parts.model)
 
 
 def export(config: RunConfig | str | Path, target: Path) -> Path:
@@ -184,7 +183,7 @@ def export(config: RunConfig | str | Path, target: Path) -> Path:
     config = configuration.resolve(config)
     with configuration.naming_sources(config.sources):
         path, key = finished_checkpoint(
-            config, Checkpoints(Path(config.env.save_dir) / "checkpoints", config.checkpoint.max_to_keep)
+            config, Checkpoints(config.env.run_folder / "checkpoints", config.checkpoint.max_to_keep)
         )
     content = restore.read_content(path, key)
     return export_file.write(target, restore.read_model(path), content)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from pixelbert_plugin.checkpoint import restore
-from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
+from pixelbert_plugin.checkpoint.checkpoints import Checkpoints, TrainState
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.registry.schema import ConfigError
 
 PRETRAINED = "checkpoint.pretrained"
@@ -57,6 +59,13 @@ class Start:
             restore.load_pretrained(self.path, model, heads, self.key)
         else:
             restore.load_weights(self.path, model, self.key, spare=() if is_training else ("heads.",))
+
+    def load_training(self, model: nn.Module, optimizers: dict[str, Optimizer], precision: Precision) -> TrainState:
+        """Give the optimizers and the precision their states of the training that goes on. Returns its own: new where none
+        does."""
+        if self.path is None or self.is_pretrained:
+            return TrainState()
+        return restore.load_training(self.path, self.content, model, optimizers, precision, self.key)
 
     def __str__(self) -> str:
         return f"{self.key}={str(self.path)!r}"

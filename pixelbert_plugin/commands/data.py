@@ -72,7 +72,7 @@ def check(options: list[str]) -> int:
         found, reasons = vocabularies(config, builders)
         how: DecodedImages | Literal["none", "sample"] = "none" if own["images"] == "none" else "sample"
         if own["images"] == "all":
-            how = DecodedImages(image, lambda line: print(line, file=sys.stderr))
+            how = DecodedImages(image, Console(stderr=True))
         splits = [*config.splits(), *answer_splits(config)]
         rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is

@@ -38,8 +38,6 @@ def resolve(source: RunConfig | str | Path, overrides: Sequence[str] = ()) -> Ru
         config = load(str(source), list(overrides))
     plugins.load(config.env.user_dir, config.plugins)
     complete(config)
-    if not config.env.save_dir:
-        raise ConfigError("env.save_dir", "is not set, and a RunConfig made in Python has no file to be named after; set it")
     return config
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pixelbert_plugin.registry.schema import Component, FilePath, Sections, component, require
+from pixelbert_plugin.registry.schema import Component, ConfigError, FilePath, Sections, component, require
 
 # options of `training` of which one is set, in one unit or the other: a later file, or the command line, replaces both
 INTERVALS = (
@@ -118,6 +118,15 @@ class EnvConfig:
     save_dir: FilePath | None = None  # run folder. None: save/<config's name>
     user_dir: FilePath | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds; what this program did not write stays
+
+    @property
+    def run_folder(self) -> Path:
+        """`save_dir` as a path. Raises ConfigError where it is not set: a file names it, a RunConfig made in Python must."""
+        if not self.save_dir:
+            raise ConfigError(
+                "env.save_dir", "is not set, and a RunConfig made in Python has no file to be named after; set it"
+            )
+        return Path(self.save_dir)
 
     @property
     def cache(self) -> Path | None:

@@ -5,29 +5,29 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.processors.image import ImageProcessor
 from pixelbert_plugin.system.linux import end_with_parent, num_cores
+from pixelbert_plugin.system.progress import TimeLeft
 
 CHUNK = 32  # images that a process is given at a time
-TELL_SECONDS = 10.0  # between two lines of progress
 NO_VERDICT = "the process that read it ended"
 
 
 class DecodedImages:
-    """Decodes each image once, however many splits have it, and remembers the bad ones. `tell` is given a line now and then."""
+    """Decodes each image once, however many splits have it, and remembers the bad ones. `console` shows the time left."""
 
-    def __init__(self, processor: ImageProcessor, tell: Callable[[str], None], num_processes: int | None = None):
-        self._processor, self._tell = processor, tell
+    def __init__(self, processor: ImageProcessor, console: Console, num_processes: int | None = None):
+        self._processor, self._console = processor, console
         self._num_processes = num_processes or num_cores()
         self._done: set[Path] = set()
         self.bad: dict[Path, str] = {}  # why each cannot be read, in one line
@@ -36,15 +36,12 @@ class DecodedImages:
         """The bad ones of `paths`."""
         todo = [path for path in paths if path not in self._done]
         chunks = [todo[at : at + CHUNK] for at in range(0, len(todo), CHUNK)]
-        began = told = time.monotonic()
-        done = bad = 0
-        for chunk, verdicts in self._verdicts(chunks):
-            self._done.update(chunk)
-            self.bad |= verdicts
-            done, bad, now = done + len(chunk), bad + len(verdicts), time.monotonic()
-            if now - told >= TELL_SECONDS:
-                told, left = now, (now - began) / done * (len(todo) - done)
-                self._tell(f"{title}: decoded {done:,} of {len(todo):,} images, {bad:,} bad, {left:.0f} s left")
+        with TimeLeft(self._console, f"{title}: {len(todo):,} images", has_bar=True) as progress:
+            progress.begin(len(todo))
+            for chunk, verdicts in self._verdicts(chunks):
+                self._done.update(chunk)
+                self.bad |= verdicts
+                progress.advance(len(chunk))
         return [path for path in paths if path in self.bad]
 
     def _verdicts(self, chunks: list[list[Path]]) -> Iterator[tuple[list[Path], dict[Path, str]]]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import RunConfig
@@ -38,7 +39,7 @@ class RunData:
 
 def build_builders(config: RunConfig) -> dict[str, Builder]:
     """The builder of each of `datasets`. Raises UserError for one that is not registered or has wrong options."""
-    shared = {"data_dir": Path(config.env.data_dir), "cache_dir": config.env.cache}
+    shared: dict[str, Any] = {"data_dir": Path(config.env.data_dir), "cache_dir": config.env.cache}
     return {
         name: registry.build("builder", name, config.dataset_config.get(name), f"dataset_config.{name}", **shared)
         for name in config.datasets

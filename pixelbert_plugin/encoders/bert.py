@@ -88,7 +88,7 @@ class BertTextEncoder(nn.Module):
             # mlm_head: the pre-trained weights of models/heads.py's MaskedLanguageHead, by its names; {} where there are none
             self.bert, self.mlm_head = _load(config.weights, chosen, vocab_size, dropout)
         if config.layer_norm == "apex":
-            _fuse_layer_norms(self.bert)
+            _fuse_layer_norms(self.bert, registry.key_of(config, "layer_norm"))
         self.hidden_size: int = self.bert.config.hidden_size
         self.initializer_range: float = self.bert.config.initializer_range
 
@@ -154,11 +154,11 @@ class BertTextEncoder(nn.Module):
                 hook.remove()
 
 
-def _fuse_layer_norms(bert: nn.Module) -> None:
+def _fuse_layer_norms(bert: nn.Module, key: str) -> None:
     """Apex's FusedLayerNorm, of the same names and weights, in place of every layer norm; a warning where it is not usable."""
     reason = nvidia_apex.why_no_kernels("fused_layer_norm_cuda", "cuda" if torch.cuda.is_available() else "cpu")
     if reason is not None:
-        logger.warning("text_encoder.params.layer_norm=apex: %s; torch's layer norm is used", reason)
+        logger.warning("%s=apex: %s; torch's layer norm is used", key, reason)
         return
     from apex.normalization import FusedLayerNorm
 

@@ -16,7 +16,9 @@ from pixelbert_plugin.errors import UserError
 class ValidArea:
     """The images' own areas at every resolution of a ResNet: after each stride of 2, ⌈size / 2⌉ (kernel 2p + 1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm_key: str = "norm") -> None:
+        """`norm_key`: the configuration's key of the kind of norm, for errors."""
+        self.norm_key = norm_key
         self._sizes_I2: Tensor | None = None  # at the resolution last asked for, on the device
         self._resolution = (1, 1)
         self._masks: dict[tuple[int, int], Tensor] = {}
@@ -72,7 +74,7 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
             raise UserError(
                 "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
                 "micro-batch's only image; use larger images, a larger training.micro_batch_size, or "
-                "image_encoder.params.norm=frozen"
+                f"{self.area.norm_key}=frozen"
             )
         if mask is None or not self.training:
             return self.area.clear(super().forward(values))
@@ -115,7 +117,7 @@ class MaskedSyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, values: Tensor) -> Tensor:
         if not values.is_cuda:
-            raise UserError("image_encoder.params.norm='sync': needs CUDA; use trainable or frozen")
+            raise UserError(f"{self.area.norm_key}='sync': needs CUDA; use trainable or frozen")
         return self.area.clear(super().forward(values))
 
 

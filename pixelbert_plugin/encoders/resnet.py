@@ -45,7 +45,7 @@ class ResNetEncoder(nn.Module):
         if config.norm == "sync" and not torch.cuda.is_available():
             raise ValueError("norm: 'sync' needs CUDA; use trainable or frozen on a CPU")
         self.config = config
-        self.area = ValidArea()
+        self.area = ValidArea(registry.key_of(config, "norm"))
         self.max_pool = config.max_pool
         self.resnet = ResNet(
             self.block,

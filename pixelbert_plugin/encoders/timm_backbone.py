@@ -52,7 +52,7 @@ class TimmEncoder(nn.Module):
             state = read_state_dict(Path(config.weights))
             own = self.net.state_dict()
             surplus = [name for name in state if name not in own]  # later stages and the classifier
-            load_reported(self.net, state, f"image_encoder weights {config.weights}", expected_unused=surplus)
+            load_reported(self.net, state, f"{registry.key_of(config, 'weights')}={config.weights}", expected_unused=surplus)
         self.train(self.training)
 
     def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
@@ -95,8 +95,9 @@ class TimmEncoder(nn.Module):
         try:
             values = self.net(images_I3HW)[-1]
         except AssertionError as error:  # so timm's transformers refuse a size
+            size = tuple(images_I3HW.shape[-2:])
             raise UserError(
-                f"image_encoder.params.model={self.config.model!r}: takes no images of {tuple(images_I3HW.shape[-2:])} pixels "
+                f"{registry.key_of(self.config, 'model')}={self.config.model!r}: takes no images of {size} pixels "
                 f"({error}); try params.options={{dynamic_img_size: true}} (ViT) or {{strict_img_size: false}} (Swin)"
             ) from error
         return values if values.shape[1] == self.out_channels else values.permute(0, 3, 1, 2)

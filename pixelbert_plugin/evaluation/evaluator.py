@@ -15,6 +15,7 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.distributed.parallel import share_buffers, whole
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.interfaces import LearnedTask
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.tasks.base import Result, Task
@@ -95,7 +96,7 @@ def _from_rows(task: Task, loader: Loader, rows: list[SentResult]) -> SplitEvalu
     return SplitEvaluation(metrics, results, predicted)
 
 
-def ask(task: Task, work: Callable[[], T]) -> T:
+def ask(task: LearnedTask, work: Callable[[], T]) -> T:
     """What a task's predictions or metrics come to. Raises UserError with the place of the task where they fail."""
     try:
         return work()

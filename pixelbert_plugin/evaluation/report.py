@@ -2,12 +2,13 @@
 
 import logging
 from collections import Counter
+from functools import partial
 
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation
 from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
 from pixelbert_plugin.evaluation.table import results_table
-from pixelbert_plugin.parts import Job
+from pixelbert_plugin.parts import Job, Parts
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,8 @@ def report(evaluator: SplitEvaluator, split: str) -> dict[str, float]:
     for dataset, evaluation in evaluator.evaluate(split, is_final=True).items():
         name = parts.data.own_name(split, dataset)
         results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
-        if parts.config.evaluation.predict and parts.task.predictions is not None:
-            job.processes.on_main(lambda name=name, evaluation=evaluation: write_predictions(evaluator, name, evaluation))
+        if parts.config.evaluation.predict:
+            job.processes.on_main(partial(write_predictions, parts, name, evaluation))
         tell_skipped(job, evaluator.loader(split, dataset), name)
     for table in results_table(results):
         job.console.print(table)
@@ -28,9 +29,11 @@ def report(evaluator: SplitEvaluator, split: str) -> dict[str, float]:
     return results
 
 
-def write_predictions(evaluator: SplitEvaluator, name: str, evaluation: SplitEvaluation) -> None:
-    suffix, text = evaluator.parts.task.predictions(evaluation.predicted)
-    evaluator.parts.job.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
+def write_predictions(parts: Parts, name: str, evaluation: SplitEvaluation) -> None:
+    """In the data set's official format, where the task has one."""
+    if parts.task.predictions is not None:
+        suffix, text = parts.task.predictions(evaluation.predicted)
+        parts.job.folder.write(f"predictions/{name.replace('/', '_')}{suffix}", text)
 
 
 def tell_skipped(job: Job, loader: Loader, what: str) -> None:

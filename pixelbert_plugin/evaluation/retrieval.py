@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, ask, plain
 from pixelbert_plugin.evaluation.score_blocks import BlockStore
+from pixelbert_plugin.interfaces import MatchingModel
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.system.progress import NoProgress
 from pixelbert_plugin.tasks.base import MatchingTask, Result
-from pixelbert_plugin.types import ImageMemory
+from pixelbert_plugin.types import ImageMemory, Sample
 
 logger = logging.getLogger(__name__)
 IMAGES_PER_BLOCK = 16
@@ -76,7 +78,7 @@ def score_all_pairs(
     blocks of images are kept there and not scored again by a later call for the same weights, pairs and image files,
     `batch_size` and `settings`: whatever else the scores depend on.
     """
-    was_training = model.training
+    was_training, matching = model.training, cast(MatchingModel, model)
     model.eval()
     share_buffers(model, processes)
     matrix = _empty(loader.mixture.images_M, max_images)
@@ -91,7 +93,7 @@ def score_all_pairs(
             store = BlockStore(folder, *marks)
             open_now.enter_context(store.owned(processes.is_main))
             missing = processes.on_main(lambda: _lacking(store, matrix, blocks))
-        embedded = list(_embedded(model, loader, texts, batch_size, precision))
+        embedded = list(_embedded(matching, loader, texts, batch_size, precision))
         own = missing[processes.rank :: processes.world_size]
         progress = open_now.enter_context(progress or NoProgress())
         progress.begin(sum(len(blocks[number]) for number in own) * len(texts))
@@ -100,9 +102,9 @@ def score_all_pairs(
             bad_I = batch.weights.cpu().numpy() == 0
             bad_rows += blocks[number][bad_I].tolist()
             with precision.autocast():
-                images = model.encode_images(batch)
+                images = matching.encode_images(batch)
             for columns_C, words_CLD, mask_CL in embedded:
-                scores_IC = _score(model, task, images, words_CLD, mask_CL, batch_size, precision)
+                scores_IC = _score(matching, task, images, words_CLD, mask_CL, batch_size, precision)
                 matrix.scores_IT[np.ix_(blocks[number], columns_C)] = scores_IC
                 progress.advance(scores_IC.size)
             if store is not None and not bad_I.any():  # an unreadable image may be there again next time
@@ -170,7 +172,7 @@ def save_matrix(matrix: ScoreMatrix, loader: Loader, path: Path) -> Path:
     """predictions/<split>_<dataset>.safetensors: `scores` I T; ids of images and texts, in order, in its metadata."""
     from safetensors.numpy import save
 
-    def sample(index: np.integer):
+    def sample(index: np.integer) -> Sample:
         return loader.mixture[int(index)]
 
     metadata = {
@@ -198,7 +200,7 @@ def _tokenized(loader: Loader, samples_T: np.ndarray) -> list[list[int]]:
 
 
 def _embedded(
-    model: nn.Module, loader: Loader, ids: list[list[int]], batch_size: int, precision: Precision
+    model: MatchingModel, loader: Loader, ids: list[list[int]], batch_size: int, precision: Precision
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Texts in chunks of like length: their columns, words_CLD and mask_CL."""
     by_length = np.argsort([len(row) for row in ids], kind="stable")
@@ -210,7 +212,7 @@ def _embedded(
 
 
 def _score(
-    model: nn.Module,
+    model: MatchingModel,
     task: MatchingTask,
     images: ImageMemory,
     words_CLD: Tensor,
@@ -250,7 +252,7 @@ def _marks(
     )
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     for index, ids in zip(matrix.samples_T, texts, strict=True):
         digest.update(f"{loader.mixture[int(index)].sample_id} {ids}".encode())
     for rows in blocks:

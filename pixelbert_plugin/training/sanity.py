@@ -9,6 +9,8 @@ import dataclasses
 import logging
 import re
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
 from pixelbert_plugin.parts import Parts
+from pixelbert_plugin.tasks.base import MatchingTask
 from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ REMEDY = "training.sanity_check=false trains without this try"
 def try_all(parts: Parts, baseline: Baseline, monitor: str) -> None:
     """Raise UserError where a split's image files are missing, or where one of its batches cannot be evaluated."""
     for mixture in parts.data.splits.values():
-        parts.job.processes.on_main(lambda mixture=mixture: require_images(mixture))
+        parts.job.processes.on_main(partial(require_images, mixture))
     metrics: dict[str, float] = {}
     was_training = parts.model.training
     parts.model.eval()
@@ -62,8 +65,9 @@ def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: 
             return {}
         baseline.learn_for(mixture)
         if parts.task.scores_all_pairs:
-            matrix = score_all_pairs(parts.model, parts.task, loader, len(samples), parts.precision, processes)
-            metrics = processes.on_main(lambda: evaluate_matrix(parts.task, loader, matrix).metrics)
+            task = cast(MatchingTask, parts.task)
+            matrix = score_all_pairs(parts.model, task, loader, len(samples), parts.precision, processes)
+            metrics = processes.on_main(lambda: evaluate_matrix(task, loader, matrix).metrics)
         else:
             metrics = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, processes).metrics
     except UserError as error:

@@ -19,7 +19,7 @@ from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, check_monitor
 from pixelbert_plugin.training.length import Length, go_on
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
-from pixelbert_plugin.training.tracking import Events
+from pixelbert_plugin.training.tracking import Events, NoEvents
 from pixelbert_plugin.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Trainer:
     step: Step
     loader: Loader
     stop: StopSignal
-    events: Events
+    events: Events | NoEvents
     options: TrainingConfig
     state: TrainState
     evaluate: Callable[[], dict[str, SplitEvaluation]] | None  # on the validation split, by "split/dataset"; None without one

@@ -1,16 +1,20 @@
 """The check of a data folder: whole, and with each thing that can be wrong."""
 
+import io
 import json
 import os
+import re
 import signal
 
 import pytest
 from conftest import draw_image
+from rich.console import Console
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import decode_all
 from pixelbert_plugin.data.check import CheckRow, check
 from pixelbert_plugin.data.decode_all import DecodedImages
+from pixelbert_plugin.system import progress
 from unit.data.test_samples import official
 
 CAPTIONS = {"train": ["a", "b", "c"], "val": ["d"]}  # one caption of each image
@@ -123,8 +127,11 @@ def test_a_plugins_plain_list_is_checked_too(root):
     )
 
 
-def decoded(lines) -> DecodedImages:
-    return DecodedImages(registry.build("processor", "image", {}, "i"), lines.append, num_processes=2)
+def decoded() -> tuple[DecodedImages, io.StringIO]:
+    """And what it tells."""
+    told = io.StringIO()
+    console = Console(file=told, width=200)
+    return DecodedImages(registry.build("processor", "image", {}, "i"), console, num_processes=2), told
 
 
 def rows_decoded(root, how, splits=("train", "val")) -> dict:
@@ -134,15 +141,15 @@ def rows_decoded(root, how, splits=("train", "val")) -> dict:
 
 
 def test_every_image_is_decoded_and_the_bad_ones_are_named(root, monkeypatch):
-    monkeypatch.setattr(decode_all, "TELL_SECONDS", 0)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0)
     monkeypatch.setattr(decode_all, "CHUNK", 2)
-    lines, folder = [], root / "flickr30k/flickr30k-images"
-    how = decoded(lines)
+    folder = root / "flickr30k/flickr30k-images"
+    how, told = decoded()
     assert rows_decoded(root, how)["train", "every image"] == ("ok", "3 decoded") and how.bad == {}
-    assert "decoded 3 of 3 images, 0 bad, 0 s left" in lines[1] and len(lines) == 3
+    assert re.match(r"flickr30k train: 3 images: (33.3|66.7) % after 0 s, 0 s left\n", told.getvalue())
     (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
     (folder / "d.jpg").write_bytes(b"")
-    how = decoded(lines)
+    how, _ = decoded()
     rows = rows_decoded(root, how)
     assert rows["train", "every image"] == ("broken", f"1 of 3 cannot be read: {folder / 'b.jpg'}")
     assert rows["val", "every image"][0] == "broken" and set(how.bad) == {folder / "b.jpg", folder / "d.jpg"}
@@ -157,7 +164,7 @@ def test_no_image_need_be_decoded(root):
 
 def test_a_decoder_that_ends_its_process_is_found_out(root, monkeypatch):
     """None is known; it would be one that nobody has met yet."""
-    how, folder = decoded([]), root / "flickr30k/flickr30k-images"
+    (how, _), folder = decoded(), root / "flickr30k/flickr30k-images"
 
     def decode(self, path):
         if path.name == "b.jpg":
