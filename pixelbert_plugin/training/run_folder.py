@@ -4,6 +4,7 @@ save/<name>/  config.yaml  log.jsonl  evaluations.jsonl  results.json  skipped_i
               predictions/  scores/  checkpoints/  tensorboard/  .lock
 """
 
+import contextlib
 import errno
 import fcntl
 import glob
@@ -12,7 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,11 @@ class RunFolder:
         return self.write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def add_results(self, results: dict[str, Any]) -> Path:
-        """Merge into results.json, so that a later run_type=test adds to what training wrote."""
+        """Merge into results.json, so that a later run_type=test adds to what training wrote, and one beside it too."""
+        with _locked(self.path):
+            return self._merge_results(results)
+
+    def _merge_results(self, results: dict[str, Any]) -> Path:
         path = self.path / "results.json"
         try:
             former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -173,6 +179,19 @@ class RunFolder:
         if replaced:
             logger.info("%s: %s was %s and is %s now", path, replaced[0], former[replaced[0]], results[replaced[0]])
         return self.write_json("results.json", {**former, **results})
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process has this folder locked, and keep it so meanwhile; where there are no locks, go on without."""
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove(folder: Path, patterns: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """env.overwrite deletes what a run wrote, and nothing else."""
 
 import json
+import multiprocessing
 import os
 
 import pytest
@@ -112,3 +113,19 @@ def test_a_line_of_a_log_that_is_no_record_is_dropped(tmp_path, line):
     log.write_text(f'{{"update": 1}}\n{line}\n{{"update": 2}}\n{{"update": 3}}\n')
     records.cut(log, 2)
     assert log.read_text() == '{"update": 1}\n{"update": 2}\n'
+
+
+def add_one_by_one(folder, name):
+    for number in range(40):
+        RunFolder(folder).add_results({f"{name}/{number}": number})
+
+
+def test_two_evaluations_at_the_same_time_lose_no_results(tmp_path):
+    """run_type=val beside run_type=test: each reads results.json, adds to it and writes it."""
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=add_one_by_one, args=(tmp_path, name)) for name in ("val", "test")]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 80
