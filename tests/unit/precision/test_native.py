@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -354,3 +355,12 @@ def test_the_norm_of_a_large_tensor_is_its_norm_and_that_of_its_parts():
         found.append(precision.global_norm(held, CPU))
     assert found[0] == found[1] and found[0].dtype == torch.float32
     assert float(found[0]) == pytest.approx(float(values.double().norm()), rel=1e-7)
+
+
+@pytest.mark.parametrize(("capability", "is_enough"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_tf32_needs_ampere(monkeypatch, capability, is_enough):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    with nullcontext() if is_enough else pytest.raises(UserError, match="'tf32' needs a GPU of compute capability 8.0"):
+        precision.choose("tf32", {}, torch.device("cuda"))
