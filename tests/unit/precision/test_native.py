@@ -362,5 +362,5 @@ def test_tf32_needs_ampere(monkeypatch, capability, is_enough):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: None)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
-    with nullcontext() if is_enough else pytest.raises(UserError, match="'tf32' needs a GPU of compute capability 8.0"):
+    with nullcontext() if is_enough else pytest.raises(UserError, match=r"'tf32' needs a GPU of compute capability 8\.0"):
         precision.choose("tf32", {}, torch.device("cuda"))
