@@ -18,7 +18,7 @@ from pixelbert_plugin.build import build_model, build_processors, build_task
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
-from pixelbert_plugin.data.collate import collate
+from pixelbert_plugin.data.collate import ImageKey, collate
 from pixelbert_plugin.data.images import BadImageError, ImageSource
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
@@ -72,7 +72,9 @@ class LoadedModel:
 
     def batch(self, pairs: Sequence[tuple[Images, str]]) -> Batch:
         """The model's input for (image, text) pairs, on `device`."""
-        text, keys, pixels, encoded, samples = self.processors["text"], [], {}, [], []
+        text, encoded, samples = self.processors["text"], [], []
+        keys: list[list[ImageKey]] = []  # of each text's images
+        pixels: dict[ImageKey, Tensor] = {}
         wanted = self.task.images_per_sample
         for number, (given, words) in enumerate(pairs):
             images: list[ImageSource] = list(given) if isinstance(given, list | tuple) else [given]

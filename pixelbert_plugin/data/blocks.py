@@ -1,14 +1,28 @@
 """Blocks: many texts as one array of bytes and one of offsets, which forked workers share and a cache maps. M texts."""
 
+from abc import abstractmethod
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Block(Sequence[str]):
+class Rows(Sized, Iterable[T_co]):
+    """What is made when its row is asked for. It is no Sequence, which would have slices too."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> T_co:
+        """Raises IndexError beyond the last row; negative ones count from the end."""
+
+    def __iter__(self) -> Iterator[T_co]:
+        return (self[index] for index in range(len(self)))
+
+
+class Block(Rows[str]):
     """M texts: UTF-8 (T bytes, uint8) and M + 1 offsets (uint32, from 4 GiB on int64)."""
 
     def __init__(self, bytes_T: np.ndarray, offsets_M1: np.ndarray):
@@ -36,7 +50,7 @@ class Block(Sequence[str]):
 class BlockWriter:
     """Collects texts for a `Block`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._bytes, self._offsets = bytearray(), array("q", [0])
 
     def __len__(self) -> int:
@@ -58,7 +72,7 @@ class BlockWriter:
         return Block(np.frombuffer(self._bytes, np.uint8), as_offsets(self._offsets))
 
 
-def as_offsets(values: array) -> np.ndarray:
+def as_offsets(values: "array[int]") -> np.ndarray:
     """Growing numbers as uint32, or int64 where those do not hold them."""
     found = np.frombuffer(values, values.typecode)
     return found.astype(np.uint32) if found[-1] < 2**32 else found

@@ -146,5 +146,5 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _manifest_digest(files: dict[str, list]) -> str:
+def _manifest_digest(files: dict[str, list[Any]]) -> str:
     return hashlib.blake2b(json.dumps(files, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -4,7 +4,7 @@ What can be meant in one way only is put right: ids of numpy, paths as texts, li
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,14 @@ def checked(sample: Any) -> Sample:
     return replace(sample, **changes) if changes else sample
 
 
-def _tuple(values: Any, name: str, check: Any) -> tuple:
+def _tuple(values: Any, name: str, check: Callable[[Any, str], Any]) -> tuple[Any, ...]:
     if not isinstance(values, tuple | list):
         hint = "; a tuple of one value is written (value,)" if isinstance(values, str | Path | int) else ""
         raise BadSampleError(f"{name} is {_repr.repr(values)}, not a tuple{hint}")
     found = tuple([check(value, f"{name}[{place}]") for place, value in enumerate(values)])
-    is_same = isinstance(values, tuple) and all(new is old for new, old in zip(found, values, strict=True))
-    return values if is_same else found
+    if isinstance(values, tuple) and all(new is old for new, old in zip(found, values, strict=True)):
+        return values
+    return found
 
 
 def _text(value: Any, name: str) -> str:

@@ -5,13 +5,15 @@ from torch import Tensor
 
 from pixelbert_plugin.types import Batch, Sample
 
+ImageKey = tuple[int | str, ...]  # what an image of a batch is known by, see `reader.Images`
+
 
 def collate(
     samples: list[Sample],
     token_ids: list[list[int]],
-    image_keys: list[list[tuple]],
-    images: dict[tuple, Tensor],
-    image_seeds: dict[tuple, int],
+    image_keys: list[list[ImageKey]],
+    images: dict[ImageKey, Tensor],
+    image_seeds: dict[ImageKey, int],
     weights: list[float],
     pad_token_id: int,
 ) -> Batch:

@@ -62,7 +62,7 @@ class DecodedImages:
                         verdicts[path] = f"{path}: {NO_VERDICT}"
             yield chunk, verdicts
 
-    def _submitted(self, chunks: list[list[Path]], num_processes: int) -> Iterator[tuple[list[Path], Future]]:
+    def _submitted(self, chunks: list[list[Path]], num_processes: int) -> Iterator[tuple[list[Path], Future[dict[Path, str]]]]:
         """Each chunk with its future, as they are done. Left early (Ctrl-C), what has not begun is dropped."""
         pool = self._pool(num_processes)
         try:

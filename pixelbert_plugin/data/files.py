@@ -1,5 +1,6 @@
 """Reading annotation files, with errors that name the file, the line and where to get it."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,18 @@ from pixelbert_plugin.errors import UserError
 
 PIECE = 1 << 20  # characters read at a time
 MARGIN = 32  # a value that ends this near to the end of what is read may go on (1 and 1.5)
+OTHERS = {  # how files begin that are taken for JSON
+    b"\x1f\x8b": "is compressed by gzip; unpack it with gunzip",
+    b"PK\x03\x04": "is a zip archive; unpack it with unzip",
+    b"BZh": "is compressed by bzip2; unpack it with bunzip2",
+    b"\xfd7zXZ": "is compressed by xz; unpack it with unxz",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it with unzstd",
+    b"\xff\xfe": "is UTF-16 or UTF-32 text; save it as UTF-8 (iconv -t UTF-8)",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8 (iconv -t UTF-8)",
+    b"\x89HDF": "is an HDF5 file, not JSON",
+    b"\x93NUMPY": "is a NumPy file, not JSON",
+}
 LFS = "version https://git-lfs"  # what Git LFS leaves in a file's place begins so
 BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -139,6 +152,8 @@ def _expect(text: "JsonText", opening: str, path: Path) -> None:
         raise UserError(f"{path}: is empty; download it again")
     if found in kinds and found != opening:
         raise UserError(f"{path}: holds {kinds[found]}, not {kinds[opening]}; is this the official file?")
+    if found == "<":
+        raise UserError(f"{path}: is a web page, not the file itself; download it again")
     if text.is_lfs_pointer():
         raise UserError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'")
 
@@ -162,7 +177,7 @@ class JsonText:
     def peek(self) -> str:
         """The next character that is not blank; "" at the end."""
         while True:
-            self._at = BLANK.match(self._text, self._at).end()
+            self._at = BLANK.match(self._text, self._at).end()  # type: ignore[union-attr]  # no blank matches too
             if self._at < len(self._text):
                 return self._text[self._at]
             if self._is_all:
@@ -254,7 +269,9 @@ def _opened(path: Path, key: str, remedy: str) -> Iterator[TextIO]:
             yield file
     except FileNotFoundError as error:
         raise UserError(f"{key}={str(path)!r}: no such file{remedy}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {_what_else(path) or f'is no UTF-8 text ({error})'} ({key}){remedy}") from error
+    except OSError as error:
         raise UserError(f"{key}={str(path)!r}: cannot be read ({error}){remedy}") from error
     except (json.JSONDecodeError, BrokenJson) as error:
         raise UserError(
@@ -262,3 +279,11 @@ def _opened(path: Path, key: str, remedy: str) -> Iterator[TextIO]:
         ) from error
     except (RecursionError, ValueError) as error:
         raise UserError(f"{key}: {path}: cannot be parsed ({error}); download it again{remedy}") from error
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that should be UTF-8 text, by its first bytes, and what to do; "" where they say nothing."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        first = file.read(8)
+        return next((told for begins, told in OTHERS.items() if first.startswith(begins)), "")
+    return ""

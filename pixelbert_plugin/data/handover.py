@@ -20,6 +20,7 @@ from torch import Tensor
 
 ALIGNMENT = 64  # bytes, of each tensor in the buffer
 HAS_MEMORY_FILES = sys.platform == "linux" and hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+Place = tuple[int, int, torch.dtype, tuple[int, ...], tuple[int, ...]]  # of a tensor: start, bytes, type, shape, order of axes
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Sender:
 
     def send(self, batch: Any) -> Parcel:
         """Raises whatever pickling `batch` raises."""
-        file, tensors, size = io.BytesIO(), [], 0
+        file, size = io.BytesIO(), 0
+        tensors: list[Tensor] = []
         pickler = _Pickler(file, tensors)
         pickler.dump(batch)
         places = []
@@ -80,7 +82,7 @@ class Sender:
             pass
         flat = bytearray(size)
         for tensor, place in zip(tensors, places, strict=True):
-            flat[place : place + tensor.numel()] = memoryview(tensor.numpy())
+            flat[place : place + tensor.numel()] = tensor.numpy().data
         return Parcel(file.getvalue(), size, bytes(flat))
 
     def _in_memory_file(self, tensors: list[Tensor], places: list[int], size: int) -> tuple[str, int]:
@@ -90,7 +92,7 @@ class Sender:
         self._held.append(descriptor)
         os.posix_fallocate(descriptor, 0, size)  # an error here, rather than a bus error while it is written
         for tensor, place in zip(tensors, places, strict=True):
-            left = memoryview(tensor.numpy())
+            left = tensor.numpy().data
             while left:
                 written = os.pwrite(descriptor, left, place)
                 left, place = left[written:], place + written
@@ -105,10 +107,11 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._tensors, self._place = tensors, 0
 
-    def persistent_id(self, item: Any) -> tuple | None:
+    def persistent_id(self, item: Any) -> Place | None:
         if type(item) is not Tensor or item.layout != torch.strided or item.device.type != "cpu" or item.is_quantized:
             return None
-        axes = sorted(range(item.dim()), key=lambda axis: -item.stride(axis))
+        strides = item.stride()
+        axes = sorted(range(item.dim()), key=lambda axis: -strides[axis])
         dense = item.detach().permute(axes).contiguous()
         flat = dense.reshape(-1).view(torch.uint8)
         start, self._place = self._place, self._place + -(-flat.numel() // ALIGNMENT) * ALIGNMENT
@@ -121,7 +124,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._buffer = buffer
 
-    def persistent_load(self, place: tuple) -> Tensor:
+    def persistent_load(self, place: Place) -> Tensor:
         start, size, dtype, shape, axes = place
         dense = self._buffer[start : start + size].view(dtype).view(shape)
         return dense.permute([axes.index(axis) for axis in range(len(axes))])

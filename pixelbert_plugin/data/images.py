@@ -108,7 +108,7 @@ def _from_memory(source: Any, size: list[int], max_pixels: int | None) -> Tensor
     if isinstance(source, Image.Image):
         width, height, orientation = *source.size, _orientation(source)
     elif isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
-        height, width, orientation = *source.shape[:2], 1
+        (height, width), orientation = source.shape[:2], 1
     else:
         what = f"an array of {source.dtype}, {source.shape}" if isinstance(source, np.ndarray) else f"a {type(source).__name__}"
         raise ValueError(f"{what}; give a path, encoded bytes, Pillow's image, or an array of uint8, (height, width, 3), RGB")
@@ -169,7 +169,7 @@ def _require_regular(path: Path, mode: int) -> None:
 
 def _identified(file: BinaryIO, start: bytes, max_pixels: int | None) -> Any:
     """Pillow's image, of which the header is read. Raises ValueError for another format or too many pixels."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not start:
         raise ValueError("the file is empty")
@@ -181,7 +181,7 @@ def _identified(file: BinaryIO, start: bytes, max_pixels: int | None) -> Any:
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError as error:
         raise ValueError(f"far more pixels than max_pixels={max_pixels:,}; {REMEDY}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         head = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         other = next((kind for begin, kind in NO_IMAGES.items() if head.startswith(begin.lower())), None)
         broken = next((f"a damaged {kind}" for begin, kind in SIGNATURES.items() if start.startswith(begin)), None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
@@ -38,7 +39,7 @@ class Loader:
     world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
     wait: Wait = field(default_factory=Wait)  # for a batch of the workers
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in self.mixture.parts.items()}
         self._skipped: Counter[str] = Counter()
 
@@ -193,8 +194,11 @@ def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | N
 
 def padding_shares(batch: Batch) -> dict[str, float]:
     """Shares of the batch that are padding, in 0…1: of text positions and of image pixels."""
-    height, width = batch.images.shape[-2:]
-    own = float(batch.image_sizes.prod(dim=1).sum()) / (len(batch.image_sizes) * height * width)
+    images_I3HW, sizes_I2 = batch.images, batch.image_sizes
+    if not isinstance(images_I3HW, Tensor) or sizes_I2 is None:
+        raise TypeError("the batch's images are not padded yet")
+    height, width = images_I3HW.shape[-2:]
+    own = float(sizes_I2.prod(dim=1).sum()) / (len(sizes_I2) * height * width)
     return {"text": 1 - float(batch.text_mask.float().mean()), "image": 1 - own}
 
 

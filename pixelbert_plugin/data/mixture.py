@@ -2,7 +2,7 @@
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.blocks import Arrays
+from pixelbert_plugin.data.blocks import Arrays, Rows
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.cache import cached
 from pixelbert_plugin.data.images import BadImageError, upright_size
@@ -24,7 +24,7 @@ from pixelbert_plugin.types import Sample
 logger = logging.getLogger(__name__)
 
 
-class Mixture(Sequence[Sample]):
+class Mixture(Rows[Sample]):
     """The samples of `split` of every data set, one after the other."""
 
     def __init__(self, split: str, parts: Mapping[str, Iterable[Sample]], on_bad_image: Mapping[str, str] | None = None):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pixelbert_plugin.data.collate import collate
+from pixelbert_plugin.data.collate import ImageKey, collate
 from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
@@ -57,12 +57,12 @@ class Images:
     id), and in training the first sample of its group in the update, so that an image is drawn for anew in each update while
     all micro-batches and processes that share the update draw alike."""
 
-    pixels: dict[tuple, Tensor | None] = field(default_factory=dict)  # 3 h w uint8; None where unreadable
-    seeds: dict[tuple, int] = field(default_factory=dict)
-    bad: dict[tuple, str] = field(default_factory=dict)  # why an image was skipped
+    pixels: dict[ImageKey, Tensor | None] = field(default_factory=dict)  # 3 h w uint8; None where unreadable
+    seeds: dict[ImageKey, int] = field(default_factory=dict)
+    bad: dict[ImageKey, str] = field(default_factory=dict)  # why an image was skipped
 
 
-class BatchReader(Dataset):
+class BatchReader(Dataset[Reading | Failure]):
     """Reads, tokenizes, decodes and collates; every draw is f(seed, epoch, what it is for), see seeding.py."""
 
     def __init__(
@@ -127,7 +127,7 @@ class BatchReader(Dataset):
         others = self.negatives.draw(index, derive(seed, "negatives"))
         return [sample.text, *map(self.mixture.text, others)]
 
-    def _read_images(self, name: str, sample: Sample, keys: list[tuple], micro_batch: MicroBatch, images: Images) -> None:
+    def _read_images(self, name: str, sample: Sample, keys: list[ImageKey], micro_batch: MicroBatch, images: Images) -> None:
         for key, path in zip(keys, sample.images, strict=True):
             if key in images.seeds:
                 continue
@@ -146,7 +146,7 @@ class BatchReader(Dataset):
                 images.pixels[key], images.bad[key] = None, str(error)
 
 
-def _with_stand_ins(images: dict[tuple, Tensor | None]) -> dict[tuple, Tensor]:
+def _with_stand_ins(images: dict[ImageKey, Tensor | None]) -> dict[ImageKey, Tensor]:
     """A grey image for each that is skipped, so that shapes hold; its samples weigh nothing."""
     size = next((image.shape for image in images.values() if image is not None), (3, 64, 64))
     return {key: torch.full(size, 128, dtype=torch.uint8) if image is None else image for key, image in images.items()}

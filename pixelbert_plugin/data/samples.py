@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelbert_plugin.data.blocks import Arrays, Block, BlockWriter, as_offsets
+from pixelbert_plugin.data.blocks import Arrays, Block, BlockWriter, Rows, as_offsets
 from pixelbert_plugin.data.checked import BadSampleError, checked, is_plain
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.types import Sample
@@ -33,7 +33,7 @@ _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Label = tuple[tuple[str, ...], str | None]  # a sample's answers and its main one
 
 
-class Samples(Sequence[Sample]):
+class Samples(Rows[Sample]):
     """M samples of `arrays`, as a `SamplesWriter` made them; image files are below `root`, or have paths of their own."""
 
     def __init__(self, arrays: Arrays, root: Path = Path()):
@@ -303,16 +303,16 @@ def collect(samples: Iterable[Sample], what: str, root: Path = Path(), left_out:
     """The arrays of any samples; `left_out`, images without a text, may grow while they are made. Raises UserError with `what`
     and the row for a sample that cannot be made or used."""
     writer = SamplesWriter(what, root)
-    rows, end = _each(samples), object()
+    rows = _each(samples)
     while True:
         try:
-            sample = next(rows, end)
+            sample = next(rows)
+        except StopIteration:
+            break
         except RunError:
             raise
         except Exception as error:  # of a builder that makes its samples as they are asked for
             raise UserError(writer.line(f"failed with {type(error).__name__}: {error}; --debug shows where")) from error
-        if sample is end:
-            break
         writer.add(sample)
     for image in left_out:
         writer.leave_out(image)

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def read_in_workers(
         yield batch
 
 
-class ParcelReader(Dataset):
+class ParcelReader(Dataset[Parcel | Failure]):
     """In a worker: reads with a BatchReader and packs what it gives."""
 
     def __init__(self, reader: BatchReader, notes: Any):
@@ -120,12 +121,12 @@ class ParcelReader(Dataset):
 
         self.reader.note = note
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """For a worker that is started afresh (spawn): the user's plugins are loaded before what is made of their classes."""
         return _restored, (plugins.user_files(), self.notes, pickle.dumps(self.reader))
 
 
-class Unloadable(Dataset):
+class Unloadable(Dataset[Failure]):
     """In a spawned worker that could not load the user's plugin: gives the reason as each batch."""
 
     def __init__(self, reason: str):
@@ -148,7 +149,7 @@ def _restored(files: list[Path], notes: Any, reader: bytes) -> ParcelReader | Un
 
 def _started(
     reader: BatchReader, micro_batches: Iterable[MicroBatch], num_workers: int, pin_memory: bool
-) -> tuple[Iterator, list, Any]:
+) -> tuple[Iterator[Any], list[BaseProcess], Any]:
     """The DataLoader's iterator, its processes and their notes. Raises UserError where they cannot be started."""
     former, before = signal.getsignal(signal.SIGCHLD), {child.pid for child in multiprocessing.active_children()}
     hellos = hello = None
@@ -194,12 +195,13 @@ def _prepare_worker(hello: int | None, worker: int) -> None:
 
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the main process decides
-    get_worker_info().dataset.prepare(worker)
+    info: Any = get_worker_info()  # torch knows of no `prepare`
+    info.dataset.prepare(worker)
     if hello is not None:
         os.write(hello, PID.pack(os.getpid()))
 
 
-def _await_hellos(hellos: int, children: list) -> None:
+def _await_hellos(hellos: int, children: list[BaseProcess]) -> None:
     """Wait until every new child has said hello; kill those that do not.
 
     A fork copies locks that other threads (of gloo, of TensorBoard) hold at that moment, and in the child nobody gives them
@@ -216,7 +218,7 @@ def _await_hellos(hellos: int, children: list) -> None:
         raise WorkerDeath(f"{len(waiting)} of them hung while being started")
 
 
-def _abandon(error: BaseException, children: list) -> None:
+def _abandon(error: BaseException, children: list[BaseProcess]) -> None:
     """An iterator that failed while it started its workers would print a traceback when it is freed."""
     _kill(children)
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -225,13 +227,13 @@ def _abandon(error: BaseException, children: list) -> None:
             half_made._shutdown = True
 
 
-def _kill(children: list) -> None:
+def _kill(children: list[BaseProcess]) -> None:
     for child in children:
         child.kill()  # SIGTERM would wait for its turn for ever
         child.join()
 
 
-def _next(batches: Iterator, wait: Wait, notes: Any) -> Any:
+def _next(batches: Iterator[Any], wait: Wait, notes: Any) -> Any:
     """The next batch; a wait for it ends at the time limit, and soon after SIGTERM."""
     began, interrupted = time.monotonic(), None
     while True:
@@ -266,12 +268,12 @@ def _reading(notes: Any) -> str:
     return f"workers are reading {', '.join(paths)}" if paths else "no worker is reading an image"
 
 
-def _deaths(children: list, notes: Any) -> str:
+def _deaths(children: list[BaseProcess], notes: Any) -> str:
     """How each dead worker ended, and what it was reading."""
     noted, found = _noted(notes), []
     for child in children:
         child.join(0)
-        if child.exitcode is None:
+        if child.pid is None or child.exitcode is None:
             continue
         how = f"with status {child.exitcode}"
         if child.exitcode < 0:

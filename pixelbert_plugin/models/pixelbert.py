@@ -105,7 +105,8 @@ class PixelBert(nn.Module):
     def encode_images(self, batch: Batch) -> ImageMemory:
         """The images' pixels as the transformer takes them: sampled in training where asked for, projected, plus s_v."""
         images = batch.images
-        if next((parameter.dtype for parameter in self.image_encoder.parameters()), None) == torch.float16:
+        dtype = next((parameter.dtype for parameter in self.image_encoder.parameters()), None)
+        if dtype == torch.float16 and isinstance(images, Tensor):
             images = images.half()  # pure half training; nobody else casts where only this part of the model is called
         with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
             features = self.image_encoder(images, batch.image_sizes)

@@ -58,7 +58,7 @@ def _json(path: Path, text: str) -> Any | None:
     return content
 
 
-def _entries(content: list | dict) -> list[str]:
+def _entries(content: list[Any] | dict[str, Any]) -> list[str]:
     """The answers of a JSON list, of {answer: index}, or of {index: answer}."""
     if not content:
         raise ValueError(f"is empty; {FORMS}")

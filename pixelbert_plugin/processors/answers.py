@@ -72,7 +72,8 @@ class AnswerProcessor:
 
         Either may be a Counter. Raises UserError where no answer is left. A main answer without a word is none.
         """
-        given, counts = Counter(main_answers), Counter()
+        given = Counter(main_answers)
+        counts: Counter[str] = Counter()
         for answer, count in given.items():
             counts[answer_key(answer)] += count
         counts.pop("", None)

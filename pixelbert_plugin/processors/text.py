@@ -76,42 +76,55 @@ class WordPieceTokenizer:
 
     def __call__(self, text: str) -> tuple[list[int], bool]:
         """Token ids with [CLS] and [SEP], at most max_length, and whether the text was cut."""
-        ids = self._tokenizer.encode(text).ids
+        ids = self._fitted.encode(text).ids
         if len(ids) <= self.config.max_length:
             return ids, False
         return [*ids[: self.config.max_length - 1], ids[-1]], True
 
     @property
     def vocab_size(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        return self._fitted.get_vocab_size()
 
     @property
     def pad_token_id(self) -> int:
-        return self._tokenizer.token_to_id("[PAD]")
+        return self._id("[PAD]")
 
     @property
     def mask_token_id(self) -> int:
-        return self._tokenizer.token_to_id("[MASK]")
+        return self._id("[MASK]")
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray]:
         """V bool each: which entries of the vocabulary are words or pieces (not special), and which continue a word."""
-        names = sorted(self._tokenizer.get_vocab(), key=self._tokenizer.token_to_id)
+        numbers = self._fitted.get_vocab()
+        names = sorted(numbers, key=numbers.__getitem__)
         special = {*SPECIAL} - {"[UNK]"}  # an unknown word is still a word
         return np.array([name not in special for name in names]), np.array([name.startswith("##") for name in names])
 
     def decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids)
+        return self._fitted.decode(ids)
 
     def portable(self) -> WordPieceTokenizerConfig:
         """The options where the vocabulary comes from a checkpoint (interfaces.Portable)."""
         return replace(self.config, vocabulary="train")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokenizer": self._tokenizer.to_str()}
+        return {"tokenizer": self._fitted.to_str()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's vocabulary, which its word embeddings belong to."""
         self._tokenizer = Tokenizer.from_str(state["tokenizer"])
+
+    @property
+    def _fitted(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise RuntimeError("this tokenizer has no vocabulary yet: fit comes first")
+        return self._tokenizer
+
+    def _id(self, token: str) -> int:
+        number = self._fitted.token_to_id(token)
+        if number is None:
+            raise LookupError(f"the vocabulary has no {token}")
+        return number
 
 
 def _learn_pieces(counts: Counter[str], vocab_size: int) -> dict[str, int]:

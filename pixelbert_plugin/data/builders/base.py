@@ -27,11 +27,18 @@ class BuilderConfig:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # published numbers by split, for pixelbert-data check
 
 
+class SplitsConfig(BuilderConfig):
+    """Base of a SplitsBuilder's options. Not a dataclass, so that `splits` stands where each data set's own class has it."""
+
+    splits: dict[str, list[Any]]  # a split's sources
+
+
 class Builder:
     """Base of builders. `samples` gives the pairs of a split, as a list or one by one: they are kept as data/samples.py does,
     which costs no data-loader worker memory."""
 
     Config = BuilderConfig
+    defaults = ""  # the YAML that names the official files, for errors
     remedy = ""  # where the files are to be had, for errors
 
     def __init__(self, config: BuilderConfig, data_dir: Path, cache_dir: Path | None = None):
@@ -108,11 +115,17 @@ class Builder:
         """Where its options stand, for errors: `dataset_config.<name>`."""
         return registry.key_of(self.config)
 
+    def official(self, key: str, path: str) -> Path:
+        """The file that the option `key` names, relative to env.data_dir. Raises ConfigError where it names none."""
+        if not path:
+            raise ConfigError(key, f"is not set; include {self.defaults}, which names the files")
+        return self.data_dir / path
+
 
 class SplitsBuilder(Builder):
     """A data set whose `splits` name official files. A subclass reads one of them; its samples are cached."""
 
-    defaults = ""  # the YAML that names its official files
+    config: SplitsConfig
     file_fields: tuple[str, ...] = ()  # of a source of `splits`: the fields that name annotation files; None: it has none
 
     def own_splits(self) -> list[str]:
@@ -128,7 +141,8 @@ class SplitsBuilder(Builder):
         return self.config.splits.get(self.config.use.get(split, split)) != []
 
     def samples(self, split: str) -> Samples:
-        own, left_out = self.source_split(split), []
+        own = self.source_split(split)
+        left_out: list[Path] = []
         options = [own, self.options(own), self.config.outside_images]
         what = f"{self.key}.splits.{own}"
         return self.cached_samples(options, self.source_files(own), lambda: self.read(own, left_out), what, left_out)
@@ -139,7 +153,7 @@ class SplitsBuilder(Builder):
     def source_files(self, own: str) -> list[tuple[str, Path]]:
         """`files` of the split `own` of `splits`."""
         return [
-            (f"{self.key}.splits.{own}[{index}].{name}", self.data_dir / getattr(source, name))
+            (key := f"{self.key}.splits.{own}[{index}].{name}", self.official(key, getattr(source, name)))
             for index, source in enumerate(self.config.splits[own])
             for name in self.file_fields
             if getattr(source, name) is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, below, tell_empty
+from pixelbert_plugin.data.builders.base import SplitsBuilder, SplitsConfig, below, tell_empty
 from pixelbert_plugin.data.builders.karpathy import SPLITS, image_file, read_images
 from pixelbert_plugin.data.files import OneType
 from pixelbert_plugin.data.files import field as entry
@@ -18,7 +18,7 @@ OWN = ("train", "val", "test")
 
 
 @dataclass(kw_only=True)
-class Flickr30kConfig(BuilderConfig):
+class Flickr30kConfig(SplitsConfig):
     karpathy: FilePath = ""  # dataset_flickr30k.json, or another file of the same format; relative to env.data_dir
     images: FilePath = ""  # folder of the images; relative to env.data_dir
     splits: dict[str, list[str]] = field(default_factory=lambda: {name: [name] for name in OWN})  # the file's that make one
@@ -29,11 +29,13 @@ class Flickr30kBuilder(SplitsBuilder):
     """Flickr30K: five captions of each image; the sample id is the sentence's."""
 
     Config = Flickr30kConfig
+    config: Flickr30kConfig
     defaults = "datasets/flickr30k/defaults.yaml"
     remedy = "datasets/flickr30k/README.md says where to get it"
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:
-        return [(f"{self.key}.karpathy", self.data_dir / self.config.karpathy)]
+        key = f"{self.key}.karpathy"
+        return [(key, self.official(key, self.config.karpathy))]
 
     def options(self, own: str) -> Any:
         return [self.config.images, self.config.splits[own]]

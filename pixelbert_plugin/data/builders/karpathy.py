@@ -27,14 +27,14 @@ def image_file(record: dict[str, Any]) -> str:
     return f"{folder}/{record['filename']}" if folder else record["filename"]
 
 
-def split_files(builder: Builder, sources: list[Any]) -> list[tuple[str, Path]]:
-    """The key and path of `config.karpathy` where one of the sources has `karpathy_splits`, else nothing."""
+def split_files(builder: Builder, karpathy: str | None, sources: list[Any]) -> list[tuple[str, Path]]:
+    """The key and path of the option `karpathy` where one of the sources has `karpathy_splits`, else nothing."""
     if not any(source.karpathy_splits for source in sources):
         return []
     key = f"{builder.key}.karpathy"
-    if builder.config.karpathy is None:
+    if karpathy is None:
         raise ConfigError(key, "is not set, but karpathy_splits need it: the path of dataset_coco.json")
-    return [(key, builder.data_dir / builder.config.karpathy)]
+    return [(key, builder.data_dir / karpathy)]
 
 
 class ImageSplits:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
+from pixelbert_plugin.data.builders.base import SplitsBuilder, SplitsConfig, image_path
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.files import read_json_lines
 from pixelbert_plugin.errors import UserError
@@ -25,7 +25,7 @@ class StatementSource:
 
 
 @dataclass(kw_only=True)
-class Nlvr2Config(BuilderConfig):
+class Nlvr2Config(SplitsConfig):
     splits: dict[str, list[StatementSource]] = field(default_factory=dict)  # datasets/nlvr2/defaults.yaml has the official ones
 
 
@@ -34,6 +34,7 @@ class Nlvr2Builder(SplitsBuilder):
     """NLVR2: is a statement true of a left and a right photograph? The sample id is the official identifier."""
 
     Config = Nlvr2Config
+    config: Nlvr2Config
     defaults = "datasets/nlvr2/defaults.yaml"
     remedy = "datasets/nlvr2/README.md says where to get it"
     file_fields = ("statements",)

@@ -47,6 +47,8 @@ class VisualGenomeBuilder(Builder):
     """Visual Genome: phrases that describe regions, each paired with the whole image; the sample id is the region's."""
 
     Config = VisualGenomeConfig
+    config: VisualGenomeConfig
+    defaults = "datasets/visual_genome/defaults.yaml"
     remedy = "datasets/visual_genome/README.md says where to get it"
 
     def own_splits(self) -> list[str]:
@@ -63,7 +65,7 @@ class VisualGenomeBuilder(Builder):
     def files(self, split: str) -> list[tuple[str, Path]]:
         names = ("regions", "image_data", "exclude_coco", "exclude_flickr30k")
         paths = ((name, getattr(self.config, name)) for name in names)
-        return [(f"{self.key}.{name}", self.data_dir / path) for name, path in paths if path is not None]
+        return [(key := f"{self.key}.{name}", self.official(key, path)) for name, path in paths if path is not None]
 
     def samples(self, split: str) -> Samples:
         own, config = self.source_split(split), self.config

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.builders.base import BuilderConfig, SplitsBuilder, image_path
+from pixelbert_plugin.data.builders.base import SplitsBuilder, SplitsConfig, image_path
 from pixelbert_plugin.data.builders.karpathy import ImageSplits, split_files
 from pixelbert_plugin.data.files import OneType, as_text, read_json_arrays
 from pixelbert_plugin.data.files import field as entry
@@ -14,6 +14,7 @@ from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import Sample
 
 GROUPS = ("answer_type", "question_type")
+Annotation = tuple[int | str, tuple[str, ...], str, list[str]]  # image id, answers, main answer, GROUPS
 
 
 @dataclass(kw_only=True)
@@ -27,7 +28,7 @@ class Source:
 
 
 @dataclass(kw_only=True)
-class Vqa2Config(BuilderConfig):
+class Vqa2Config(SplitsConfig):
     karpathy: FilePath | None = None  # dataset_coco.json, for karpathy_splits; relative to env.data_dir
     splits: dict[str, list[Source]] = field(default_factory=dict)  # a split's sources; datasets/vqa2/defaults.yaml has all
 
@@ -37,26 +38,29 @@ class Vqa2Builder(SplitsBuilder):
     """VQA 2.0: questions about COCO images with ten annotators' answers each."""
 
     Config = Vqa2Config
+    config: Vqa2Config
     defaults = "datasets/vqa2/defaults.yaml"
     remedy = "datasets/vqa2/README.md says where to get it"
     file_fields = ("questions", "annotations")
 
     def source_files(self, own: str) -> list[tuple[str, Path]]:
-        return super().source_files(own) + split_files(self, self.config.splits[own])
+        return super().source_files(own) + split_files(self, self.config.karpathy, self.config.splits[own])
 
     def read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         sources = self.config.splits[own]
-        splits = next((ImageSplits(path, key, self.remedy) for key, path in split_files(self, sources)), None)
+        files = split_files(self, self.config.karpathy, sources)
+        splits = next((ImageSplits(path, key, self.remedy) for key, path in files), None)
         types = [OneType(f"{self.key}.splits.{own}: {kind} ids") for kind in ("sample", "image")]
         for index, source in enumerate(sources):
-            for sample in self._read(source, f"{self.key}.splits.{own}[{index}]", splits):
+            wanted = splits if source.karpathy_splits else None
+            for sample in self._read(source, f"{self.key}.splits.{own}[{index}]", wanted):
                 for one_type, value in zip(types, (sample.sample_id, *sample.image_ids), strict=True):
                     one_type(value)
                 yield sample
 
     def _read(self, source: Source, key: str, splits: ImageSplits | None) -> Iterator[Sample]:
         path = self.data_dir / source.questions
-        if source.karpathy_splits:
+        if splits is not None:
             splits.check(source.karpathy_splits, f"{key}.karpathy_splits")
         annotations = None
         if source.annotations is not None:
@@ -90,7 +94,7 @@ class Vqa2Builder(SplitsBuilder):
             )
 
     def _is_wanted(self, image_id: int | str, source: Source, splits: ImageSplits | None, path: Path) -> bool:
-        if not source.karpathy_splits:
+        if splits is None:
             return True
         split = splits.of(image_id)
         if split is None:
@@ -98,25 +102,25 @@ class Vqa2Builder(SplitsBuilder):
         return split in source.karpathy_splits
 
     def _annotation(
-        self, annotations: dict[int | str, tuple], question_id: int | str, image_id: int | str, path: Path, source: Source
-    ) -> tuple:
+        self, annotations: dict[int | str, Annotation], question_id: int | str, image_id: int | str, path: Path, source: Source
+    ) -> tuple[tuple[str, ...], str, list[str]]:
         """The question's label, taken out of `annotations`."""
         if question_id not in annotations:
             raise UserError(
                 f"{path}: question {question_id} has no answers in {source.annotations}; "
                 "the two files are not of one release: download both again"
             )
-        annotated_image, *label = annotations.pop(question_id)
+        annotated_image, answers, main, kinds = annotations.pop(question_id)
         if annotated_image != image_id:
             raise UserError(
                 f"{source.annotations}: question {question_id} is about image {annotated_image}, but {path} "
                 f"says image {image_id}; the two files are not of one release: download both again"
             )
-        return label
+        return answers, main, kinds
 
-    def _annotations(self, path: Path, key: str) -> dict[int | str, tuple]:
-        """(image id, answers, main answer, (answer type, question type)) by question id."""
-        result = {}
+    def _annotations(self, path: Path, key: str) -> dict[int | str, Annotation]:
+        """The labels by question id."""
+        result: dict[int | str, Annotation] = {}
         shared: dict[str, str] = {}  # the same few thousand answers recur: each is kept once
         for index, (_, item) in enumerate(read_json_arrays(path, key, self.remedy, "annotations")):
             given = entry(item, "answers", path, index, list)
@@ -129,6 +133,6 @@ class Vqa2Builder(SplitsBuilder):
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
             kinds = (str(item.get("answer_type", "other")), str(item.get("question_type", "none of the above")))
-            main, *kinds = (shared.setdefault(text, text) for text in map(as_text, (main, *kinds)))
-            result[question_id] = (image_id, answers, main, kinds)
+            main, *groups = (shared.setdefault(text, text) for text in map(as_text, (main, *kinds)))
+            result[question_id] = (image_id, answers, main, groups)
         return result

@@ -1,6 +1,11 @@
 """Annotation files read piece by piece, against json.loads; and what broken ones say."""
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import zipfile
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +96,7 @@ def test_missing_arrays_and_other_types_are_named(tmp_path):
         ("[1]", "holds a list, not an object; is this the official file"),
         (" ", "is empty; download it again"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS.*git lfs pull"),
-        ("<html>", r"line 1, column 1: broken JSON \(Expecting '\{'\)"),
+        ("?", r"line 1, column 1: broken JSON \(Expecting '\{'\)"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=expected):
@@ -134,3 +139,30 @@ def test_lines_are_numbered_and_a_broken_one_is_named(tmp_path):
     path.write_text('{"a": 1}\n\n{"a": 2, }\n')
     with pytest.raises(UserError, match=r"a.json, line 3, column \d+: broken JSON"):
         list(read_json_lines(path, "key"))
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.json", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (gzip.compress, r"a.json: is compressed by gzip; unpack it with gunzip \(key\); where$"),
+        (zipped, "a.json: is a zip archive; unpack it with unzip"),
+        (bz2.compress, "a.json: is compressed by bzip2; unpack it with bunzip2"),
+        (lzma.compress, "a.json: is compressed by xz; unpack it with unxz"),
+        (lambda content: content.decode().encode("utf-16"), "a.json: is UTF-16 or UTF-32 text; save it as UTF-8"),
+        (lambda content: content.decode().encode("utf-32"), "a.json: is UTF-16 or UTF-32 text; save it as UTF-8"),
+        (lambda content: "é".encode("latin-1").join([content[:2], content[2:]]), r"a.json: is no UTF-8 text \('utf-8' codec"),
+        (lambda content: b" <!DOCTYPE html><title>404</title>", "a.json: is a web page, not the file itself"),
+    ],
+)
+def test_what_is_taken_for_json_is_told_as_what_it_is(tmp_path, change, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(change(json.dumps([{"question": "what is it?", "id": number} for number in range(9)]).encode()))
+    with pytest.raises(UserError, match=message):
+        list(read_json_array(path, "key", "where"))
