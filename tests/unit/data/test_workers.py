@@ -144,6 +144,7 @@ def large_images(root, number_of_workers: int) -> list[float]:
 
 def read_with_tiny_shm(root, outcome) -> None:
     """In a child with a /dev/shm of its own of 1 MB."""
+    torch.set_num_threads(1)  # the parent's other threads are not there in a fork, and would be waited for
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     if failed or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=1m"):

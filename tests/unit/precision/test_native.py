@@ -317,6 +317,7 @@ def test_norm_and_clipping_of_sharded_gradients():
 
 def test_descriptions_and_choice():
     assert precision.choose("auto", {}, CPU).description == {"precision": "fp32", "backend": "native"}
+    assert precision.choose("fp16", {"fp16": {"init_scale": 0.5}}, CPU).loss_scale == 0.5
     built = precision.choose("fp16", {"fp16": {"init_scale": 8.0}}, CPU)
     assert built.loss_scale == 8 and built.description == {"precision": "fp16", "backend": "native"}
     assert apex("O2").description == {

@@ -75,6 +75,8 @@ def test_losses_are_sums_over_what_counts():
     assert float(losses["itm"]) == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2)), rel=1e-5)
     counts = pretrain.counts(batch)
     assert float(counts["mlm"]) == of_first and float(counts["itm"]) == 2
+    batch.weights = torch.ones(2)
+    assert float(pretrain.counts(batch)["mlm"]) == words and float(pretrain.counts(batch)["itm"]) == 4
 
 
 def test_figures_are_over_all_words_and_all_pairs():
