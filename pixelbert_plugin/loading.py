@@ -5,7 +5,7 @@ data set is read, no pre-trained weights and no hub. A plugin is imported only w
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import plugins, yaml_text
-from pixelbert_plugin.registry.schema import UnknownComponentError
+from pixelbert_plugin.registry.schema import Kind, UnknownComponentError
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
@@ -169,8 +169,9 @@ def _device(name: str | torch.device) -> torch.device:
 
 def _build(config: RunConfig, content: dict[str, Any], given: str) -> tuple[Task, dict[str, Any], nn.Module]:
     """Task, processors and model as the checkpoint has them, the model's weights still random."""
-    states = content.get("processors", {})
-    processors = build_processors(config.processors, registry.get("task", config.task, "task").processors)
+    states, roles = content.get("processors", {}), registry.get("task", config.task, "task").processors
+    _complete(config, roles)
+    processors = build_processors(config.processors, roles)
     take_states(processors, {role: state for role, state in states.items() if role in processors}, given)
     for role in VOCABULARY.keys() & processors.keys() - states.keys():
         if processors[role].needs_fit:
@@ -178,6 +179,19 @@ def _build(config: RunConfig, content: dict[str, Any], given: str) -> tuple[Task
     task = build_task(config, processors)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
         return task, processors, build_model(config, task, processors)
+
+
+def _complete(config: RunConfig, roles: Iterable[str]) -> None:
+    """Make of the options of what is built their Configs, as `config.complete` does of all: data sets are not needed here."""
+    chosen: tuple[tuple[Kind, str, dict[str, Any]], ...] = (
+        ("model", config.model, config.model_config),
+        ("task", config.task, config.task_config),
+    )
+    for kind, name, section in chosen:
+        section[name] = registry.configure(kind, name, section.get(name), f"{kind}_config.{name}") or {}
+    for role in roles:
+        reference, path = getattr(config.processors, role), f"processors.{role}.params"
+        reference.params = registry.configure("processor", reference.type, reference.params, path) or {}
 
 
 def _load_plugin(config: RunConfig, unknown: UnknownComponentError, given: str) -> None:

@@ -186,7 +186,7 @@ def test_what_is_loaded_is_ready_and_says_what_it_is(runs):
     assert not loaded.model.training and loaded.device.type == "cpu" and loaded.path == root / "vqa/checkpoints/best"
     assert loaded.task.heads() == {"answers": 3} and loaded.processors.keys() == {"text", "image", "answers"}
     assert loaded.processors["answers"].answers == ["yes", "no", "perhaps"] and loaded.config.task == "vqa"
-    assert loaded.processors["text"].vocab_size == len(WORDS) and loaded.config.processors.image.params["mean"][0] == 0.4
+    assert loaded.processors["text"].vocab_size == len(WORDS) and loaded.config.processors.image.params.mean[0] == 0.4
     output = loaded(next((root / "images").iterdir()), "is the disc red?")
     assert isinstance(output, pixelbert_plugin.ModelOutput) and not output.logits["answers"].requires_grad
 

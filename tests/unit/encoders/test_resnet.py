@@ -262,3 +262,18 @@ def test_norms_of_a_padded_image_equal_torchs_of_the_image_alone():
         norm.weight.copy_(torch.arange(5.0) + 1)
         norm.bias.fill_(0.25)
     torch.testing.assert_close(fixed(padded_image)[..., :6, :9], reference(image), rtol=1e-5, atol=1e-4)
+
+
+def test_resnext152_has_the_published_width():
+    """32×8d (Xie et al. 2017): 32 groups of 8 channels in the first stage, doubled in each; detectron2's X-152-32x8d."""
+    with torch.device("meta"):
+        encoder = registry.build("encoder", "resnext152_32x8d", {}, "e")
+    shapes = {name: tuple(value.shape) for name, value in encoder.resnet.named_parameters()}
+    assert [shapes[f"layer{stage}.0.conv2.weight"] for stage in (1, 2, 3, 4)] == [
+        (256, 8, 3, 3),
+        (512, 16, 3, 3),
+        (1024, 32, 3, 3),
+        (2048, 64, 3, 3),
+    ]
+    assert [len(getattr(encoder.resnet, f"layer{stage}")) for stage in (1, 2, 3, 4)] == [3, 8, 36, 3]
+    assert encoder.out_channels == 2048
