@@ -40,12 +40,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def read_file(path: Path) -> Any:
     """What a file of weights holds: tensors, and plain values around them. Raises ValueError that says what is wrong."""
-    if os.path.isdir(path):
-        raise ValueError("is a folder; name the file of weights in it")
-    if not os.path.isfile(path):
-        raise ValueError("no such file")
-    if not os.path.getsize(path):
-        raise ValueError("is empty; fetch it again")
+    require_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -58,6 +53,16 @@ def read_file(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file may fail anywhere in the reader
         raise ValueError(f"not a readable file of weights ({one_line(error)})") from error
+
+
+def require_file(path: Path) -> None:
+    """Raises ValueError where the path is no file with content."""
+    if os.path.isdir(path):
+        raise ValueError("is a folder; name the file of weights in it")
+    if not os.path.isfile(path):
+        raise ValueError("no such file")
+    if not os.path.getsize(path):
+        raise ValueError("is empty; fetch it again")
 
 
 def require_shards(folder: Path) -> None:

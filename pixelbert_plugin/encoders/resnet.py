@@ -4,11 +4,13 @@ I images, H W padded size, C channels of the last stage, P = rows · columns pix
 in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC, mask_IP, grid).
 """
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -16,16 +18,23 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict
+from pixelbert_plugin.checkpoint import array_pickle
+from pixelbert_plugin.checkpoint.weights import compare, load_reported, one_line, read_state_dict, report_names, require_file
+from pixelbert_plugin.encoders.cnn_formats import FORMATS, CnnWeights, for_our_input, read_layout, recognised
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True)
 class ResNetConfig:
     weights: FilePath | None = None  # none: random; a torchvision enum name as IMAGENET1K_V1; or a file (.pth, .safetensors)
+    # the conventions of a file of weights: see docs/weights.md; auto: those of the source that its contents show
+    weights_format: Literal["auto", "torchvision", "msra", "caffe2", "caffe2_std"] = "auto"
+    stride_in_1x1: bool | None = None  # whether a stage strides in its first 1×1 convolution, not the 3×3. None: as `weights`
     norm: Literal["trainable", "frozen", "sync"] = "trainable"  # batch norms: trained, fixed, or trained over all processes
     max_pool: bool = True  # 2×2 max pooling after the last stage: total stride 64 (paper); off: 32
 
@@ -56,8 +65,11 @@ class ResNetEncoder(nn.Module):
         )
         self.out_channels: int = self.resnet.fc.in_features
         del self.resnet.fc, self.resnet.avgpool
+        self.stride_in_1x1 = bool(config.stride_in_1x1)
         if config.weights is not None:
             self._load(config.weights)
+        if self.stride_in_1x1:
+            self._move_strides()
 
     def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
         """Encode zero-padded images; every image's features are those it would have alone."""
@@ -79,21 +91,76 @@ class ResNetEncoder(nn.Module):
 
     def portable(self) -> ResNetConfig:
         """The options without `weights`; batch norms as a CPU has them too, of the same names (interfaces.Portable)."""
-        return replace(self.config, weights=None, norm="trainable" if self.config.norm == "sync" else self.config.norm)
+        norm = "trainable" if self.config.norm == "sync" else self.config.norm
+        return replace(self.config, weights=None, weights_format="auto", stride_in_1x1=self.stride_in_1x1, norm=norm)
 
     def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""
         return [self.resnet.layer1, self.resnet.layer2, self.resnet.layer3, self.resnet.layer4]
 
     def _load(self, weights: str) -> None:
+        """Raises ValueError("option: …") where the file's conventions are unknown or contradict an option."""
         path = Path(weights)
-        if path.suffix or os.sep in weights or os.path.exists(path):
-            state = from_detection_names(read_state_dict(path))
-        else:
-            state = _torchvision_weights(weights, self.torchvision_name)
-        # an ImageNet classifier has no place here: left out on purpose, so not worth a warning
-        state = {name: value for name, value in state.items() if not name.startswith(("fc.", "stem.fc."))}
-        load_reported(self.resnet, state, f"image_encoder weights {weights}")
+        is_file = bool(path.suffix) or os.sep in weights or os.path.exists(path)
+        found = read_weights(path) if is_file else read_layout(_torchvision_weights(weights, self.torchvision_name))
+        name = self.config.weights_format if self.config.weights_format != "auto" else recognised(found)
+        if name is None:
+            raise ValueError(
+                f"weights_format: {weights!r} has {found.layout}'s names, which networks of several conventions share; say "
+                f"which it has: {', '.join(FORMATS)} (docs/weights.md)"
+            )
+        conventions = FORMATS[name]
+        if self.config.stride_in_1x1 not in (None, conventions.stride_in_1x1):
+            raise ValueError(
+                f"stride_in_1x1: {self.config.stride_in_1x1}, but {weights!r} is {name}'s, trained with "
+                f"{conventions.stride_in_1x1}; leave it out, or give the file's weights_format"
+            )
+        if found.is_affine and self.config.norm != "frozen":
+            raise ValueError(
+                f"norm: {self.config.norm!r}, but the batch norms of {weights!r} are a scale and a shift without statistics, "
+                "which training would normalise anew; set norm=frozen"
+            )
+        self.stride_in_1x1 = conventions.stride_in_1x1
+        key = registry.key_of(self.config, "weights")
+        if found.layout != "torchvision":
+            self._require_all(found, weights)
+        report_names(f"{key}={weights}", {"no part of the CNN, left out as expected": found.left_out})
+        logger.info("%s=%s: taken for %s's", key, weights, name)
+        load_reported(self.resnet, for_our_input(found.tensors, conventions), f"{key}={weights}")
+
+    def _require_all(self, found: CnnWeights, weights: str) -> None:
+        """Raises ValueError where a detector's CNN is not this one: another depth or width, or a part of it."""
+        told = [
+            f"{len(names)} {what}, such as {names[0]}" for what, names in compare(self.resnet, found.tensors).items() if names
+        ]
+        if told:
+            raise ValueError(f"weights: {weights!r} is of another network than this encoder ({'; '.join(told)})")
+
+    def _move_strides(self) -> None:
+        """Let each stage stride in its first 1×1 convolution, as MSRA's ResNets do, instead of in the 3×3 after it."""
+        if self.block is not Bottleneck:
+            raise ValueError("stride_in_1x1: true, but this ResNet's blocks have no 1×1 convolution to stride in")
+        for stage in (self.resnet.layer2, self.resnet.layer3, self.resnet.layer4):
+            first = stage[0]
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+
+
+def read_weights(path: Path) -> CnnWeights:
+    """A file of weights: .pth, .safetensors, or the .pkl of Caffe2's and detectron2's model zoos. Raises ValueError."""
+    try:
+        if path.suffix != ".pkl":
+            return read_layout(read_state_dict(path))
+        require_file(path)
+        content = array_pickle.read(path)
+        if not isinstance(content, dict):
+            raise ValueError("holds no arrays by name")
+        author = str(content.get("__author__", ""))
+        blobs = next((content[name] for name in ("model", "blobs") if isinstance(content.get(name), dict)), content)
+        arrays = {str(name): value for name, value in blobs.items() if isinstance(value, np.ndarray)}
+        return read_layout({name: value for name, value in arrays.items() if not name.endswith("_momentum")}, author)
+    except ValueError as error:
+        told = str(error).removeprefix("weights: ")
+        raise ValueError(f"weights: {told}" if str(path) in told else f"weights: {str(path)!r}: {told}") from error
 
 
 def pool_pixels(values: Tensor) -> Tensor:
@@ -103,24 +170,6 @@ def pool_pixels(values: Tensor) -> Tensor:
     """
     rows, columns = (max(1, size // 2) for size in values.shape[-2:])
     return F.max_pool2d(values, 2, ceil_mode=True)[..., :rows, :columns]
-
-
-def from_detection_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename detectron2's ResNet (`stem.conv1.norm.weight`, `res2.0.shortcut.weight`) to torchvision's; timm's are equal."""
-    if not any(name.removeprefix("backbone.bottom_up.").startswith("res2.") for name in state):
-        return state
-    renamed = {}
-    for name, value in state.items():
-        parts = name.removeprefix("backbone.bottom_up.").removeprefix("stem.").split(".")
-        if parts[0] in ("res2", "res3", "res4", "res5"):
-            parts[0] = f"layer{int(parts[0][-1]) - 1}"
-        if "shortcut" in parts[:-1]:
-            at = parts.index("shortcut")
-            parts[at : at + 2] = ["downsample", "1"] if parts[at + 1] == "norm" else ["downsample", "0", parts[at + 1]]
-        elif parts[-2:-1] == ["norm"] and len(parts) > 2:  # conv2.norm.weight → bn2.weight
-            parts[-3:-1] = [parts[-3].replace("conv", "bn")]
-        renamed[".".join(parts)] = value
-    return renamed
 
 
 def _torchvision_weights(name: str, torchvision_name: str | None) -> dict[str, Tensor]:
@@ -160,6 +209,13 @@ class ResNet101(ResNetEncoder):
     """ResNet-101: between the paper's two backbones."""
 
     layers, torchvision_name = (3, 4, 23, 3), "resnet101"
+
+
+@registry.register_encoder("resnext101_32x8d")
+class ResNeXt101Width8(ResNetEncoder):
+    """ResNeXt-101 32×8d: torchvision's and detectron2's, the larger of grid features' published backbones but one."""
+
+    layers, groups, width_per_group, torchvision_name = (3, 4, 23, 3), 32, 8, "resnext101_32x8d"
 
 
 @registry.register_encoder("resnext152_32x4d")

@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, MaskedFrozenBatchNorm2d, ValidArea
-from pixelbert_plugin.encoders.resnet import ResNetEncoder, from_detection_names, pool_pixels
+from pixelbert_plugin.encoders.resnet import ResNetEncoder, pool_pixels
 from pixelbert_plugin.errors import UserError
 
 SIZES = [(97, 131), (64, 64), (128, 70), (33, 159), (65, 129)]
@@ -147,30 +147,12 @@ def test_parameter_count_of_the_wider_backbones():
     assert sum(parameter.numel() for parameter in build("resnext152_32x8d").parameters()) > 1.8 * count
 
 
-def test_weights_from_a_file_and_from_detectron_names(tmp_path, caplog):
+def test_weights_from_a_file(tmp_path, caplog):
     source = lively(torchvision.models.resnet18(weights=None))
     torch.save(source.state_dict(), tmp_path / "plain.pth")
     loaded = build(weights=str(tmp_path / "plain.pth"))
     assert torch.equal(loaded.resnet.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     assert "not in the" not in caplog.text
-
-    bottleneck = lively(torchvision.models.resnet50(weights=None)).state_dict()
-    renamed = {}
-    for name, value in bottleneck.items():
-        parts = name.split(".")
-        if parts[0] in ("conv1", "bn1"):
-            renamed["stem.conv1." + ("norm." if parts[0] == "bn1" else "") + parts[1]] = value
-        elif parts[0].startswith("layer"):
-            parts[0] = f"res{int(parts[0][-1]) + 1}"
-            if parts[2] == "downsample":
-                parts[2:4] = ["shortcut"] if parts[3] == "0" else ["shortcut", "norm"]
-            elif parts[2].startswith("bn"):
-                parts[2:3] = [parts[2].replace("bn", "conv"), "norm"]
-            renamed[".".join(parts)] = value
-    back = from_detection_names(renamed)
-    assert back.keys() == {name for name in bottleneck if not name.startswith("fc.")}
-    assert all(torch.equal(back[name], bottleneck[name]) for name in back)
-    assert from_detection_names(bottleneck) is bottleneck
 
 
 def test_weights_by_torchvisions_enum_name_from_its_cache(tmp_path, monkeypatch):
