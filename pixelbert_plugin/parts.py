@@ -57,6 +57,7 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
         config.checkpoint.resume, config.env.overwrite = True, False
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.max_to_keep, processes)
     start = processes.on_main(lambda: Start.read(*starting_checkpoint(config, checkpoints)))
+    start.require_options(config)
     wait = Wait(config.training.timeout_seconds, lambda: job.stop.is_set)
 
     def build() -> Parts:

@@ -14,6 +14,7 @@ SHAPES: dict[str, tuple[type, Any]] = {
     "started_from": (list, dict),
     "data": (dict, dict),
     "portable": (dict, dict),
+    "model_options": (dict, object),  # by key below model_config.<model>: what a file of others needs of the model
 }
 
 

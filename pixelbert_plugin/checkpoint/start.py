@@ -48,6 +48,18 @@ class Start:
             return former
         return [*former, {"key": self.key, "path": str(self.path), "update": self.content["state"]["update"]}]
 
+    def require_options(self, config: RunConfig) -> None:
+        """Raise ConfigError where the model is not the one that a file of others is of, though names and shapes may fit."""
+        for key, wanted in self.content.get("model_options", {}).items():
+            value: Any = config.model_config[config.model]
+            for part in key.split("."):
+                value = getattr(value, part, None)
+            if value != wanted:
+                raise ConfigError(
+                    f"model_config.{config.model}.{key}",
+                    f"{value}, but the network of {self} has {wanted}; set it so (docs/weights.md lists all that it needs)",
+                )
+
     def load_weights(self, model: nn.Module, heads: dict[str, int], is_training: bool) -> None:
         """Give the model the checkpoint's weights; pre-trained ones as far as a training on another task has use for them.
 

@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pixelbert_plugin.errors import RunError, UserError
 
 logger = logging.getLogger(__name__)
 
+MAX_TABLE = 1 << 24  # bytes of a file's table of contents that are looked at
 MISSING, SURPLUS, RESHAPED = "tensors missing", "tensors that the model has not", "tensors of another shape"
 
 
@@ -63,6 +65,20 @@ def require_file(path: Path) -> None:
         raise ValueError("no such file")
     if not os.path.getsize(path):
         raise ValueError("is empty; fetch it again")
+
+
+def mentions(path: Path, name: str) -> bool:
+    """Whether a .safetensors or a file of torch.save has a tensor of this name, by its table of contents; nothing is loaded."""
+    wanted = name.encode()
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                tables = [member for member in archive.infolist() if member.filename.endswith("data.pkl")]
+                return any(wanted in archive.read(member) for member in tables if member.file_size <= MAX_TABLE)
+        with path.open("rb") as file:
+            return wanted in file.read(MAX_TABLE)  # safetensors and older torch begin with the names
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return False
 
 
 def require_shards(folder: Path) -> None:

@@ -1,5 +1,5 @@
 """Models."""
 
-from pixelbert_plugin.models import pixelbert
+from pixelbert_plugin.models import clipbert, pixelbert
 
-__all__ = ["pixelbert"]
+__all__ = ["clipbert", "pixelbert"]

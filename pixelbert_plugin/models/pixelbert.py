@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.models.convolutional_projection import ConvolutionalProjection
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.registry.portable import portable_component
@@ -30,13 +31,17 @@ class PixelBertConfig:
     num_sampled_pixels: int | None = None  # pixels drawn per image in training; paper: 100 in pre-training. None: all
     position_embedding: Literal["none", "2d"] = "none"  # 2d: learned row + column vectors (ClipBERT); none: the paper
     max_grid_size: int = 64  # rows and columns that position_embedding=2d has vectors for
+    projection: Literal["linear", "conv3x3"] = "linear"  # conv3x3: ClipBERT's, a convolution with pooling; linear: the paper
+    pooler: bool = False  # BERT's tanh layer on [CLS] under the heads (ClipBERT); the paper shows none
     pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; the paper names none
+    pixel_layer_norm_eps: float = 1e-5  # torch's; ClipBERT: 1e-12
     pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
     freeze_image_encoder: bool = False  # leave the CNN as it is (paper: for retrieval), its batch norms' statistics too
 
     def check(self) -> None:
         require(self, "num_sampled_pixels", "max_grid_size", low=1)
         require(self, "pixel_dropout", low=0, high=1)
+        require(self, "pixel_layer_norm_eps", above=0)
 
 
 @registry.register_model("pixelbert")
@@ -61,18 +66,21 @@ class PixelBert(nn.Module):
         )
         hidden = self.text_encoder.hidden_size
         std = self.text_encoder.initializer_range
-        self.projection = nn.Linear(self.image_encoder.out_channels, hidden)
+        channels = self.image_encoder.out_channels
+        is_linear = config.projection == "linear"
+        self.projection = nn.Linear(channels, hidden) if is_linear else ConvolutionalProjection(channels, hidden)
+        self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.pixel_embedding = nn.Parameter(torch.zeros(hidden).normal_(std=std))  # the paper's s_v
-        self.pixel_norm = nn.LayerNorm(hidden) if config.pixel_layer_norm else nn.Identity()
+        self.pixel_norm = nn.LayerNorm(hidden, eps=config.pixel_layer_norm_eps) if config.pixel_layer_norm else nn.Identity()
         self.pixel_dropout = nn.Dropout(config.pixel_dropout)
         if config.position_embedding == "2d":
             self.row_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
             self.column_embedding = nn.Parameter(torch.zeros(config.max_grid_size, hidden).normal_(std=std))
-        widths = {"image_answers": self.image_encoder.out_channels}
+        widths = {"image_answers": channels if is_linear else hidden}
         self.heads = nn.ModuleDict(
             {name: HEADS.get(name, AnswerHead)(widths.get(name, hidden), size) for name, size in heads.items()}
         )
-        for module in (self.projection, *self.heads.modules()):
+        for module in (self.projection, self.pooler, *self.heads.modules()):
             if isinstance(module, nn.Linear):  # as BERT initialises its own
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
@@ -110,13 +118,16 @@ class PixelBert(nn.Module):
             images = images.half()  # pure half training; nobody else casts where only this part of the model is called
         with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
             features = self.image_encoder(images, batch.image_sizes)
+        if isinstance(self.projection, ConvolutionalProjection):  # it needs every pixel's neighbours
+            features = self.projection(features)
         pixels_IKC, mask_IK = features.pixels, features.mask
         positions_IK = torch.arange(mask_IK.shape[1], device=mask_IK.device).expand_as(mask_IK)
         if self.training and self.config.num_sampled_pixels is not None:
             kept = self.config.num_sampled_pixels
             positions_IK, mask_IK = sample_pixels(mask_IK, batch.image_seeds, kept, features.grid)
             pixels_IKC = pixels_IKC.gather(1, positions_IK[..., None].expand(-1, -1, pixels_IKC.shape[-1]))
-        pixels_IKD = self.projection(pixels_IKC) + self.pixel_embedding
+        projected_IKD = pixels_IKC if isinstance(self.projection, ConvolutionalProjection) else self.projection(pixels_IKC)
+        pixels_IKD = projected_IKD + self.pixel_embedding
         if self.config.position_embedding == "2d":
             pixels_IKD = pixels_IKD + self._position_embeddings(positions_IK, features.grid)
         pixels_IKD = self.pixel_dropout(self.pixel_norm(pixels_IKD))
@@ -178,7 +189,10 @@ class PixelBert(nn.Module):
 
     def cls_logits(self, words_QLD: Tensor) -> dict[str, Tensor]:
         """The logits of every head that reads [CLS]."""
-        return {name: head(words_QLD[:, 0]) for name, head in self.heads.items() if name not in ("mlm", "image_answers")}
+        cls_QD = words_QLD[:, 0]
+        if self.pooler is not None:
+            cls_QD = self.pooler(cls_QD).tanh()
+        return {name: head(cls_QD) for name, head in self.heads.items() if name not in ("mlm", "image_answers")}
 
     def _apply_heads(self, words_QLD: Tensor, features: PixelFeatures, batch: Batch) -> dict[str, Tensor]:
         """Each head's logits; the masked-language head only at the words that the task masked."""

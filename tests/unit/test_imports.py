@@ -25,7 +25,7 @@ ALLOWED = {
     "metrics": set(),
     "processors": {"metrics", "data.images"} | WEIGHTS,  # the one place that opens an image
     "encoders": {"precision.apex.nvidia"} | WEIGHTS,  # whether Apex's layer norm can be used
-    "models": {"encoders"},
+    "models": {"encoders"} | WEIGHTS,
     "tasks": {"processors", "metrics"},
     "optim": set(),
     "precision": {"config.options", "optim"},
