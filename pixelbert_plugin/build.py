@@ -17,6 +17,7 @@ from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_states
 from pixelbert_plugin.distributed.processes import local_device_index
 from pixelbert_plugin.interfaces import MatchingModel, Model
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_options
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.tasks.base import Task
@@ -55,6 +56,7 @@ def build_task(config: RunConfig, processors: dict[str, Any]) -> Task:
     task = registry.build(
         "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
     )
+    returned.heads(task)
     refuse_task(config.task, task, config.training)
     return task
 

@@ -17,6 +17,7 @@ from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.distributed.processes import Processes, is_restarted, job_id
 from pixelbert_plugin.precision import native as precision
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.stop import StopSignal
@@ -68,6 +69,8 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
         )
         model = build_model(config, task, processors).to(job.device)
         numbers = precision.choose(config.training.precision, config.precision_config, job.device)
+        returned.description(numbers)
+        returned.autocast(numbers)
         return Parts(config, job, checkpoints, data, task, processors, loaders, model, numbers)
 
     return processes.main_first(build), start

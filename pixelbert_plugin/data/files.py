@@ -31,6 +31,11 @@ BLANK = re.compile(r"[ \t\n\r]*")
 
 def require_files(files: list[tuple[str, Path]], remedy: str) -> None:
     """Raises UserError that names every missing one of `files`: config key and path."""
+    for found in files:
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str) and isinstance(found[1], Path)):
+            raise UserError(
+                f"files(split) of a builder must give [(config key, path), …], a str and a Path each, not {found!r:.200}"
+            )
     missing = [(key, path) for key, path in files if not os.path.exists(path)]
     if missing:
         (key, path), *others = missing

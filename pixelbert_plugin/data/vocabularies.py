@@ -17,7 +17,20 @@ VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its st
 def build_processor(config: ProcessorsConfig, role: str) -> Any:
     """The processor of this role ("text", "image", "answers"). Raises ConfigError where the one chosen is of another."""
     reference, use = getattr(config, role), f"processor of {role}"
-    return registry.build_component("processor", reference, f"processors.{role}.params", use=use)
+    built = registry.build_component("processor", reference, f"processors.{role}.params", use=use)
+    learns = getattr(built, "needs_fit", False)  # of texts and answers
+    if learns and not all(_has_own(built, method) for method in ("fit", "state_dict", "load_state_dict")):
+        raise UserError(
+            f"processor {reference.type!r} ({registry.location(type(built))}): needs_fit is true, so that it must have "
+            "fit(…), and state_dict() and load_state_dict(state), which keep what it has learned in checkpoints"
+        )
+    return built
+
+
+def _has_own(built: Any, method: str) -> bool:
+    """Whether a component has more than a contract's default."""
+    found = getattr(type(built), method, None)
+    return found is not None and found.__module__ != Stateful.__module__
 
 
 def processor_states(processors: dict[str, Stateful]) -> dict[str, dict[str, Any]]:

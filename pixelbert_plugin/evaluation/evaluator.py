@@ -17,6 +17,7 @@ from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.interfaces import LearnedTask
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.tasks.base import Result, Task
 
@@ -62,6 +63,7 @@ def evaluate(
             with precision.autocast():
                 output = model(batch)
             results = ask(task, partial(task.predict, output, batch))
+            returned.results(task, results, batch)
             for result, weight in zip(results, batch.weights.tolist(), strict=True):
                 sample_id = result.sample.sample_id
                 rows.append(SentResult(sample_id, result.prediction, result.truth, result.scores, not weight))

@@ -17,6 +17,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.convolutional_projection import ConvolutionalProjection
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_component
 from pixelbert_plugin.registry.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
@@ -118,6 +119,7 @@ class PixelBert(nn.Module):
             images = images.half()  # pure half training; nobody else casts where only this part of the model is called
         with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
             features = self.image_encoder(images, batch.image_sizes)
+        returned.pixel_features(self.image_encoder, features, len(images), self.image_encoder.out_channels)
         if isinstance(self.projection, ConvolutionalProjection):  # it needs every pixel's neighbours
             features = self.projection(features)
         pixels_IKC, mask_IK = features.pixels, features.mask

@@ -175,7 +175,8 @@ class RunFolder:
         except (OSError, ValueError, RecursionError):
             former = {}
         former = former if isinstance(former, dict) else {}  # a derived file: written anew
-        replaced = [key for key in results if key != "training_seconds" and former.get(key, results[key]) != results[key]]
+        again = [key for key in results if key in former and key != "training_seconds"]
+        replaced = [key for key in again if json.dumps(former[key]) != json.dumps(results[key])]  # NaN is not equal to itself
         if replaced:
             logger.info("%s: %s was %s and is %s now", path, replaced[0], former[replaced[0]], results[replaced[0]])
         return self.write_json("results.json", {**former, **results})

@@ -26,6 +26,7 @@ from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
 from pixelbert_plugin.parts import Parts
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.tasks.base import MatchingTask
 from pixelbert_plugin.types import Sample
 
@@ -39,6 +40,7 @@ def try_all(parts: Parts, baseline: Baseline, monitor: str) -> None:
     """Raise UserError where a split's image files are missing, or where one of its batches cannot be evaluated."""
     for mixture in parts.data.splits.values():
         parts.job.processes.on_main(partial(require_images, mixture))
+    try_processors(parts)
     metrics: dict[str, float] = {}
     was_training = parts.model.training
     parts.model.eval()
@@ -50,6 +52,17 @@ def try_all(parts: Parts, baseline: Baseline, monitor: str) -> None:
     if "val" in parts.data.splits:
         # metrics by folds of the gallery come with all of its images alone
         check_monitor(re.sub(r"/\d+_images_", "/", monitor), metrics)
+
+
+def try_processors(parts: Parts) -> None:
+    """Whether what they return is what the rest takes."""
+    first = next(iter(parts.data.splits.values()))[0]
+    text = parts.processors["text"]
+    returned.text(text, first.text)
+    if "mlm" in parts.task.heads():
+        returned.pieces(text)
+    for processor in parts.processors.values():
+        returned.state(processor)
 
 
 def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: list[Sample]) -> dict[str, float]:
@@ -69,7 +82,10 @@ def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: 
             matrix = score_all_pairs(parts.model, task, loader, len(samples), parts.precision, processes)
             metrics = processes.on_main(lambda: evaluate_matrix(task, loader, matrix).metrics)
         else:
-            metrics = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, processes).metrics
+            evaluation = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, processes)
+            metrics = evaluation.metrics
+            if parts.task.predictions is not None and evaluation.predicted:
+                returned.predictions(parts.task, parts.task.predictions(evaluation.predicted))
     except UserError as error:
         error.add(f"the {split} split of {name}, tried before training; {REMEDY}")
         raise
@@ -89,7 +105,8 @@ def through_the_loss(parts: Parts, loader: Loader, count: int) -> None:
         batches = [np.arange(count)] if parts.job.processes.is_main else []
         for batch in loader.read(batches):
             with parts.precision.autocast():
-                parts.task.loss(parts.model(batch), batch)
+                losses = parts.task.loss(parts.model(batch), batch)
+            returned.losses(parts.task, losses, parts.task.counts(batch))
 
 
 def few(samples: Samples, kind: tuple[str, str] | None) -> list[Sample]:

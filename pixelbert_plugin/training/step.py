@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pixelbert_plugin.distributed.parallel import Parallel
 from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch
@@ -51,6 +52,8 @@ class Step:
             for part, value in parts.items():
                 losses[part] += value.detach()
         norm = self.precision.step(self.optimizers.values(), self.max_grad_norm)  # one norm, clip, one decision for all
+        is_norm = isinstance(norm, Tensor) and norm.numel() == 1
+        returned.require(is_norm, self.precision, "step(optimizers, max_norm)", "the gradients' norm, a scalar tensor", norm)
         return losses, norm
 
     def rates(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ ALLOWED = {
     "errors": set(),
     "seeding": set(),
     "system": set(),
-    "registry": {"errors", "interfaces"},
+    "registry": {"errors", "interfaces", "types"},
     "interfaces": {"types", "data.images"},  # for annotations alone
     "types": set(),
     "config": set(),

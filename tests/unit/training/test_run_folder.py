@@ -1,6 +1,7 @@
 """env.overwrite deletes what a run wrote, and nothing else."""
 
 import json
+import math
 import multiprocessing
 import os
 
@@ -113,6 +114,12 @@ def test_a_line_of_a_log_that_is_no_record_is_dropped(tmp_path, line):
     log.write_text(f'{{"update": 1}}\n{line}\n{{"update": 2}}\n{{"update": 3}}\n')
     records.cut(log, 2)
     assert log.read_text() == '{"update": 1}\n{"update": 2}\n'
+
+
+def test_a_metric_that_is_nan_is_written_again_and_again(tmp_path):
+    for _ in range(2):
+        RunFolder(tmp_path).add_results({"val/a/accuracy": math.nan})
+    assert math.isnan(json.loads((tmp_path / "results.json").read_text())["val/a/accuracy"])
 
 
 def add_one_by_one(folder, name):
