@@ -14,10 +14,16 @@ from pixelbert_plugin.registry.registry import location
 from pixelbert_plugin.types import Batch, PixelFeatures, Result
 
 
+class Told(str):
+    """What was found, in words already."""
+
+
 def require(is_right: bool, component: Any, method: str, wanted: str, found: Any) -> None:
     """Raise UserError unless `is_right`: the component's `method` must return what is `wanted`."""
     if not is_right:
-        what = f"a tensor of shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else reprlib.repr(found)
+        what = found if isinstance(found, Told) else reprlib.repr(found)
+        if isinstance(found, Tensor):
+            what = f"a tensor of shape {tuple(found.shape)}, {found.dtype}"
         raise UserError(
             f"{type(component).__name__} ({location(type(component))}): {method} must return {wanted}, not {what}; "
             "docs/extending.md lists what each kind of component must have"
@@ -103,4 +109,4 @@ def pixel_features(encoder: Any, found: Any, images: int, channels: int) -> None
     is_right = pixels.shape == shape and mask.shape == shape[:2] and str(mask.dtype) == "torch.bool"
     wanted = f"pixels of shape {shape}, images × rows · columns × out_channels, and a bool mask of shape {shape[:2]}"
     told = f"pixels {tuple(pixels.shape)}, mask {tuple(mask.shape)} of {mask.dtype}, grid {found.grid}"
-    require(is_right, encoder, "forward(images, sizes)", wanted, told)
+    require(is_right, encoder, "forward(images, sizes)", wanted, Told(told))

@@ -14,6 +14,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.interfaces import MaskingTextProcessor, Task
 from pixelbert_plugin.processors.masking import mask_words
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.types import Batch, ModelOutput, Result
@@ -49,6 +50,7 @@ class PretrainTask(Task):
         self.text: MaskingTextProcessor = processors["text"]
         name = registry.place_of(config).name
         registry.require("processor", self.text, MaskingTextProcessor, f"the task {name!r}")
+        returned.pieces(self.text)
         self.is_word_V, self.continues_V = self.text.pieces()
         self.num_negatives = int(config.itm)
         self.pairs_per_sample = 1 + self.num_negatives

@@ -59,8 +59,6 @@ def try_processors(parts: Parts) -> None:
     first = next(iter(parts.data.splits.values()))[0]
     text = parts.processors["text"]
     returned.text(text, first.text)
-    if "mlm" in parts.task.heads():
-        returned.pieces(text)
     for processor in parts.processors.values():
         returned.state(processor)
 
