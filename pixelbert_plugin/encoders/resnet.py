@@ -27,13 +27,13 @@ from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
 logger = logging.getLogger(__name__)
+Format = Literal["auto", "torchvision", "msra", "caffe2", "caffe2_std"]
 
 
 @dataclass(kw_only=True)
 class ResNetConfig:
     weights: FilePath | None = None  # none: random; a torchvision enum name as IMAGENET1K_V1; or a file (.pth, .safetensors)
-    # the conventions of a file of weights: see docs/weights.md; auto: those of the source that its contents show
-    weights_format: Literal["auto", "torchvision", "msra", "caffe2", "caffe2_std"] = "auto"
+    weights_format: Format = "auto"  # conventions of a file of weights (docs/weights.md); auto: of the source that it shows
     stride_in_1x1: bool | None = None  # whether a stage strides in its first 1×1 convolution, not the 3×3. None: as `weights`
     norm: Literal["trainable", "frozen", "sync"] = "trainable"  # batch norms: trained, fixed, or trained over all processes
     max_pool: bool = True  # 2×2 max pooling after the last stage: total stride 64 (paper); off: 32
