@@ -5,6 +5,7 @@ options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the
 `complete`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
     """The merged values of `file` as a configuration, checked all but for the components' options."""
-    with naming_sources(sources), _suggesting(lambda: [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]):
+    with naming_sources(sources), _suggesting(lambda: [*leaves(RunConfig()), *_component_keys(values)]):
         values = interpolated(values, dataclasses.asdict(RunConfig()))
         config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
     if not config.env.save_dir:
@@ -107,6 +108,18 @@ def _read_again(config: RunConfig) -> None:
         read = schema.merge(RunConfig, dataclasses.asdict(config))
     for field in dataclasses.fields(config):
         setattr(config, field.name, getattr(read, field.name))
+
+
+def _component_keys(values: dict[str, Any]) -> list[str]:
+    """The keys of a file's values, and those of the options of the built-in optimizers that it names: most keep defaults."""
+    unfolded = yaml_text.unfolded(values)
+    found = list(_leaves(unfolded))
+    plugins.load()
+    for name, node in unfolded.get("optimizer", {}).items() if isinstance(unfolded.get("optimizer"), dict) else ():
+        with contextlib.suppress(UserError, AttributeError):
+            options = registry.options_of("optimizer", str(node.get("type")))
+            found += [f"optimizer.{name}.params.{field.name}" for field in dataclasses.fields(options)] if options else []
+    return found
 
 
 @contextmanager

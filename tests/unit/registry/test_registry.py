@@ -89,7 +89,13 @@ def test_nested_component_options_are_checked_with_full_path():
 
 def test_configure_fills_in_nested_defaults():
     config = registry.configure("model", "pixelbert", {"image_encoder": {"type": "resnet18"}}, "model_config.pixelbert")
-    assert asdict(config.image_encoder.params) == {"weights": None, "norm": "trainable", "max_pool": True}
+    assert asdict(config.image_encoder.params) == {
+        "weights": None,
+        "weights_format": "auto",
+        "stride_in_1x1": None,
+        "norm": "trainable",
+        "max_pool": True,
+    }
 
 
 def test_component_without_options_refuses_any():
