@@ -57,8 +57,7 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
     if processes.on_main(lambda: folder.claim(may_hold_run, is_training, job_id())) or is_again:  # restarted by torchrun
         config.checkpoint.resume, config.env.overwrite = True, False
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.max_to_keep, processes)
-    start = processes.on_main(lambda: Start.read(*starting_checkpoint(config, checkpoints)))
-    start.require_options(config)
+    start = processes.on_main(lambda: Start.chosen(config, *starting_checkpoint(config, checkpoints)))
     wait = Wait(config.training.timeout_seconds, lambda: job.stop.is_set)
 
     def build() -> Parts:

@@ -30,6 +30,13 @@ class Start:
         """Verify the checkpoint and read what it says. Raises UserError."""
         return cls() if path is None else cls(path, key, restore.read_content(path, key))
 
+    @classmethod
+    def chosen(cls, config: RunConfig, path: Path | None, key: str) -> "Start":
+        """As `read`, for the model of `config`. Raises UserError where the checkpoint is of another."""
+        start = cls.read(path, key)
+        start.require_options(config)
+        return start
+
     @property
     def is_pretrained(self) -> bool:
         """Whether a training takes its weights and no more."""

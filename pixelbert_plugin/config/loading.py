@@ -50,9 +50,8 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def typed(file: Path, values: dict[str, Any], sources: dict[str, str]) -> RunConfig:
     """The merged values of `file` as a configuration, checked all but for the components' options."""
-    with naming_sources(sources), _suggesting(lambda: [*leaves(RunConfig()), *_component_keys(values)]):
-        values = interpolated(values, dataclasses.asdict(RunConfig()))
-        config = schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
+    with naming_sources(sources), _suggesting(lambda: _known_keys(file, values)):
+        config = _merged(values)
     if not config.env.save_dir:
         config.env.save_dir = str(Path("save") / file.stem)
     config.sources, config.saved_run = sources, saved.run_folder(file)
@@ -110,15 +109,18 @@ def _read_again(config: RunConfig) -> None:
         setattr(config, field.name, getattr(read, field.name))
 
 
-def _component_keys(values: dict[str, Any]) -> list[str]:
-    """The keys of a file's values, and those of the options of the built-in optimizers that it names: most keep defaults."""
-    unfolded = yaml_text.unfolded(values)
-    found = list(_leaves(unfolded))
-    plugins.load()
-    for name, node in unfolded.get("optimizer", {}).items() if isinstance(unfolded.get("optimizer"), dict) else ():
-        with contextlib.suppress(UserError, AttributeError):
-            options = registry.options_of("optimizer", str(node.get("type")))
-            found += [f"optimizer.{name}.params.{field.name}" for field in dataclasses.fields(options)] if options else []
+def _merged(values: dict[str, Any]) -> RunConfig:
+    values = interpolated(values, dataclasses.asdict(RunConfig()))
+    return schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
+
+
+def _known_keys(file: Path, values: dict[str, Any]) -> list[str]:
+    """As written; where the file by itself is right, those of all its components too, most of which keep their defaults."""
+    found = [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]
+    with contextlib.suppress(UserError):
+        config = _merged(read(file, [])[0])
+        plugins.load(config.env.user_dir, config.plugins)
+        found += leaves(complete(config))
     return found
 
 

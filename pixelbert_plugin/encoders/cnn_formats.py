@@ -101,11 +101,11 @@ def _refuse_others(content: dict[str, Any]) -> None:
     for name in content:
         if "conv2_offset" in name or "offset" in name.split("_"):
             raise ValueError(
-                f"weights: is a network with deformable convolutions ({name}), which is not built here; grid-feats-vqa's "
+                f"is a network with deformable convolutions ({name}), which is not built here; grid-feats-vqa's "
                 "X-152.pth is the like without them"
             )
         if re.search(r"_gn_[sb]$", name):
-            raise ValueError(f"weights: is a network with group normalization ({name}), which is not built here")
+            raise ValueError(f"is a network with group normalization ({name}), which is not built here")
 
 
 def _renamed(content: dict[str, Any], rename: Any, layout: str, author: str) -> CnnWeights:
@@ -118,7 +118,7 @@ def _renamed(content: dict[str, Any], rename: Any, layout: str, author: str) -> 
         else:
             tensors[own] = _tensor(value)
     if "conv1.weight" not in tensors:
-        raise ValueError("weights: has the names of a ResNet, but no first convolution of one; is it whole?")
+        raise ValueError("has the names of a ResNet, but no first convolution of one; is it whole?")
     is_affine = "bn1.running_var" not in tensors
     if is_affine:  # then weight and bias are all of the norm
         for name in [name for name in tensors if re.search(r"(bn\d|downsample\.1)\.weight$", name)]:

@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -147,20 +147,24 @@ class ResNetEncoder(nn.Module):
 
 def read_weights(path: Path) -> CnnWeights:
     """A file of weights: .pth, .safetensors, or the .pkl of Caffe2's and detectron2's model zoos. Raises ValueError."""
+    is_zoos = path.suffix == ".pkl"
+    content: dict[str, Any] = {} if is_zoos else read_state_dict(path)  # whose errors name the file
     try:
-        if path.suffix != ".pkl":
-            return read_layout(read_state_dict(path))
-        require_file(path)
-        content = array_pickle.read(path)
-        if not isinstance(content, dict):
-            raise ValueError("holds no arrays by name")
-        author = str(content.get("__author__", ""))
-        blobs = next((content[name] for name in ("model", "blobs") if isinstance(content.get(name), dict)), content)
-        arrays = {str(name): value for name, value in blobs.items() if isinstance(value, np.ndarray)}
-        return read_layout({name: value for name, value in arrays.items() if not name.endswith("_momentum")}, author)
+        return read_layout(*_blobs(path)) if is_zoos else read_layout(content)
     except ValueError as error:
-        told = str(error).removeprefix("weights: ")
-        raise ValueError(f"weights: {told}" if str(path) in told else f"weights: {str(path)!r}: {told}") from error
+        raise ValueError(f"weights: {str(path)!r}: {error}") from error
+
+
+def _blobs(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a model zoo's .pkl by name, without those of its optimizer, and its author. Raises ValueError."""
+    require_file(path)
+    content = array_pickle.read(path)
+    if not isinstance(content, dict):
+        raise ValueError("holds no arrays by name")
+    blobs = next((content[name] for name in ("model", "blobs") if isinstance(content.get(name), dict)), content)
+    arrays = {str(name): value for name, value in blobs.items() if isinstance(value, np.ndarray)}
+    own = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
+    return own, str(content.get("__author__", ""))
 
 
 def pool_pixels(values: Tensor) -> Tensor:

@@ -60,8 +60,7 @@ class Setting:
     @classmethod
     def make(cls, config: RunConfig, update_frequency: int = 1) -> "Setting":
         pretrained = config.checkpoint.pretrained
-        start = Start.read(Path(pretrained) if pretrained else None, PRETRAINED)
-        start.require_options(config)
+        start = Start.chosen(config, Path(pretrained) if pretrained else None, PRETRAINED)
         data = RunData.of(config)
         task, processors = learn_task(config, data, start)
         return cls(config, update_frequency, start, data, task, processors, Baseline(task, data.samples))

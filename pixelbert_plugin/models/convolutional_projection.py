@@ -3,8 +3,11 @@
 I images, P pixels of the grid (rows · columns), C channels, D hidden size. in and out: PixelFeatures, out of half the grid.
 """
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
+from pixelbert_plugin.encoders.masked_norm import inside_mask
+from pixelbert_plugin.encoders.resnet import pool_pixels
 from pixelbert_plugin.types import PixelFeatures
 
 
@@ -19,20 +22,11 @@ class ConvolutionalProjection(nn.Module):
         self.convolution = nn.Conv2d(channels, hidden_size, 3, padding=1, bias=False)
 
     def forward(self, features: PixelFeatures) -> PixelFeatures:
-        mask_I1hw = features.mask.unflatten(1, features.grid)[:, None]
+        own_Ihw = features.mask.unflatten(1, features.grid)
         values = features.pixels.transpose(1, 2).unflatten(2, features.grid)
         # ReLU first, which commutes with the maximum: then zeros at padding never win
-        values = self.convolution(values).relu() * mask_I1hw
-        rows, columns = (max(1, size // 2) for size in features.grid)
-        values = nn.functional.max_pool2d(values, 2, ceil_mode=True)[..., :rows, :columns]
-        mask_Ihw = self._pooled(mask_I1hw, rows, columns)
-        pixels = (values * mask_Ihw[:, None]).flatten(2).transpose(1, 2)
-        return PixelFeatures(pixels=pixels, mask=mask_Ihw.flatten(1), grid=(rows, columns))
-
-    def _pooled(self, mask_I1hw: Tensor, rows: int, columns: int) -> Tensor:
-        """I rows columns bool: whether a pixel is made of an image's own, ⌊n / 2⌋ of n and at least one."""
-        own_rows, own_columns = mask_I1hw[:, 0].any(2).sum(1), mask_I1hw[:, 0].any(1).sum(1)
-        counts = ((own_rows // 2).clamp(min=1), (own_columns // 2).clamp(min=1))
-        places = (mask_I1hw.new_ones(size).cumsum(0) - 1 for size in (rows, columns))
-        row_mask, column_mask = (place < count[:, None] for place, count in zip(places, counts, strict=True))
-        return row_mask[:, :, None] & column_mask[:, None, :]
+        values = pool_pixels(self.convolution(values).relu() * own_Ihw[:, None])
+        rows, columns = values.shape[-2:]
+        own_sizes_I2 = torch.stack([own_Ihw.any(2).sum(1), own_Ihw.any(1).sum(1)], dim=1)
+        mask_IP = inside_mask((own_sizes_I2 // 2).clamp(min=1), (rows, columns)).flatten(1)
+        return PixelFeatures(pixels=values.flatten(2).transpose(1, 2) * mask_IP[..., None], mask=mask_IP, grid=(rows, columns))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pixelbert_plugin.errors import UserError
@@ -47,7 +48,7 @@ def text(processor: Any, example: str) -> None:
     require(not wrong and len(found[0]) > 0, processor, "__call__(text)", wanted, found[0])
 
 
-def pieces(processor: Any) -> None:
+def pieces(processor: Any) -> tuple[np.ndarray, np.ndarray]:
     found = processor.pieces()
     is_right = isinstance(found, tuple) and len(found) == 2
     is_right = is_right and all(isinstance(part, np.ndarray) and part.dtype == bool for part in found)
@@ -56,6 +57,7 @@ def pieces(processor: Any) -> None:
         "two numpy arrays of bool, one value for each entry of the vocabulary: is it a word or a piece, does it continue one"
     )
     require(is_right, processor, "pieces()", wanted, found)
+    return found
 
 
 def state(processor: Any) -> None:
@@ -106,7 +108,8 @@ def pixel_features(encoder: Any, found: Any, images: int, channels: int) -> None
     require(isinstance(found, PixelFeatures), encoder, "forward(images, sizes)", "PixelFeatures", found)
     pixels, mask, (rows, columns) = found.pixels, found.mask, found.grid
     shape = (images, rows * columns, channels)
-    is_right = pixels.shape == shape and mask.shape == shape[:2] and str(mask.dtype) == "torch.bool"
+    if pixels.shape == shape and mask.shape == shape[:2] and mask.dtype == torch.bool:
+        return
     wanted = f"pixels of shape {shape}, images × rows · columns × out_channels, and a bool mask of shape {shape[:2]}"
     told = f"pixels {tuple(pixels.shape)}, mask {tuple(mask.shape)} of {mask.dtype}, grid {found.grid}"
-    require(is_right, encoder, "forward(images, sizes)", wanted, Told(told))
+    require(False, encoder, "forward(images, sizes)", wanted, Told(told))

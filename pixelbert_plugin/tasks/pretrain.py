@@ -50,8 +50,7 @@ class PretrainTask(Task):
         self.text: MaskingTextProcessor = processors["text"]
         name = registry.place_of(config).name
         registry.require("processor", self.text, MaskingTextProcessor, f"the task {name!r}")
-        returned.pieces(self.text)
-        self.is_word_V, self.continues_V = self.text.pieces()
+        self.is_word_V, self.continues_V = returned.pieces(self.text)
         self.num_negatives = int(config.itm)
         self.pairs_per_sample = 1 + self.num_negatives
         self.main_metric = "mlm_accuracy" if config.mlm else "itm_accuracy"

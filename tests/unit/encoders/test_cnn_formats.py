@@ -7,6 +7,7 @@ the files are written from it in each layout.
 import dataclasses
 import pickle
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.cnn_formats import FORMATS, read_layout, recognised
-from pixelbert_plugin.encoders.resnet import ResNetEncoder
+from pixelbert_plugin.encoders.resnet import Format, ResNetEncoder
 from pixelbert_plugin.errors import UserError
 from unit.checkpoint.test_array_pickle import python2_pickle
 
@@ -312,6 +313,10 @@ def test_other_networks_are_refused_by_name(tmp_path):
         build("msra", weights=str(path), norm="frozen")
     with pytest.raises(UserError, match="this ResNet's blocks have no 1×1 convolution to stride in"):
         registry.build("encoder", "resnet18", {"stride_in_1x1": True}, "e")
+
+
+def test_the_option_has_every_format():
+    assert get_args(Format) == ("auto", *FORMATS)
 
 
 def test_a_pickle_of_python_2_is_read(tmp_path):
