@@ -12,7 +12,7 @@ H W padded height and width, P pixels of the CNN's grid, K of them kept, C chann
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,7 +35,16 @@ class Portable(Protocol):
         return None
 
 
-class Model(Portable, Protocol):
+class Publishable(Protocol):
+    """What can be written for the programs whose names it has."""
+
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """Write its weights into `folder`, in the names and the layout of torchvision, timm or transformers. Returns, by part,
+        the file, or why there is none. Default: nothing is written."""
+        return {}
+
+
+class Model(Portable, Publishable, Protocol):
     """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
 
     `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
@@ -81,7 +90,7 @@ class MatchingModel(Model, Protocol):
         """By head, the logits (Q outputs) of what stands at [CLS], words_QLD[:, 0]."""
 
 
-class ImageEncoder(Portable, Protocol):
+class ImageEncoder(Portable, Publishable, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C
@@ -122,6 +131,11 @@ class TextEncoder(Portable, Protocol):
         """By name of a head (models/heads.py), its weights where the encoder's own came with them ("mlm"). Default: none."""
         return {}
 
+    def save_pretrained(self, folder: Path, heads: Mapping[str, nn.Module]) -> dict[str, str]:
+        """As Publishable's, with those of the model's heads (models/heads.py) that the layout has a place for. Default: nothing
+        is written."""
+        return {}
+
     def shard_units(self) -> list[nn.Module]:
         """What FSDP shards one by one, such as the layers. Default: none."""
         return []
@@ -152,6 +166,10 @@ class TextProcessor(Stateful, Protocol):
     @abstractmethod
     def __call__(self, text: str) -> tuple[list[int], bool]:
         """Token ids, a model's [CLS] first, and whether the text was cut. Called in workers."""
+
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """As Publishable's: the vocabulary. Default: nothing is written."""
+        return {}
 
     def fit(self, texts: Iterable[str]) -> None:
         """Learn a vocabulary from the training texts. Called where `needs_fit` is true."""

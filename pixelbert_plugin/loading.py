@@ -7,7 +7,7 @@ data set is read, no pre-trained weights and no hub. A plugin is imported only w
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from pixelbert_plugin.data.collate import ImageKey, collate
 from pixelbert_plugin.data.images import BadImageError, ImageSource
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
-from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.registry import plugins, yaml_text
 from pixelbert_plugin.registry.schema import Kind, UnknownComponentError
 from pixelbert_plugin.tasks.base import Task
@@ -69,6 +70,24 @@ class LoadedModel:
         """The output for several pairs in one forward: row n of the logits is pair n's. An image given twice, as the same
         object or path, goes through the CNN once."""
         return self.model(self.batch(pairs))
+
+    def save_pretrained(self, folder: str | Path) -> dict[str, str]:
+        """Write the encoders for other programs into a new folder: image_encoder/ in torchvision's or timm's names,
+        text_encoder/ with its vocabulary as transformers reads them. Returns, by part, the file, or why there is none.
+
+        Raises UserError where `folder` holds something already, or nothing of the model has such names.
+        """
+        target = Path(folder).expanduser()
+        given = f"folder={str(folder)!r}"
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{given}: is there already and not empty; choose another folder")
+        with writing(target, "folder"):
+            found = cast(Model, self.model).save_pretrained(target)
+            if "text_encoder" in found:
+                found |= self.processors["text"].save_pretrained(target / "text_encoder")
+        if not found:
+            raise UserError(f"{given}: the model {self.config.model!r} has no part in the names of another program")
+        return found
 
     def batch(self, pairs: Sequence[tuple[Images, str]]) -> Batch:
         """The model's input for (image, text) pairs, on `device`."""

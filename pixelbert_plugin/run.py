@@ -26,6 +26,7 @@ from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.report import report, tell_skipped
 from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
+from pixelbert_plugin.loading import load
 from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
@@ -180,13 +181,21 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
 
 def export(config: RunConfig | str | Path, target: Path) -> Path:
     """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see checkpoint/export.py."""
-    config = configuration.resolve(config)
-    with configuration.naming_sources(config.sources):
-        path, key = finished_checkpoint(
-            config, Checkpoints(config.env.run_folder / "checkpoints", config.checkpoint.max_to_keep)
-        )
+    path, key = _finished(configuration.resolve(config))
     content = restore.read_content(path, key)
     return export_file.write(target, restore.read_model(path), content)
+
+
+def export_encoders(config: RunConfig | str | Path, folder: Path) -> dict[str, str]:
+    """CNN and transformer of the same checkpoint for other programs; see LoadedModel.save_pretrained."""
+    config = configuration.resolve(config)
+    return load(_finished(config)[0], user_dir=config.env.user_dir).save_pretrained(folder)
+
+
+def _finished(config: RunConfig) -> tuple[Path, str]:
+    """The checkpoint that is the outcome of a run, and the key that names it. Raises UserError where there is none."""
+    with configuration.naming_sources(config.sources):
+        return finished_checkpoint(config, Checkpoints(config.env.run_folder / "checkpoints", config.checkpoint.max_to_keep))
 
 
 def say_where_all_lies(folder: RunFolder, console: Console) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pixelbert_plugin.checkpoint import content
-from pixelbert_plugin.checkpoint.weights import one_line
+from pixelbert_plugin.checkpoint.weights import one_line, write_weights
 from pixelbert_plugin.config import saved
-from pixelbert_plugin.errors import UserError, replacing, writing
+from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.registry import yaml_text
 
 SUFFIX = ".safetensors"
@@ -36,12 +36,7 @@ def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) ->
     text = json.dumps({**portable(metadata), "is_sealed": True}, ensure_ascii=False)
     metadata = {"format": "pt", METADATA: text}  # "pt": what transformers and others expect
     with writing(target, "--export"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as aside:
-            try:
-                save_file(tensors, aside, {**metadata, DIGEST: digest_of(tensors, metadata)})
-            except SafetensorError as error:  # of a full disk, it says no more than its message
-                raise OSError(str(error)) from error
+        write_weights(target, tensors, {**metadata, DIGEST: digest_of(tensors, metadata)})
     return target
 
 

@@ -6,14 +6,16 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pixelbert_plugin.errors import RunError, UserError
+from pixelbert_plugin.errors import RunError, UserError, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,6 @@ def read_file(path: Path) -> Any:
     require_file(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles and TorchScript, which are refused in our words below
@@ -55,6 +55,25 @@ def read_file(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file may fail anywhere in the reader
         raise ValueError(f"not a readable file of weights ({one_line(error)})") from error
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A .safetensors, in a folder that is made where it is not there. Raises OSError; the file is whole or as it was before."""
+    tensors = {name: value.cpu().contiguous() for name, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        try:
+            save_file(tensors, aside, {"format": "pt", **(metadata or {})})  # "pt": what transformers and others expect
+        except SafetensorError as error:  # of a full disk, it says no more than its message
+            raise OSError(str(error)) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors that can be read says beside its tensors; {} for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def require_file(path: Path) -> None:
@@ -100,8 +119,6 @@ def require_shards(folder: Path) -> None:
 
 
 def _require_tensors(file: Path, names: set[str]) -> None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(file, "pt") as opened:
             missing = names - set(opened.keys())

@@ -8,6 +8,7 @@ examples:
   pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
   pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
+  pixelbert-run config=save/vqa2/config.yaml --export-encoders vqa2_encoders
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
   pixelbert-run --copy-config mini/vqa2
@@ -40,6 +41,11 @@ def parser() -> Parser:
     )
     instead.add_argument(
         "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
+    )
+    instead.add_argument(
+        "--export-encoders",
+        metavar="FOLDER",
+        help="write CNN and transformer of the best checkpoint for other programs: names of torchvision, timm and transformers",
     )
     instead.add_argument(
         "--copy-config", metavar="NAME", help="put a shipped YAML into the working folder, to edit and run: vqa2, mini/vqa2, …"

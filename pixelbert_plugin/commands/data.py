@@ -1,4 +1,4 @@
-"""`pixelbert-data make|check key=value`: make a miniature world, or check a folder of official files."""
+"""`pixelbert-data make|check|calibrate key=value`: what is done with data apart from training."""
 
 import sys
 from pathlib import Path
@@ -15,8 +15,13 @@ examples:
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml run_type=test dataset_config.vqa2.use.test=test-dev
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data images=all
 
+  pixelbert-data calibrate config=my.yaml images=300 out=weights/R-50-calibrated.safetensors
+
 check decodes one image of each split; with images=all every one, in parallel, listing those that cannot be read in
 bad_images=PATH (bad_images.txt); with images=none none.
+
+calibrate gives the norms of the image encoder's weights, where they are a scale and a shift alone (docs/weights.md), the
+statistics of images=N training images (300), so that they can be trained.
 
 exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 
@@ -25,10 +30,10 @@ def parser() -> Parser:
     parser = Parser(
         "pixelbert-data",
         "Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
-        "`check` looks whether a folder holds all that a configuration needs.",
+        "`check` looks whether a folder holds all that a configuration needs; `calibrate` measures a CNN's norms on images.",
         EPILOG,
     )
-    parser.add_argument("command", choices=COMMANDS, help="make: write a miniature world to out=PATH; check: config=PATH")
+    parser.add_argument("command", choices=COMMANDS, help="make: out=PATH; check: config=PATH; calibrate: config=PATH out=FILE")
     parser.add_common("options of the command, such as out=PATH seed=1")
     return parser
 
@@ -64,6 +69,8 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
 
     own, options = _own_options(options, images="sample", bad_images="bad_images.txt")
+    if own["images"] not in IMAGES:
+        raise UserError(f"images={own['images']!r}: no such way to check images (known: {', '.join(IMAGES)})")
     path, overrides = split_config(options, "name the configuration whose data is to be checked")
     config = configuration.resolve(path, overrides)
     with configuration.naming_sources(config.sources):
@@ -99,8 +106,23 @@ def check(options: list[str]) -> int:
     return 2 if wrong else 0
 
 
+def calibrate(options: list[str]) -> int:
+    """Write a CNN's weights with the statistics that its norms lack."""
+    from pixelbert_plugin import config as configuration
+    from pixelbert_plugin.commands.calibrate import CalibrationConfig, calibrate
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.registry.schema import merge
+
+    own = [option for option in options if option.partition("=")[0] in ("out", "images")]
+    path, overrides = split_config(
+        [option for option in options if option not in own], "name the configuration whose image encoder is to be measured"
+    )
+    tell(calibrate(configuration.resolve(path, overrides), merge(CalibrationConfig, command_line(own))))
+    return 0
+
+
 def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], list[str]]:
-    """The command's own `key=value` arguments, and the others, which are the configuration's. Raises UserError."""
+    """The command's own `key=value` arguments, and the others, which are the configuration's."""
     own, others = dict(defaults), []
     for option in options:
         key, equals, value = option.partition("=")
@@ -108,13 +130,11 @@ def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], l
             own[key] = value
         else:
             others.append(option)
-    if own["images"] not in IMAGES:
-        raise UserError(f"images={own['images']!r}: no such way to check images (known: {', '.join(IMAGES)})")
     return own, others
 
 
 IMAGES = ("none", "sample", "all")
-COMMANDS = {"make": make, "check": check}
+COMMANDS = {"make": make, "check": check, "calibrate": calibrate}
 
 if __name__ == "__main__":
     sys.exit(main())

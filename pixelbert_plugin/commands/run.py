@@ -52,10 +52,13 @@ def _main(arguments: argparse.Namespace) -> int:
     elif config is not None:
         from rich.console import Console
 
-        from pixelbert_plugin.run import export, run
+        from pixelbert_plugin.run import export, export_encoders, run
 
         if arguments.export is not None:
             tell(str(export(config, Path(arguments.export).expanduser())))
+        elif arguments.export_encoders is not None:
+            written = export_encoders(config, Path(arguments.export_encoders).expanduser())
+            tell("\n".join(f"{part}: {told}" for part, told in written.items()))
         else:
             run(config, Console())
     return 0

@@ -3,9 +3,10 @@
 B sequences, L tokens, S tokens and pixels, D hidden size. `embed`: ids_BL → BLD; `forward`: hidden_BSD, mask_BS → BSD.
 """
 
+import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
+from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards, write_weights
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 from pixelbert_plugin.registry.schema import FilePath, require
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
+MLM_NAMES = {  # what follows it, and our names (models/heads.py); the output weights are the word embeddings
+    "bias": "bias",
+    "transform.dense.weight": "transform.0.weight",
+    "transform.dense.bias": "transform.0.bias",
+    "transform.LayerNorm.weight": "transform.2.weight",
+    "transform.LayerNorm.bias": "transform.2.bias",
+}
 ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 FROM_WEIGHTS = (*ARCHITECTURE, "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps")
 
@@ -110,6 +119,21 @@ class BertTextEncoder(nn.Module):
     def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
         return {"mlm": self.mlm_head} if self.mlm_head else {}
 
+    def save_pretrained(self, folder: Path, heads: Mapping[str, nn.Module]) -> dict[str, str]:
+        """A folder that transformers reads: BertForMaskedLM's where the model has that head, else BertModel's."""
+        config, found = copy.deepcopy(self.bert.config), {"text_encoder": str(folder / "model.safetensors")}
+        state = {f"bert.{name}": value for name, value in self.bert.state_dict().items()}
+        config.architectures = ["BertModel"]
+        if "mlm" in heads and config.hidden_act == "gelu":
+            head = heads["mlm"].state_dict()
+            state |= {f"{MLM}{theirs}": head[ours] for theirs, ours in MLM_NAMES.items()}
+            config.architectures, config.tie_word_embeddings = ["BertForMaskedLM"], True
+        elif "mlm" in heads:
+            found["mlm head"] = f"not written: transformers' would have {config.hidden_act}, where this one has gelu"
+        write_weights(folder / "model.safetensors", state)
+        config.save_pretrained(folder)
+        return found
+
     def embed(self, input_ids_BL: Tensor) -> Tensor:
         """Word + position embedding, layer norm, dropout. Token type 0 throughout: the paper omits s_w."""
         longest = self.bert.config.max_position_embeddings
@@ -176,8 +200,6 @@ def _load(
     """A pre-trained BertModel and its masked-language head's weights; names that do not fit are logged."""
     import transformers
 
-    from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards
-
     try:
         if not weights or os.path.isfile(weights):
             raise ValueError("name the folder that holds config.json and the weights")
@@ -232,14 +254,8 @@ def _mlm_head(model: Any, weights: str, missing: list[str]) -> dict[str, Tensor]
     if reason is not None:
         logger.info("text_encoder weights %s: no masked-language head is taken: %s", weights, reason)
         return {}
-    state = {
-        "bias": predictions.decoder.bias,
-        "transform.0.weight": predictions.transform.dense.weight,
-        "transform.0.bias": predictions.transform.dense.bias,
-        "transform.2.weight": predictions.transform.LayerNorm.weight,
-        "transform.2.bias": predictions.transform.LayerNorm.bias,
-    }
-    return {name: value.detach() for name, value in state.items()}
+    state = predictions.state_dict()
+    return {ours: state[theirs] for theirs, ours in MLM_NAMES.items()}
 
 
 @contextmanager

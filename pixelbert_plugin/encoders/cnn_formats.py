@@ -22,6 +22,7 @@ STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"
 BRANCHES = {"branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3", "branch1": "shortcut"}
 PREFIXES = ("cnn.feature.backbone.", "backbone.bottom_up.", "backbone.", "bottom_up.")  # of a detector's image encoder
 NORM_PARTS = {"s": "weight", "b": "bias", "gamma": "weight", "beta": "bias", "rm": "running_mean", "riv": "running_var"}
+FORMAT_KEY = "pixelbert_plugin_weights_format"  # of a .safetensors' metadata, as encoders/calibration.py writes it
 CLASSIFIER = ("fc.", "stem.fc.", "linear.", "fc1000", "pred", "last_out")
 
 
@@ -52,6 +53,7 @@ class CnnWeights:
     author: str = ""  # as detectron2's files name it
     is_grid_feats: bool = False  # from a detector with attributes: grid-feats-vqa's, or ClipBERT's
     is_affine: bool = False  # batch norms without statistics
+    said: str | None = None  # the name in FORMATS that the file itself gives
 
 
 def read_layout(content: dict[str, Any], author: str = "") -> CnnWeights:
@@ -68,6 +70,8 @@ def read_layout(content: dict[str, Any], author: str = "") -> CnnWeights:
 
 def recognised(weights: CnnWeights) -> str | None:
     """The name in FORMATS of what the file is; None where files of several conventions look so."""
+    if weights.said is not None:
+        return weights.said
     if weights.layout == "torchvision" or weights.author == "torchvision":
         return "torchvision"
     conv2 = weights.tensors.get("layer1.0.conv2.weight")

@@ -100,11 +100,14 @@ class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torch
         super().__init__(channels)
         self.area = area
 
-    def forward(self, values: Tensor) -> Tensor:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """C float32 each: what the norm multiplies by and adds, which is all that it does."""
         # float32 whatever the statistics' type: float16 holds no variance above 65504, and an eps only in part
         scale_C = self.weight.float() * (self.running_var.float() + self.eps).rsqrt()
-        shift_C = self.bias.float() - self.running_mean.float() * scale_C
-        scale_C, shift_C = scale_C.to(values.dtype), shift_C.to(values.dtype)
+        return scale_C, self.bias.float() - self.running_mean.float() * scale_C
+
+    def forward(self, values: Tensor) -> Tensor:
+        scale_C, shift_C = (each.to(values.dtype) for each in self.scale_and_shift())
         return self.area.clear(values * scale_C[:, None, None] + shift_C[:, None, None])
 
 

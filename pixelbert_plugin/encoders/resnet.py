@@ -19,8 +19,17 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import array_pickle
-from pixelbert_plugin.checkpoint.weights import compare, load_reported, one_line, read_state_dict, report_names, require_file
-from pixelbert_plugin.encoders.cnn_formats import FORMATS, CnnWeights, for_our_input, read_layout, recognised
+from pixelbert_plugin.checkpoint.weights import (
+    compare,
+    load_reported,
+    one_line,
+    read_metadata,
+    read_state_dict,
+    report_names,
+    require_file,
+    write_weights,
+)
+from pixelbert_plugin.encoders.cnn_formats import FORMAT_KEY, FORMATS, CnnWeights, for_our_input, read_layout, recognised
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.registry.schema import FilePath
@@ -66,6 +75,7 @@ class ResNetEncoder(nn.Module):
         self.out_channels: int = self.resnet.fc.in_features
         del self.resnet.fc, self.resnet.avgpool
         self.stride_in_1x1 = bool(config.stride_in_1x1)
+        self.weights_format: str | None = None  # of the file of weights: its name in cnn_formats.FORMATS
         if config.weights is not None:
             self._load(config.weights)
         if self.stride_in_1x1:
@@ -94,6 +104,14 @@ class ResNetEncoder(nn.Module):
         norm = "trainable" if self.config.norm == "sync" else self.config.norm
         return replace(self.config, weights=None, weights_format="auto", stride_in_1x1=self.stride_in_1x1, norm=norm)
 
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """The CNN in torchvision's names, which are timm's too; without a classifier (interfaces.Publishable)."""
+        if self.stride_in_1x1:
+            reason = "torchvision's and timm's networks stride in the 3×3 convolution, and would compute other features"
+            return {"image_encoder": f"not written: {reason}"}
+        write_weights(path := folder / "model.safetensors", self.resnet.state_dict())
+        return {"image_encoder": str(path)}
+
     def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""
         return [self.resnet.layer1, self.resnet.layer2, self.resnet.layer3, self.resnet.layer4]
@@ -103,7 +121,10 @@ class ResNetEncoder(nn.Module):
         path = Path(weights)
         is_file = bool(path.suffix) or os.sep in weights or os.path.exists(path)
         found = read_weights(path) if is_file else read_layout(_torchvision_weights(weights, self.torchvision_name))
-        name = self.config.weights_format if self.config.weights_format != "auto" else recognised(found)
+        seen = recognised(found)
+        name = self.config.weights_format if self.config.weights_format != "auto" else seen
+        if found.said not in (None, name):
+            raise ValueError(f"weights_format: {name!r}, but {weights!r} says that it is {found.said!r}; leave it out")
         if name is None:
             raise ValueError(
                 f"weights_format: {weights!r} has {found.layout}'s names, which networks of several conventions share; say "
@@ -120,12 +141,15 @@ class ResNetEncoder(nn.Module):
                 f"norm: {self.config.norm!r}, but the batch norms of {weights!r} are a scale and a shift without statistics, "
                 "which training would normalise anew; set norm=frozen"
             )
-        self.stride_in_1x1 = conventions.stride_in_1x1
+        self.stride_in_1x1, self.weights_format = conventions.stride_in_1x1, name
         key = registry.key_of(self.config, "weights")
         if found.layout != "torchvision":
             self._require_all(found, weights)
         report_names(f"{key}={weights}", {"no part of the CNN, left out as expected": found.left_out})
-        logger.info("%s=%s: taken for %s's", key, weights, name)
+        if seen in (None, name):
+            logger.info("%s=%s: taken for %s's", key, weights, name)
+        else:
+            logger.warning("%s=%s: looks like %s's, and is taken for %s's, as weights_format says", key, weights, seen, name)
         load_reported(self.resnet, for_our_input(found.tensors, conventions), f"{key}={weights}")
 
     def _require_all(self, found: CnnWeights, weights: str) -> None:
@@ -150,9 +174,13 @@ def read_weights(path: Path) -> CnnWeights:
     is_zoos = path.suffix == ".pkl"
     content: dict[str, Any] = {} if is_zoos else read_state_dict(path)  # whose errors name the file
     try:
-        return read_layout(*_blobs(path)) if is_zoos else read_layout(content)
+        found = read_layout(*_blobs(path)) if is_zoos else read_layout(content)
     except ValueError as error:
         raise ValueError(f"weights: {str(path)!r}: {error}") from error
+    said = read_metadata(path).get(FORMAT_KEY)
+    if said not in (None, *FORMATS):
+        raise ValueError(f"weights: {str(path)!r}: says that its format is {said!r}; it has {', '.join(FORMATS)}")
+    return replace(found, said=said)
 
 
 def _blobs(path: Path) -> tuple[dict[str, np.ndarray], str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
-from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict
+from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict, write_weights
 from pixelbert_plugin.encoders.masked_norm import inside_mask
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import FilePath
@@ -85,6 +85,11 @@ class TimmEncoder(nn.Module):
     def portable(self) -> TimmConfig:
         """The options without `weights` (interfaces.Portable)."""
         return replace(self.config, weights=None)
+
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """In the names of `timm.create_model(…, features_only=True)` (interfaces.Publishable)."""
+        write_weights(path := folder / "model.safetensors", self.net.state_dict())
+        return {"image_encoder": str(path)}
 
     def shard_units(self) -> list[nn.Module]:
         """The model's parts that hold weights."""

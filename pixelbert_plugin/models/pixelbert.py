@@ -7,6 +7,7 @@ in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -175,6 +176,13 @@ class PixelBert(nn.Module):
             image_encoder=portable_component(self.image_encoder, self.config.image_encoder),
             text_encoder=portable_component(self.text_encoder, self.config.text_encoder),
         )
+
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """The CNN in folder/image_encoder, the transformer in folder/text_encoder (interfaces.Publishable)."""
+        return {
+            **self.image_encoder.save_pretrained(folder / "image_encoder"),
+            **self.text_encoder.save_pretrained(folder / "text_encoder", dict(self.heads.items())),
+        }
 
     def shard_units(self) -> list[nn.Module]:
         """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""

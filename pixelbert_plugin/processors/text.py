@@ -107,6 +107,15 @@ class WordPieceTokenizer:
         """The options where the vocabulary comes from a checkpoint (interfaces.Portable)."""
         return replace(self.config, vocabulary="train")
 
+    def save_pretrained(self, folder: Path) -> dict[str, str]:
+        """tokenizer.json, as transformers' AutoTokenizer reads it (interfaces.TextProcessor)."""
+        from transformers import PreTrainedTokenizerFast
+
+        names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
+        limit = {"model_max_length": self.config.max_length}
+        PreTrainedTokenizerFast(tokenizer_object=self._fitted, **names, **limit).save_pretrained(folder)
+        return {"vocabulary": str(folder / "tokenizer.json")}
+
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self._fitted.to_str()}
 

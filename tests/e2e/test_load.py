@@ -9,10 +9,12 @@ import load_alone
 import numpy as np
 import pytest
 import torch
+import torchvision
 import transformers
 from conftest import TINY, make_vqa2, write_config
 from PIL import Image
 from preloaded import start
+from safetensors.torch import load_file
 
 import pixelbert_plugin
 from pixelbert_plugin import UserError, load, registry
@@ -22,6 +24,7 @@ from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.checkpoint.start import Start
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.data.run_data import RunData
@@ -233,6 +236,52 @@ def test_a_pre_trained_model_says_what_stands_at_the_masks(runs):
     assert loaded(image, "is the [MASK] [MASK]?").logits["mlm"].shape == (2, size)
     logits = loaded(image, "is the disc red?").logits
     assert logits["mlm"].shape == (0, size) and logits["itm"].shape == (1, 2)
+
+
+@torch.no_grad()
+def test_its_encoders_are_written_for_other_programs(runs, tmp_path):
+    root, _ = runs
+    loaded = load(root / "vqa")
+    written = loaded.save_pretrained(tmp_path / "made/encoders")
+    assert {part: Path(file).relative_to(tmp_path / "made/encoders").as_posix() for part, file in written.items()} == {
+        "image_encoder": "image_encoder/model.safetensors",
+        "text_encoder": "text_encoder/model.safetensors",
+        "vocabulary": "text_encoder/tokenizer.json",
+    }
+    cnn = torchvision.models.resnet18().eval()
+    unfit = cnn.load_state_dict(load_file(written["image_encoder"]), strict=False)
+    assert unfit.missing_keys == ["fc.weight", "fc.bias"] and not unfit.unexpected_keys
+    image = torch.randn(1, 3, 64, 96)
+    values = cnn.maxpool(cnn.relu(cnn.bn1(cnn.conv1(image))))
+    values = cnn.layer4(cnn.layer3(cnn.layer2(cnn.layer1(values))))
+    pixels = loaded.model.image_encoder(image, torch.tensor([[64, 96]])).pixels
+    torch.testing.assert_close(pixels, values.flatten(2).transpose(1, 2))
+    import timm
+
+    unfit = timm.create_model("resnet18", num_classes=0).load_state_dict(load_file(written["image_encoder"]))
+    assert not unfit.missing_keys and not unfit.unexpected_keys
+
+    folder, text = tmp_path / "made/encoders/text_encoder", "is the disc red?"
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    assert ids == loaded.processors["text"](text)[0]
+    bert = transformers.AutoModel.from_pretrained(folder).eval()
+    theirs = bert(input_ids=torch.tensor([ids])).last_hidden_state
+    encoder = loaded.model.text_encoder
+    ours, _ = encoder(encoder.embed(torch.tensor([ids])), torch.ones(1, len(ids), dtype=torch.bool))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+    with pytest.raises(UserError, match=r"folder='.*encoders': is there already and not empty"):
+        loaded.save_pretrained(tmp_path / "made/encoders")
+
+
+def test_the_command_writes_them_too(runs, tmp_path, capsys):
+    root, _ = runs
+    arguments = [f"config={root / 'pairs/config.yaml'}", "env.user_dir=null"]  # it is loaded in this process
+    assert cli.main([*arguments, "--export-encoders", str(tmp_path / "encoders")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"image_encoder: {tmp_path / 'encoders/image_encoder/model.safetensors'}" and len(lines) == 3
+    assert cli.main([*arguments, "--export-encoders", str(tmp_path / "encoders")]) == 2
+    assert "is there already and not empty; choose another folder" in capsys.readouterr().err
 
 
 def in_another_process(path: Path, image: Path, user_dir: str, output: Path) -> str:

@@ -36,10 +36,10 @@ ALLOWED = {
     "evaluation": {"config", "data", "tasks.base", "precision", "distributed", "build", "parts"},
     "build": {"__version__", "config", "data", "tasks.base", "distributed", "checkpoint"},
     "parts": {"config", "data", "tasks.base", "precision", "distributed", "checkpoint", "training", "build"},
-    "run": {"config", "data", "distributed", "checkpoint", "training", "evaluation", "build", "parts"},
+    "run": {"config", "data", "distributed", "checkpoint", "training", "evaluation", "build", "parts", "loading"},
     "sweep": {"config"},
     "miniature": set(),
-    "commands": {"__version__", "config", "build", "data", "run", "sweep", "miniature"},
+    "commands": {"__version__", "config", "build", "data", "encoders", "run", "sweep", "miniature"},
     "mmf": {
         "__version__",
         "config",

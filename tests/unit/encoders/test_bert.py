@@ -150,3 +150,31 @@ def test_a_checkpoint_without_the_head_and_a_task_without_it(minilm, tmp_path, c
     publish(tmp_path, "safetensors")
     net = pixelbert(tmp_path, {"itm": 2})
     assert not any("mlm" in name for name in net.state_dict())
+
+
+@torch.no_grad()
+def test_what_is_written_is_transformers_own_again(tmp_path):
+    made = publish(tmp_path / "theirs", "safetensors")
+    net = pixelbert(tmp_path / "theirs", {"mlm": 40, "itm": 2})
+    net.heads["mlm"].bias += 1.0  # as training would
+    written = net.text_encoder.save_pretrained(tmp_path / "ours", dict(net.heads.items()))
+    assert written == {"text_encoder": str(tmp_path / "ours/model.safetensors")}
+    again, told = transformers.BertForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
+    ids = torch.tensor([[2, 9, 4, 11, 3]])
+    expected = made.eval()(input_ids=ids).prediction_logits + 1.0
+    torch.testing.assert_close(again.eval()(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+    assert type(transformers.AutoModel.from_pretrained(tmp_path / "ours")) is transformers.BertModel
+    back = pixelbert(tmp_path / "ours", {"mlm": 40}).state_dict()
+    state = net.state_dict()
+    names = [name for name in back if name.startswith(("text_encoder.", "heads.mlm."))]
+    assert len(names) > 40 and all(torch.equal(back[name], state[name]) for name in names)
+
+
+def test_a_head_that_transformers_would_compute_otherwise_is_not_written(tmp_path):
+    publish(tmp_path / "theirs", "safetensors", hidden_act="relu")
+    net = pixelbert(tmp_path / "theirs", {"mlm": 40})
+    written = net.text_encoder.save_pretrained(tmp_path / "ours", dict(net.heads.items()))
+    assert written["mlm head"] == "not written: transformers' would have relu, where this one has gelu"
+    _, told = transformers.BertModel.from_pretrained(tmp_path / "ours", add_pooling_layer=False, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]

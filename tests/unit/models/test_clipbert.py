@@ -1,5 +1,6 @@
 """ClipBERT's checkpoints: a file in its layout, read into Pixel-BERT, against its network written out here in plain torch."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -161,10 +162,28 @@ def batch_of(texts: list[Tensor], images: list[Tensor]) -> Batch:
     )
 
 
-def test_text_pixels_and_logits_are_clipberts(saved):
-    path, state = saved
-    model = build().eval()
+WITH_STATISTICS = dataclasses.replace(cnn.SOURCES["msra"], has_statistics=True)
+
+
+@pytest.fixture(scope="module")
+def own_cnn(tmp_path_factory, saved) -> tuple[Path, dict[str, Tensor]]:
+    """A checkpoint of zezeze97/pixelbert's PixelBertWithResNet50: a ResNet-50 of its own, norms with statistics; and the same
+    in ClipBERT's names."""
+    rest = {name: value for name, value in saved[1].items() if not name.startswith("cnn.feature.")}
+    backbone = cnn.random_state(WITH_STATISTICS, seed=6)
+    theirs = {f"cnn.{name.replace('layer', 'stage')}": value for name, value in cnn.as_torchvision(backbone).items()}
+    counts = {name.replace("running_var", "num_batches_tracked"): torch.tensor(7) for name in theirs if "running_var" in name}
+    path = tmp_path_factory.mktemp("own") / "model_step_7.pt"
+    torch.save({**theirs, **counts, **rest}, path)
+    return path, {**{f"cnn.feature.backbone.{name}": value for name, value in backbone.items()}, **rest}
+
+
+@pytest.mark.parametrize("of", ["saved", "own_cnn"])
+def test_text_pixels_and_logits_are_clipberts(of, request):
+    path, state = request.getfixturevalue(of)
+    model = build(**({"image_encoder.params.norm": "trainable"} if of == "own_cnn" else {})).eval()
     start = Start.read(path, PRETRAINED)
+    assert ("image_encoder.params.norm" in start.content["model_options"]) is (of == "saved")
     start.load_weights(model, {"mlm": VOCABULARY, "itm": 2}, is_training=True)
     draw = torch.Generator().manual_seed(8)
     images = [torch.randint(0, 256, (3, *size), generator=draw, dtype=torch.uint8) for size in SIZES]
@@ -238,6 +257,13 @@ def test_the_shipped_configurations_are_of_its_network_and_else_the_papers(saved
     weights = {f"{model}.{encoder}.params.weights" for encoder in ("image_encoder", "text_encoder")}
     sizes = {"processors.image.params.short_edge", "processors.image.params.long_edge"}
     assert changed == weights | sizes | {f"{model}.{key}" for key in OPTIONS}
+
+
+def test_gc_attention_is_refused_by_name(own_cnn, tmp_path):
+    state = torch.load(own_cnn[0]) | {"cnn.stage2.3.context_block.conv_mask.weight": torch.zeros(1)}
+    torch.save(state, tmp_path / "gcb.pt")
+    with pytest.raises(UserError, match=r"gcb.pt': not a checkpoint of ClipBERT's \(.*its CNN has GC attention, which is not"):
+        Start.read(tmp_path / "gcb.pt", PRETRAINED)
 
 
 def test_another_file_is_none_of_clipberts(saved, tmp_path):
