@@ -5,6 +5,8 @@ import multiprocessing
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,8 +131,12 @@ def _draw(out: Path, pictures: list[Picture], processes: int) -> None:
             write_image(*job)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:  # Ctrl-C is this process's
-        pool.starmap(write_image, jobs, chunksize=64)
+    ignoring = (signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C is this process's
+    try:
+        with ProcessPoolExecutor(processes, context, *ignoring) as pool:
+            list(pool.map(write_image, *zip(*jobs, strict=True), chunksize=64))
+    except BrokenProcessPool as error:  # killed, or never begun, as from a program that is read from standard input
+        raise UserError(f"processes={processes}: a process that draws ended; processes=1 draws without others") from error
 
 
 def _refuse_other_files(out: Path, overwrite: bool) -> None:

@@ -532,6 +532,16 @@ def test_same_seed_same_bytes_with_any_number_of_processes(drawn, tmp_path):
     assert other.files["flickr30k/dataset_flickr30k.json"] != (out / "flickr30k/dataset_flickr30k.json").read_text()
 
 
+def test_a_process_that_cannot_begin_is_told_and_not_started_for_ever(tmp_path):
+    """A program that is read from standard input has no file that other processes could begin with."""
+    program = (
+        "from pixelbert_plugin.miniature.world import WorldConfig, write_world\n"
+        f"write_world(WorldConfig(out={str(tmp_path / 'mini')!r}, processes=2, coco_train_images=8))\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "UserError: processes=2: a process that draws ended; processes=1" in done.stderr
+
+
 def arguments(out: Path, **options) -> list[str]:
     return ["make", f"out={out}", "processes=1", *(f"{key}={value}" for key, value in (SMALL | options).items())]
 
