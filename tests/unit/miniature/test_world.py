@@ -536,7 +536,7 @@ def test_a_process_that_cannot_begin_is_told_and_not_started_for_ever(tmp_path):
     """A program that is read from standard input has no file that other processes could begin with."""
     program = (
         "from pixelbert_plugin.miniature.world import WorldConfig, write_world\n"
-        f"write_world(WorldConfig(out={str(tmp_path / 'mini')!r}, processes=2, coco_train_images=8))\n"
+        f"write_world(WorldConfig(out={str(tmp_path / 'mini')!r}, processes=2, **{SMALL!r}))\n"
     )
     done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "UserError: processes=2: a process that draws ended; processes=1" in done.stderr
