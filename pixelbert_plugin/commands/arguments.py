@@ -11,6 +11,7 @@ examples:
   pixelbert-run config=save/vqa2/config.yaml --export-encoders vqa2_encoders
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
+  pixelbert-run --describe encoder
   pixelbert-run --copy-config mini/vqa2
   pixelbert-run --new-plugin my_pictures
 
@@ -34,7 +35,11 @@ def parser() -> Parser:
         "--list", action="store_true", help="list every registered component with its origin, and the shipped YAMLs"
     )
     instead.add_argument(
-        "--describe", metavar="NAME", nargs="?", const="", help="the options of a component (or of a section: training, env, …)"
+        "--describe",
+        metavar="NAME",
+        nargs="?",
+        const="",
+        help="the options of a component or of a section (training, env, …), or what a kind of component must have (task, …)",
     )
     instead.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and where each value is from"

@@ -12,7 +12,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config import files as config_files
 from pixelbert_plugin.config.options import EnvConfig, RunConfig
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry import yaml_text
+from pixelbert_plugin.registry import contracts, yaml_text
 from pixelbert_plugin.registry.schema import Component, default_of, merge, nearest
 
 
@@ -31,7 +31,7 @@ def components() -> str:
 
 
 def options(name: str) -> str:
-    """The options of every component called `name`, or of a section of the configuration."""
+    """Options of every component called `name`, or of a section of the configuration; or what a kind of component must have."""
     types = {field.name: field.type for field in dataclasses.fields(RunConfig)}
     sections = {name: kind for name, kind in types.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     blocks = []
@@ -46,9 +46,17 @@ def options(name: str) -> str:
     if name in sections and sections[name] is not Component:
         blocks.append(f"section {name}")
         blocks += _fields(sections[name], "  ")
+    if name in registry.KINDS:
+        for use in contracts.USES[name]:
+            built = f", built with {', '.join(['config', *use.context])}" if use.is_built else ""
+            blocks += _contract(use.contract, f"kind {name}{f', {use.what}' * bool(use.what)}{built}")
     if not blocks:
-        known = {name for kind in registry.KINDS for name in registry.names(kind)} | set(sections)
-        what = f"--describe {name}: neither a component nor a section" if name else "--describe: name a component or a section"
+        known = {name for kind in registry.KINDS for name in registry.names(kind)} | set(sections) | set(registry.KINDS)
+        what = (
+            f"--describe {name}: neither a component nor a section nor a kind"
+            if name
+            else "--describe: name a component or a section"
+        )
         raise UserError(f"{what}{nearest(name, sorted(known))}")
     return "\n".join(blocks)
 
@@ -70,6 +78,33 @@ def plugin_options(overrides: list[str]) -> dict[str, Any]:
     given = config_files.listed(config_files.command_line(overrides), "plugins")
     options = merge(PluginOptions, given)
     return {"user_dir": options.env.user_dir, "modules": options.plugins}
+
+
+def _contract(contract: type, title: str) -> list[str]:
+    """What a component must have and may have (interfaces.py); then what contracts that extend its own add."""
+    wanted, comments = contracts.members(contract), _comments(contract)
+    lines = [f"{title} ({contract.__name__})", textwrap.indent(inspect.getdoc(contract) or "", "  ")]
+    for heading, names in (("must have", [*wanted.methods, *wanted.attributes]), ("may have", list(wanted.optional))):
+        lines += [f"\n{heading}:"] * bool(names)
+        lines += [line for name in names for line in _member(contract, name, comments.get(name, ""))]
+    for larger in contracts.extended(contract):
+        more = contracts.members(larger)
+        lines += [f"\nmust also have, as {larger.__name__}:", textwrap.indent(inspect.getdoc(larger) or "", "  ")]
+        added = [name for name in [*more.methods, *more.attributes] if name not in [*wanted.methods, *wanted.attributes]]
+        lines += [line for name in added for line in _member(larger, name, _comments(larger).get(name, ""))]
+    return [*lines, ""]
+
+
+def _member(contract: type, name: str, comment: str) -> list[str]:
+    value = inspect.getattr_static(contract, name, None)
+    if not isinstance(value, types.FunctionType):
+        types_of = {
+            key: kind for base in reversed(contract.__mro__) for key, kind in vars(base).get("__annotations__", {}).items()
+        }
+        default = f" = {value!r}" if hasattr(contract, name) else ""
+        return [f"  {name}: {types_of[name]}{default}", *([f"      {comment}"] if comment else [])]
+    arguments = ", ".join(list(inspect.signature(value).parameters)[1:])
+    return [f"  {name}({arguments})", textwrap.indent(inspect.getdoc(value) or "", "      ")]
 
 
 def _fields(config: type, indent: str) -> list[str]:
@@ -106,10 +141,10 @@ def _type(kind: Any) -> str:
 
 
 def _comments(config: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass and of its bases, read from the source."""
+    """The comment behind each field of a class and of its bases, read from the source."""
     comments: dict[str, str] = {}
     for base in reversed(config.__mro__):
-        if not dataclasses.is_dataclass(base):
+        if base is object or base.__module__ == "typing":
             continue
         try:
             source = textwrap.dedent(inspect.getsource(base))

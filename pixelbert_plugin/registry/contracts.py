@@ -67,6 +67,13 @@ def members(contract: type) -> Members:
     return found
 
 
+def extended(contract: type) -> list[type]:
+    """The contracts that ask for more than this one and are no use of their own: a model's for retrieval, say."""
+    own = {use.contract for uses in USES.values() for use in uses}
+    found = [each for each in vars(interfaces).values() if isinstance(each, type) and each.__module__ == interfaces.__name__]
+    return [each for each in found if contract in each.__mro__[1:] and each not in own]
+
+
 def config_of(component: Any) -> Any:
     """The `Config` on a class or function, the one thing that any component may do without; None where there is none."""
     return getattr(component, "Config", None)

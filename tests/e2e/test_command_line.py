@@ -1,6 +1,8 @@
 """The command line as a user types it: help, lists, descriptions, plugins, wheels."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.registry import contracts
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,6 +52,23 @@ def test_describe_prints_options_defaults_and_comments(capsys):
     assert "micro_batch_size: int | None = null" in capsys.readouterr().out
     assert cli.main(["--describe", "pixelbrt"]) == 2
     assert "did you mean pixelbert?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_describe_prints_what_a_kind_must_have_and_may_have(kind, capsys):
+    """All of its contracts' members, with their meaning; what may be left out is said apart."""
+    assert cli.main(["--describe", kind]) == 0
+    blocks = capsys.readouterr().out.split(f"kind {kind}")[1:]
+    assert len(blocks) == len(contracts.USES[kind])
+    for block, use in zip(blocks, contracts.USES[kind], strict=True):
+        required, _, optional = block.partition("\nmay have:\n")
+        for name, member in inspect.getmembers(use.contract):
+            if not name.startswith("_") or getattr(member, "__isabstractmethod__", False):
+                place = required if getattr(member, "__isabstractmethod__", False) else optional
+                assert re.search(rf"^  {re.escape(name)}[:(]", place, re.M), name
+        assert all(re.search(rf"^  {name}: ", required, re.M) for name in contracts.members(use.contract).attributes)
+    if kind == "model":
+        assert "must also have, as MatchingModel:" in blocks[0] and "  fuse(words_QLD, text_mask_QL, " in blocks[0]
 
 
 @pytest.mark.parametrize("kind", ["model", "encoder", "processor", "builder", "task", "optimizer", "scheduler"])
