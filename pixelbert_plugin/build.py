@@ -10,7 +10,7 @@ from torch import nn
 
 from pixelbert_plugin import __version__, registry
 from pixelbert_plugin.checkpoint.start import Start
-from pixelbert_plugin.config.contradictions import refuse_groups, refuse_task
+from pixelbert_plugin.config.contradictions import refuse_groups, refuse_normalization, refuse_task
 from pixelbert_plugin.config.options import ProcessorsConfig, RunConfig, TrainingConfig
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import RunData
@@ -103,6 +103,8 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
         pad_token_id=processors["text"].pad_token_id,
         heads=task.heads(),
     )
+    if "image" in processors:
+        refuse_normalization(cast(Model, model).normalization, processors["image"].normalization)
     if task.scores_all_pairs:
         registry.require("model", model, MatchingModel, f"the task {config.task!r}")
     return model

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,12 +44,17 @@ class Publishable(Protocol):
         return {}
 
 
+Normalization: TypeAlias = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue in 0…1
+
+
 class Model(Portable, Publishable, Protocol):
     """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
 
     `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
     a checkpoint's heads that another task does not need are known by that.
     """
+
+    normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
 
     @abstractmethod
     def forward(self, batch: Batch) -> ModelOutput:
@@ -94,6 +99,7 @@ class ImageEncoder(Portable, Publishable, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C
+    normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
 
     @abstractmethod
     def forward(self, images_I3HW: Tensor, sizes_I2: Tensor) -> PixelFeatures:
@@ -192,6 +198,8 @@ class MaskingTextProcessor(TextProcessor, Protocol):
 
 class ImageProcessor(Stateful, Protocol):
     """`register_processor`, as processors.image: built with `config`."""
+
+    normalization: Normalization | None = None  # of the images that it gives; None: nothing is known of it
 
     @abstractmethod
     def decode(self, source: ImageSource) -> Tensor:

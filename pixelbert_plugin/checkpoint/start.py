@@ -56,16 +56,22 @@ class Start:
         return [*former, {"key": self.key, "path": str(self.path), "update": self.content["state"]["update"]}]
 
     def require_options(self, config: RunConfig) -> None:
-        """Raise ConfigError where the model is not the one that a file of others is of, though names and shapes may fit."""
-        for key, wanted in self.content.get("model_options", {}).items():
-            value: Any = config.model_config[config.model]
-            for part in key.split("."):
-                value = getattr(value, part, None)
-            if value != wanted:
-                raise ConfigError(
-                    f"model_config.{config.model}.{key}",
-                    f"{value}, but the network of {self} has {wanted}; set it so (docs/weights.md lists all that it needs)",
-                )
+        """Raise ConfigError where the model or its images are not those that a file of others is of, though names and shapes
+        may fit."""
+        sections: tuple[tuple[str, str, Any], ...] = (
+            ("model_options", f"model_config.{config.model}", config.model_config[config.model]),
+            ("image_options", "processors.image.params", config.processors.image.params),
+        )
+        for section, path, options in sections:
+            for key, wanted in self.content.get(section, {}).items():
+                value = options
+                for part in key.split("."):
+                    value = getattr(value, part, None)
+                if value != wanted:
+                    raise ConfigError(
+                        f"{path}.{key}",
+                        f"{value}, but the network of {self} has {wanted}; set it so (docs/weights.md lists all that it needs)",
+                    )
 
     def load_weights(self, model: nn.Module, heads: dict[str, int], is_training: bool) -> None:
         """Give the model the checkpoint's weights; pre-trained ones as far as a training on another task has use for them.

@@ -6,8 +6,10 @@ What an option may be by itself stands in its dataclass's `check`.
 import os
 
 from pixelbert_plugin.config.options import RunConfig, TrainingConfig
-from pixelbert_plugin.interfaces import LearnedTask
+from pixelbert_plugin.interfaces import LearnedTask, Normalization
 from pixelbert_plugin.registry.schema import ConfigError
+
+NEAR = 1e-3  # between two values of one mean or std: they are published with three digits
 
 
 def refuse(config: RunConfig) -> None:
@@ -62,4 +64,14 @@ def refuse_groups(model: str, groups: list[str], optimizers: list[str]) -> None:
         if name not in optimizers:
             raise ConfigError(
                 f"optimizer.{name}", "is not set; every parameter group needs an optimizer, such as {type: adamw}"
+            )
+
+
+def refuse_normalization(trained_on: Normalization | None, given: Normalization | None) -> None:
+    """Raise ConfigError where images are not normalised as those were that the model's weights were trained on."""
+    for name, wanted, found in zip(("mean", "std"), trained_on or (), given or (), strict=False):
+        if any(abs(a - b) > NEAR for a, b in zip(wanted, found, strict=True)):
+            raise ConfigError(
+                f"processors.image.params.{name}",
+                f"{list(found)}, but the image encoder's weights were trained on images of {list(wanted)}; set it so",
             )

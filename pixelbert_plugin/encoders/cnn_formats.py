@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 BATCH_NORM_EPS = 1e-5  # of torchvision's and detectron2's norms
-IMAGENET_STD = (0.229, 0.224, 0.225)  # RGB, of values in 0…1: what our images are divided by
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values in 0…1: what is taken from our images
+IMAGENET_STD = (0.229, 0.224, 0.225)  # and what they are divided by
 STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
 BRANCHES = {"branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3", "branch1": "shortcut"}
 PREFIXES = ("cnn.feature.backbone.", "backbone.bottom_up.", "backbone.", "bottom_up.")  # of a detector's image encoder

@@ -29,9 +29,19 @@ from pixelbert_plugin.checkpoint.weights import (
     require_file,
     write_weights,
 )
-from pixelbert_plugin.encoders.cnn_formats import FORMAT_KEY, FORMATS, CnnWeights, for_our_input, read_layout, recognised
+from pixelbert_plugin.encoders.cnn_formats import (
+    FORMAT_KEY,
+    FORMATS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CnnWeights,
+    for_our_input,
+    read_layout,
+    recognised,
+)
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.errors import RunError
+from pixelbert_plugin.interfaces import Normalization
 from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
@@ -75,6 +85,7 @@ class ResNetEncoder(nn.Module):
         self.out_channels: int = self.resnet.fc.in_features
         del self.resnet.fc, self.resnet.avgpool
         self.stride_in_1x1 = bool(config.stride_in_1x1)
+        self.normalization: Normalization | None = None
         self.weights_format: str | None = None  # of the file of weights: its name in cnn_formats.FORMATS
         if config.weights is not None:
             self._load(config.weights)
@@ -142,6 +153,7 @@ class ResNetEncoder(nn.Module):
                 "which training would normalise anew; set norm=frozen"
             )
         self.stride_in_1x1, self.weights_format = conventions.stride_in_1x1, name
+        self.normalization = (IMAGENET_MEAN, IMAGENET_STD)
         key = registry.key_of(self.config, "weights")
         if found.layout != "torchvision":
             self._require_all(found, weights)

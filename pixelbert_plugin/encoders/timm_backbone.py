@@ -6,6 +6,7 @@ in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC
 
 import difflib
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict, write_weights
 from pixelbert_plugin.encoders.masked_norm import inside_mask
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import Normalization
 from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
@@ -48,9 +50,10 @@ class TimmEncoder(nn.Module):
         info: Any = self.net.feature_info  # timm's FeatureInfo
         self.out_channels: int = info.channels()[-1]
         self.stride: int = info.reduction()[-1]
+        self.normalization = _normalization(config.model) if config.weights == PRETRAINED else None  # of a file it is unknown
         if config.weights not in (None, PRETRAINED):
-            state = read_state_dict(Path(config.weights))
             own = self.net.state_dict()
+            state = _as_in(own, read_state_dict(Path(config.weights)))
             surplus = [name for name in state if name not in own]  # later stages and the classifier
             load_reported(self.net, state, f"{registry.key_of(config, 'weights')}={config.weights}", expected_unused=surplus)
         self.train(self.training)
@@ -106,6 +109,25 @@ class TimmEncoder(nn.Module):
                 f"({error}); try params.options={{dynamic_img_size: true}} (ViT) or {{strict_img_size: false}} (Swin)"
             ) from error
         return values if values.shape[1] == self.out_channels else values.permute(0, 3, 1, 2)
+
+
+def _as_in(own: Iterable[str], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a whole model under the names of its part with feature maps, whose wrappers timm names "stages.0" as
+    "stages_0", or puts below "model."."""
+
+    def plain(name: str) -> str:
+        return name.removeprefix("model.").replace("_", ".")
+
+    names = {plain(name): name for name in own}
+    return {names.get(plain(name), name): value for name, value in state.items()}
+
+
+def _normalization(model: str) -> Normalization | None:
+    """What the images of timm's own training were normalised by; None where timm does not say."""
+    import timm
+
+    published = timm.get_pretrained_cfg(model)
+    return None if published is None else (published.mean, published.std)
 
 
 def _create(config: TimmConfig) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint.weights import mentions, one_line, read_state_dict, report_names
-from pixelbert_plugin.encoders.cnn_formats import FORMATS, CnnWeights, for_our_input, read_layout
+from pixelbert_plugin.encoders.cnn_formats import FORMATS, IMAGENET_MEAN, IMAGENET_STD, CnnWeights, for_our_input, read_layout
 from pixelbert_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class ClipBertCheckpoint:
         tensors = for_our_input(cnn.tensors, FORMATS["msra"])
         found |= {f"image_encoder.resnet.{name}": value for name, value in tensors.items()}
         options = {key: value for key, value in OPTIONS.items() if not (is_own and key.endswith(".norm"))}
-        return found, {"model_options": options}
+        return found, {"model_options": options, "image_options": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}}
 
 
 def _cnn(state: dict[str, Tensor]) -> tuple[CnnWeights, bool]:

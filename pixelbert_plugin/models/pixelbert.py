@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import Normalization
 from pixelbert_plugin.models.convolutional_projection import ConvolutionalProjection
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
@@ -168,6 +169,11 @@ class PixelBert(nn.Module):
         for name, parameter in self.named_parameters():
             groups["cnn" if name.startswith("image_encoder.") else "transformer"].append((name, parameter))
         return groups
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """That of the CNN's weights (interfaces.Model)."""
+        return self.image_encoder.normalization
 
     def portable(self) -> PixelBertConfig:
         """The options that build the model without the files of weights its encoders began with (interfaces.Portable)."""

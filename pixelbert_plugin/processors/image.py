@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import MAX_PIXELS, ImageSource, read_image
+from pixelbert_plugin.interfaces import Normalization
 from pixelbert_plugin.registry.schema import require
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
@@ -75,6 +76,11 @@ class ImageProcessor:
             for adjust in (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation):
                 image = adjust(image, draw.uniform(1 - config.color_jitter, 1 + config.color_jitter))
         return image
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and std of the images it gives (interfaces.ImageProcessor)."""
+        return self.config.mean, self.config.std
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The paper's rule: shorter side to short_edge, unless the longer would pass long_edge. Height, width in pixels."""

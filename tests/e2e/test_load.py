@@ -94,7 +94,7 @@ def make_files(root: Path) -> dict:
     return {
         "processors": {
             "text": {"type": "bert_tokenizer", "params": {"vocabulary": str(root / "bert"), "max_length": 12}},
-            "image": {"type": "image", "params": {"short_edge": 64, "long_edge": 96, "mean": [0.4, 0.5, 0.6]}},
+            "image": {"type": "image", "params": {"short_edge": 64, "long_edge": 72}},
             "answers": {"type": "answers", "params": {"vocabulary": str(root / "answers.txt")}},
         },
         "model_config": {
@@ -189,7 +189,7 @@ def test_what_is_loaded_is_ready_and_says_what_it_is(runs):
     assert not loaded.model.training and loaded.device.type == "cpu" and loaded.path == root / "vqa/checkpoints/best"
     assert loaded.task.heads() == {"answers": 3} and loaded.processors.keys() == {"text", "image", "answers"}
     assert loaded.processors["answers"].answers == ["yes", "no", "perhaps"] and loaded.config.task == "vqa"
-    assert loaded.processors["text"].vocab_size == len(WORDS) and loaded.config.processors.image.params.mean[0] == 0.4
+    assert loaded.processors["text"].vocab_size == len(WORDS) and loaded.config.processors.image.params.long_edge == 72
     output = loaded(next((root / "images").iterdir()), "is the disc red?")
     assert isinstance(output, pixelbert_plugin.ModelOutput) and not output.logits["answers"].requires_grad
 

@@ -81,3 +81,13 @@ def test_pairs_are_whole_samples_and_groups_are_the_models():
         contradictions.refuse_groups("pixelbert", ["cnn"], ["cnn", "head"])
     with pytest.raises(ConfigError, match=r"^optimizer.cnn: is not set"):
         contradictions.refuse_groups("pixelbert", ["cnn"], [])
+
+
+def test_images_are_normalised_as_those_of_the_weights():
+    imagenet, half = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    for trained_on, given in ((None, half), (half, None), (None, None), (imagenet, tuple(map(list, imagenet)))):
+        contradictions.refuse_normalization(trained_on, given)
+    with pytest.raises(ConfigError, match=r"^processors.image.params.mean: \[0.5, 0.5, 0.5\], but .* images of \[0.485, 0.456"):
+        contradictions.refuse_normalization(imagenet, half)
+    with pytest.raises(ConfigError, match=r"^processors.image.params.std: \[0.5, 0.5, 0.5\], but .* images of \[0.229, 0.224"):
+        contradictions.refuse_normalization(imagenet, (imagenet[0], half[1]))

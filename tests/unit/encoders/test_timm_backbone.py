@@ -23,6 +23,26 @@ def build(model="resnet18", **params):
     return registry.build("encoder", "timm", {"model": model, **params}, "image_encoder.params")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("model", "options"), MODELS, ids=[name for name, _ in MODELS])
+def test_a_whole_models_file_gives_its_features_and_comes_back(model, options, tmp_path, caplog):
+    """Whatever names the wrapper of its feature maps has; and a file of those names too."""
+    torch.manual_seed(1)
+    whole = timm.create_model(model, **options).eval()
+    save_file({name: value.contiguous() for name, value in whole.state_dict().items()}, tmp_path / "whole.safetensors")
+    encoder = build(model, options=options, weights=str(tmp_path / "whole.safetensors")).eval()
+    assert "left as initialised" not in caplog.text and encoder.normalization is None
+    images = torch.randn(1, 3, 64, 96)
+    _, maps = whole.forward_intermediates(images)
+    expected = maps[-1]
+    expected = expected if expected.shape[1] == encoder.out_channels else expected.permute(0, 3, 1, 2)
+    own = encoder(images, torch.tensor([[64, 96]]))
+    torch.testing.assert_close(own.pixels[0], expected[0].flatten(1).T, rtol=1e-3, atol=1e-4)
+    again = build(model, options=options, weights=encoder.save_pretrained(tmp_path)["image_encoder"])
+    state = encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+
+
 @pytest.mark.parametrize(("model", "options"), MODELS, ids=[name for name, _ in MODELS])
 def test_each_image_is_as_if_alone(model, options):
     encoder = build(model, options=options).eval()

@@ -242,6 +242,12 @@ def test_a_model_of_other_conventions_is_refused_with_the_line_that_mends_it(sav
     assert str(error.value).startswith(f"model_config.pixelbert.{key}: {value}, but the network of checkpoint.pretrained=")
     assert f" has {OPTIONS[key]}; set it so" in str(error.value)
     config.model_config["pixelbert"] = registry.configure("model", "pixelbert", options(), "model_config.pixelbert")
+    config.processors.image.params = registry.configure("processor", "image", {"std": [1, 1, 1]}, "processors.image.params")
+    with pytest.raises(
+        UserError, match=r"^processors.image.params.std: \[1.0, 1.0, 1.0\], but the network of .* has \[0.229, 0"
+    ):
+        start.require_options(config)
+    config.processors.image.params = registry.configure("processor", "image", {}, "processors.image.params")
     start.require_options(config)
 
 
