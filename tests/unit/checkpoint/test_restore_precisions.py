@@ -73,7 +73,7 @@ def test_what_is_saved_is_float32_and_exact(saved, name):
     assert {key.rsplit("/", 1)[1] for key in states} == {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.product(NAMES, NAMES))
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(NAMES, NAMES)))
 def test_any_precision_goes_on_from_any_other(saved, source, target):
     before, path = saved[source]
     resumed = start(target, path)
