@@ -117,7 +117,8 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
         tell_changes(parts, start.content, data)
     metadata = CheckpointMetadata(yaml, processors, versions(), start.sources, data, portable(config, model, parts.processors))
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
-    events = Events(job.folder.path, state.update, evaluated, job.console) if job.processes.is_main else NoEvents()
+    pictures = config.evaluation.num_pictures
+    events = Events(job.folder.path, state.update, evaluated, job.console, pictures) if job.processes.is_main else NoEvents()
     events.config(yaml, configuration.leaves(config), used(parts))
     trainer = Trainer(
         model=model,

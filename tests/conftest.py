@@ -167,6 +167,7 @@ TINY = {
         }
     },
     "optimizer": {"cnn": {"type": "sgd", "params": {}}, "transformer": {"type": "adamw", "params": {"lr": 1e-3}}},
+    "evaluation": {"num_pictures": 0},  # matplotlib takes a third of such a run
     "training": {
         "batch_size": 8,
         "texts_per_image": 2,

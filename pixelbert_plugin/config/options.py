@@ -95,9 +95,11 @@ class TrainingConfig:
 class EvaluationConfig:
     batch_size: int | None = None  # pairs per forward. None: training.micro_batch_size or training.batch_size
     predict: bool = True  # write predictions/<own split>_<dataset>.json, in the data set's official result format
+    num_pictures: int = 8  # of a validation while training, drawn for TensorBoard with their answers. 0: none
 
     def check(self) -> None:
         require(self, "batch_size", low=1)
+        require(self, "num_pictures", low=0)
 
 
 @dataclass(kw_only=True)

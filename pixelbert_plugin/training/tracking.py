@@ -16,17 +16,18 @@ from pixelbert_plugin.training import records
 from pixelbert_plugin.training.board import Board, Cosmetic
 
 logger = logging.getLogger(__name__)
-NUM_PICTURES = 8  # validation images shown at each evaluation
+PICTURES_PER_ROW = 4  # validation images shown at each evaluation
+INCHES = (3.0, 4.0)  # width and height of one with its texts
 
 
 class Events:
     """Writes a run's events; `update` is TensorBoard's step throughout. None of them ends a run: what cannot be written is
     told once."""
 
-    def __init__(self, folder: Path, resumed_update: int, evaluated_update: int, console: Console):
+    def __init__(self, folder: Path, resumed_update: int, evaluated_update: int, console: Console, num_pictures: int = 8):
         """After a resume, what was logged past `resumed_update` is dropped, so that no update stands twice, and evaluations
-        past `evaluated_update`."""
-        self.console = console
+        past `evaluated_update`. `num_pictures`: how many images of a validation are drawn."""
+        self.console, self._num_pictures = console, num_pictures
         self._log, self._evaluations = folder / "log.jsonl", folder / "evaluations.jsonl"
         self._incomplete: set[Path] = set()  # logs that lack lines
         self._bar = Cosmetic("the progress bar")
@@ -80,8 +81,10 @@ class Events:
         self.console.out(f"{split} after update {update}: {figures}", highlight=False)
 
     def pictures(self, split: str, results: list[Result], update: int) -> None:
-        """Eight images with text, true and predicted answer."""
-        self._board.picture(f"{split}/predictions", lambda: _figure(_spread(results)), update)
+        """Some images with text, true and predicted answer."""
+        shown = _spread(results, self._num_pictures)
+        if shown:
+            self._board.picture(f"{split}/predictions", lambda: _figure(shown), update)
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         """A line that cannot be written is missing; the next one is tried all the same, since space may be there again."""
@@ -143,12 +146,12 @@ def _describe(record: dict[str, Any]) -> str:
     return f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {rates}  {speed:.1f} samples/s"
 
 
-def _spread(results: list[Result]) -> list[Result]:
-    """Results of eight different images, evenly over the split; the same ones at every evaluation."""
+def _spread(results: list[Result], count: int) -> list[Result]:
+    """Results of so many different images, evenly over the split; the same ones at every evaluation."""
     by_image: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         by_image.setdefault(result.sample.image_ids, []).append(result)
-    groups, chosen = list(by_image.values()), min(NUM_PICTURES, len(by_image))
+    groups, chosen = list(by_image.values()), min(count, len(by_image))
     picked = [groups[index * len(groups) // chosen] for index in range(chosen)]
     return [group[index % len(group)] for index, group in enumerate(picked)]  # not the first question of each
 
@@ -156,8 +159,12 @@ def _spread(results: list[Result]) -> list[Result]:
 def _figure(results: list[Result]) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, NUM_PICTURES // 2, squeeze=False)
+    columns = min(PICTURES_PER_ROW, len(results))
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(INCHES[0] * columns, INCHES[1] * rows))
+    # fixed: a layout that looks for room draws all texts several times, for half of a picture's time
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.25 / rows, wspace=0.04, hspace=0.35)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, result in zip(axes.flat, results, strict=False):

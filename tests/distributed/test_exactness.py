@@ -49,6 +49,7 @@ EXACT = [
     "model_config.pixelbert.pixel_dropout=0",
     "training.max_grad_norm=1",
     "env.cache_dir=null",
+    "evaluation.num_pictures=0",
 ]
 # Adam divides a gradient by its own size: with the usual 1e-8, what is nothing but rounding moves weights too
 STEADY = [

@@ -1,6 +1,7 @@
 """The command line as a user types it: help, lists, descriptions, plugins, wheels."""
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -154,19 +155,25 @@ def installed(tmp_path_factory) -> str:
 
 
 def test_another_distribution_adds_a_model_by_entry_point(installed, tiny_config, tmp_path):
-    done = script("--list", PYTHONPATH=installed)
-    assert "bag_of_words       [entry point of tiny-plugin 0.3 (tiny_plugin:BagOfWords)] Words only" in done.stdout
-    options = ("model=bag_of_words", "model_config={bag_of_words: {width: 8}}", "optimizer={all: {type: adamw}}")
-
+    options = ["model=bag_of_words", "model_config={bag_of_words: {width: 8}}", "optimizer={all: {type: adamw}}"]
     config = tmp_path / "bag.yaml"
     content = yaml.safe_load(tiny_config.read_text())
     content["model_config"], content["optimizer"] = {}, {}
     config.write_text(yaml.safe_dump(content))
-    done = script(f"config={config}", *options, PYTHONPATH=installed)
-    assert done.returncode == 0, done.stderr
+    commands = [["--list"], [f"config={config}", *options]]
+    commands.append([*commands[1], "model_config.bag_of_words.wdth=3"])
+
+    code = (  # one interpreter for all
+        "import json, sys; from pixelbert_plugin.commands import run as cli\n"
+        "print([cli.main(command) for command in json.loads(sys.argv[1])])"
+    )
+    environment = {**os.environ, "PYTHONPATH": installed}
+    command = [sys.executable, "-c", code, json.dumps(commands)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2]", done.stderr
+    assert "bag_of_words       [entry point of tiny-plugin 0.3 (tiny_plugin:BagOfWords)] Words only" in done.stdout
     assert "question_prior" in done.stdout
-    wrong = script(f"config={config}", *options, "model_config.bag_of_words.wdth=3", PYTHONPATH=installed)
-    assert wrong.returncode == 2 and "model_config.bag_of_words.wdth: unknown key; did you mean width?" in wrong.stderr
+    assert "model_config.bag_of_words.wdth: unknown key; did you mean width?" in done.stderr
 
 
 def test_an_entry_point_cannot_shadow_a_built_in(installed):

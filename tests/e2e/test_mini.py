@@ -39,6 +39,7 @@ SHORT = [
     "training.log_interval=1",
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
     "env.cache_dir=null",
+    "evaluation.num_pictures=0",
 ]
 
 

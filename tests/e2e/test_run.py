@@ -22,7 +22,7 @@ def finished(tmp_path_factory, vqa2_root) -> Path:
     """The save folder of a finished run."""
     folder = tmp_path_factory.mktemp("finished")
     config = write_config(folder / "tiny.yaml", vqa2_root, folder / "run")
-    assert run(f"config={config}") == 0
+    assert run(f"config={config}", "evaluation.num_pictures=8") == 0
     return folder / "run"
 
 
@@ -124,9 +124,9 @@ def test_the_picture_shows_different_images():
     def result(image, number):
         return Result(Sample(sample_id=number, image_ids=(image,), images=(Path("x"),), text="?"), "a", "b")
 
-    many = _spread([result(number // 5, number) for number in range(100)])
+    many = _spread([result(number // 5, number) for number in range(100)], 8)
     assert len({shown.sample.image_ids for shown in many}) == len(many) == 8
-    assert len(_spread([result(0, 0), result(0, 1), result(1, 2)])) == 2
+    assert len(_spread([result(0, 0), result(0, 1), result(1, 2)], 8)) == 2
 
 
 def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):

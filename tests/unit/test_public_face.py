@@ -62,19 +62,29 @@ def test_every_name_is_there_as_what_it_is_said_to_be():
         pixelbert_plugin.Sampel  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import pixelbert_plugin.run; from pixelbert_plugin import run",
-        "from pixelbert_plugin import run; import pixelbert_plugin.run",
-        "from pixelbert_plugin.run import export; from pixelbert_plugin import run",
-        "import pixelbert_plugin; pixelbert_plugin.run; from pixelbert_plugin.run import run",
-    ],
-)
-def test_run_is_the_function_in_whatever_order_it_and_its_module_are_imported(imports):
-    code = f"{imports}\nimport pixelbert_plugin, pixelbert_plugin.run as third\nfrom pixelbert_plugin.run import run as same\n"
-    code += "print(run is same is pixelbert_plugin.run is third, callable(run), run.__module__)"
-    assert python(code, "-W", "error") == "True True pixelbert_plugin.run\n"
+ORDERS = [
+    "import pixelbert_plugin.run; from pixelbert_plugin import run",
+    "from pixelbert_plugin import run; import pixelbert_plugin.run",
+    "from pixelbert_plugin.run import export; from pixelbert_plugin import run",
+    "import pixelbert_plugin; pixelbert_plugin.run; from pixelbert_plugin.run import run",
+]
+
+
+def test_run_is_the_function_in_whatever_order_it_and_its_module_are_imported():
+    """In one interpreter, which forgets the package and its components in between."""
+    code = f"""
+import sys, catalogue
+for imports in {ORDERS!r}:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pixelbert_plugin"]:
+        del sys.modules[name]
+    catalogue.REGISTRY.clear()
+    names = {{}}
+    exec(imports, names)
+    exec("import pixelbert_plugin, pixelbert_plugin.run as third; from pixelbert_plugin.run import run as same", names)
+    run = names["run"]
+    print(run is names["same"] is names["pixelbert_plugin"].run is names["third"], callable(run), run.__module__)
+"""
+    assert python(code, "-W", "error") == "True True pixelbert_plugin.run\n" * len(ORDERS)
 
 
 def test_run_as_it_was_documented_works_with_a_notice():

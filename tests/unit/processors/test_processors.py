@@ -1,6 +1,7 @@
 """Text, image and answer processors."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -68,15 +69,15 @@ def test_trained_vocabulary_is_reproducible_and_travels_with_the_state():
 
 def test_vocabulary_does_not_depend_on_the_process():
     """Hash seeds differ between processes; tokenizers' own trainer gives other vocabularies for them."""
+    texts = ["red circle on blue", "blue circle on red", "is it red or blue"] * 2
     code = (
-        "from pixelbert_plugin import registry; from pixelbert_plugin.registry import plugins; plugins.load();"
+        "import pixelbert_plugin.processors; from pixelbert_plugin import registry;"
         "text = registry.build('processor', 'bert_tokenizer', {}, 'p');"
-        "text.fit(['red circle on blue', 'blue circle on red', 'is it red or blue'] * 2); print(text.state_dict())"
+        f"text.fit({texts}); print(text.state_dict())"
     )
-    outputs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)
-    }
-    assert len(outputs) == 1
+    command = [sys.executable, "-c", code]
+    other = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    assert os.environ.get("PYTHONHASHSEED") != "7" and other.stdout == f"{build_on(texts).state_dict()}\n"
 
 
 def test_rare_words_are_made_of_pieces_and_nothing_seen_is_unknown():

@@ -1,5 +1,6 @@
 """Events, pictures and the console only warn, once; a log's lines are whole or missing."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -13,10 +14,14 @@ from rich.console import Console
 from pixelbert_plugin.errors import Stopped, UserError, writing
 from pixelbert_plugin.evaluation.table import results_table
 from pixelbert_plugin.system.console import TolerantStream, make_tolerant
-from pixelbert_plugin.training import board, records
+from pixelbert_plugin.training import board, records, tracking
 from pixelbert_plugin.training.tracking import Events
+from pixelbert_plugin.types import Result, Sample
 
 RECORD = {"update": 1, "loss": 0.5, "epoch": 0.1, "lr": {"cnn": 1e-2}, "samples_per_second": 3.0}
+
+NOWHERE = Sample(sample_id=1, image_ids=("nowhere.jpg",), images=(Path("nowhere.jpg"),), text="what is it?")
+RESULT = Result(sample=NOWHERE, prediction="a cat", truth="a dog")
 
 
 def full(*_arguments, **_options):
@@ -74,7 +79,7 @@ def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog, monke
     for update in (1, 2):
         events.train({**RECORD, "update": update}, {})
         events.evaluation("val/set", {"accuracy": 0.5}, update)
-        events.pictures("val/set", [], update)
+        events.pictures("val/set", [RESULT], update)
         events.flush()
     assert len(warnings(caplog)) == 1 and "TensorBoard's events in" in warnings(caplog)[0]
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
@@ -100,10 +105,22 @@ def test_a_tensorboard_folder_that_cannot_be_made_is_told(tmp_path, caplog):
     assert len(warnings(caplog)) == 1 and "TensorBoard's events" in warnings(caplog)[0]
 
 
+def test_as_many_images_are_drawn_as_are_asked_for(tmp_path, monkeypatch):
+    """Of different images, evenly over the split; in rows of four."""
+    results = [dataclasses.replace(RESULT, sample=dataclasses.replace(RESULT.sample, image_ids=(n // 2,))) for n in range(20)]
+    for count, rows, columns in ((8, 2, 4), (5, 2, 4), (3, 1, 3), (99, 3, 4)):
+        drawn = tracking._figure(tracking._spread(results, count))
+        assert drawn.axes[0].get_gridspec().get_geometry() == (rows, columns)
+        assert sum(bool(axis.get_title()) for axis in drawn.axes) == min(count, 10)
+    assert [result.sample.image_ids for result in tracking._spread(results, 5)] == [(0,), (2,), (4,), (6,), (8,)]
+    monkeypatch.setattr(tracking, "_figure", lambda results: pytest.fail("drawn"))
+    Events(tmp_path, 0, 0, Console(file=io.StringIO()), num_pictures=0).pictures("val/set", results, 1)
+
+
 def test_pictures_that_fail_leave_the_scalars(tmp_path, caplog, events, monkeypatch):
     monkeypatch.setattr("pixelbert_plugin.training.tracking._figure", lambda results: 1 / 0)
     for update in (1, 2):
-        events.pictures("val/set", [], update)
+        events.pictures("val/set", [RESULT], update)
         events.train({**RECORD, "update": update}, {})
     told = warnings(caplog)
     assert len(told) == 1 and "pictures for TensorBoard: left out from here on (ZeroDivisionError" in told[0]
