@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pixelbert_plugin.data.images import ImageSource
+    from pixelbert_plugin.encoders.row_dropout import RowDraws
     from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
 
 
@@ -55,6 +56,7 @@ class Model(Portable, Publishable, Protocol):
     """
 
     normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
+    takes_choose: bool = False  # whether forward also takes `choose`, a task's `chosen`: gradient for some rows alone
 
     @abstractmethod
     def forward(self, batch: Batch) -> ModelOutput:
@@ -121,6 +123,7 @@ class TextEncoder(Portable, Protocol):
     """
 
     hidden_size: int  # D
+    draws: RowDraws | None = None  # its dropout, where that can be repeated for some sequences; None: it cannot
     word_embeddings: nn.Parameter  # V D, the output weights of masked language modelling
     initializer_range: float = 0.02  # std of the weights that the model adds (BERT's)
 
@@ -297,6 +300,8 @@ class LearnedTask(Protocol):
     images_per_sample: int | None = None  # how many images a sample must have; None: any number
     needs_answers: bool = False  # whether it learns answers, which training samples must then have
     scores_all_pairs: bool = False  # whether it is a MatchingTask
+    # from the logits of all R rows, those that send gradient, in order (int64); None: all of them do
+    chosen: Callable[[dict[str, Tensor], Batch], Tensor] | None = None
     fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none
     # the predictions file in the data set's official format: results → its suffix (".json", ".csv") and text; None: no file
     predictions: Callable[[list[Result]], tuple[str, str]] | None = None

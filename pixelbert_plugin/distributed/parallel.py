@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelbert_plugin.distributed.processes import Processes
+from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput
@@ -25,17 +26,23 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule  # slow to import, and few runs need it
 
 
+def choice(model: nn.Module, task: Task) -> dict[str, Any]:
+    """What a model's forward in training is given beside the batch: which rows send gradient, where the task chooses some."""
+    return {"choose": task.chosen} if task.chosen is not None and cast(Model, model).takes_choose else {}
+
+
 class Losses(nn.Module):
     """Model and loss as one module: DDP then sees which parameters no loss depends on, such as those of unused heads."""
 
     def __init__(self, model: nn.Module, task: Task, precision: Precision):
         super().__init__()
         self.model, self.task, self.precision = model, task, precision
+        self.choice = choice(model, task)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """By part of the loss, its sum over the micro-batch."""
         with self.precision.autocast():
-            output = self.model(batch)
+            output = self.model(batch, **self.choice)
         return self.task.loss(output, batch)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards, write_weights
+from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout, attend
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 from pixelbert_plugin.registry.schema import FilePath, require
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ROWS = "pixelbert_rows"  # our attention function's name in transformers
 MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
 MLM_NAMES = {  # what follows it, and our names (models/heads.py); the output weights are the word embeddings
     "bias": "bias",
@@ -96,6 +98,8 @@ class BertTextEncoder(nn.Module):
         else:
             # mlm_head: the pre-trained weights of models/heads.py's MaskedLanguageHead, by its names; {} where there are none
             self.bert, self.mlm_head = _load(config.weights, chosen, vocab_size, dropout)
+        self.draws = RowDraws()
+        _repeat_dropout(self.bert.encoder, self.draws)
         if config.layer_norm == "apex":
             _fuse_layer_norms(self.bert, registry.key_of(config, "layer_norm"))
         self.hidden_size: int = self.bert.config.hidden_size
@@ -152,10 +156,13 @@ class BertTextEncoder(nn.Module):
         # SDPA never forms the weights; and under autocast a CPU takes four times as long for its gradient as for plain products
         is_eager = return_attentions or (hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
         mask_B11S = mask_BS[:, None, None]  # bool suits SDPA in any type; Apex O1 casts the queries, but not a float mask
-        if is_eager:
+        implementation = "eager" if is_eager else "sdpa"
+        if self.training and self.draws.is_on and self.config.attention_dropout and not return_attentions:
+            implementation = ROWS
+        elif is_eager:
             lowest = torch.finfo(hidden_BSD.dtype).min
             mask_B11S = torch.zeros_like(mask_B11S, dtype=hidden_BSD.dtype).masked_fill(~mask_B11S, lowest)
-        with self._attending("eager" if is_eager else "sdpa", return_attentions) as attentions:
+        with self._attending(implementation, return_attentions) as attentions:
             hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=mask_B11S).last_hidden_state
         return hidden_BSD, tuple(attentions) if return_attentions else None
 
@@ -176,6 +183,19 @@ class BertTextEncoder(nn.Module):
             self.bert.config._attn_implementation = usual
             for hook in hooks:
                 hook.remove()
+
+
+def _repeat_dropout(encoder: nn.Module, draws: RowDraws) -> None:
+    """Let all dropouts of the transformer's layers draw by `draws` where that is on."""
+    import transformers
+
+    transformers.AttentionInterface.register(ROWS, attend)
+    for parent in encoder.modules():
+        dropout = parent._modules.get("dropout")
+        if isinstance(dropout, nn.Dropout) and "query" in parent._modules:  # self-attention, which gives `attend` its p alone
+            object.__setattr__(parent, "draws", draws)
+        elif isinstance(dropout, nn.Dropout):
+            parent.dropout = RowDropout(dropout.p, draws)
 
 
 def _fuse_layer_norms(bert: nn.Module, key: str) -> None:

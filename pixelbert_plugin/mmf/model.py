@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.vocabularies import processor_states
+from pixelbert_plugin.distributed.parallel import choice
 from pixelbert_plugin.mmf.checkpoint_reader import pack, unpack
 from pixelbert_plugin.mmf.data import FIELD, Carried
 from pixelbert_plugin.mmf.defaults import model_yaml
@@ -39,7 +40,7 @@ class MmfModel(BaseModel):
         batch, config, task = carried.batch, self.setting.config, self.setting.task
         if self.training and carried.update is not None:  # the dropout of our own runner
             torch.manual_seed(derive(config.training.seed, "dropout", carried.update, carried.index, get_rank()))
-        output = self.model(batch)
+        output = self.model(batch, **(choice(self.model, task) if self.training else {}))
         prefix = f"{sample_list.dataset_type}/{sample_list.dataset_name}"
         # MMF divides by its update_frequency and averages over processes
         factor = self.setting.update_frequency * get_world_size() if carried.totals else 1

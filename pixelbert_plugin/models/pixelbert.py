@@ -5,10 +5,11 @@ in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from pixelbert_plugin.registry.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
 
 logger = logging.getLogger(__name__)
+Choose: TypeAlias = Callable[[dict[str, Tensor], Batch], Tensor]  # logits of all rows → those that send gradient
 
 
 @dataclass(kw_only=True)
@@ -52,6 +54,7 @@ class PixelBert(nn.Module):
     """Pixel-BERT: a CNN's pixels and a text's words through one transformer."""
 
     Config = PixelBertConfig
+    takes_choose = True
 
     def __init__(self, config: PixelBertConfig, vocab_size: int, heads: dict[str, int], pad_token_id: int = 0):
         """`heads`: the number of outputs of each head the task needs."""
@@ -94,7 +97,7 @@ class PixelBert(nn.Module):
         if config.freeze_image_encoder:
             self.image_encoder.requires_grad_(False)
 
-    def forward(self, batch: Batch, return_attentions: bool = False) -> ModelOutput:
+    def forward(self, batch: Batch, return_attentions: bool = False, choose: Choose | None = None) -> ModelOutput:
         images = self.encode_images(batch)
         index_Q = batch.image_index.flatten()
         texts_per_sequence = batch.image_index.shape[1]
@@ -102,9 +105,14 @@ class PixelBert(nn.Module):
         text_mask_QL = batch.text_mask.repeat_interleave(texts_per_sequence, dim=0)
         # index_select: the gradient of plain indexing is summed in an order that changes from run to run, even on a CPU
         pixels_QKD, pixel_mask_QK = images.pixels.index_select(0, index_Q), images.mask[index_Q]
-        words_QLD, pixels_QKD, attentions = self.fuse(words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK, return_attentions)
+        sequences, attentions = (words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK), None
+        if choose is not None and self.text_encoder.draws is not None:
+            words_QLD, pixels_QKD, logits = self._fuse_chosen(sequences, batch, choose)
+        else:
+            words_QLD, pixels_QKD, attentions = self.fuse(*sequences, return_attentions)
+            logits = self._apply_heads(words_QLD, images.features, batch)
         return ModelOutput(
-            logits=self._apply_heads(words_QLD, images.features, batch),
+            logits=logits,
             text=words_QLD,
             pixels=pixels_QKD,
             pixel_mask=pixel_mask_QK,
@@ -112,6 +120,25 @@ class PixelBert(nn.Module):
             grid=images.features.grid,
             attentions=attentions,
         )
+
+    def _fuse_chosen(
+        self, sequences: tuple[Tensor, Tensor, Tensor, Tensor], batch: Batch, choose: Choose
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Last hidden states of words and pixels, without gradient, and the logits of the heads on [CLS]: all sequences go
+        through the transformer without gradient, and those that `choose` names once more, with the same dropout and with it.
+        """
+        draws, count = self.text_encoder.draws, len(sequences[0])
+        with draws.first(count, sequences[0].device):
+            with torch.no_grad():
+                words_QLD, pixels_QKD, _ = self.fuse(*sequences)
+                logits = self.cls_logits(words_QLD)
+            torch.clear_autocast_cache()  # it holds weights that were cast without gradient
+            rows_q = choose(logits, batch)
+            with draws.again(rows_q):
+                words, text_mask, pixels, pixel_mask = (value.index_select(0, rows_q) for value in sequences)
+                words_qLD, _, _ = self.fuse(words, text_mask, pixels, pixel_mask)
+                chosen = self.cls_logits(words_qLD)
+        return words_QLD, pixels_QKD, {name: value.index_copy(0, rows_q, chosen[name]) for name, value in logits.items()}
 
     def encode_images(self, batch: Batch) -> ImageMemory:
         """The images' pixels as the transformer takes them: sampled in training where asked for, projected, plus s_v."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,6 +50,9 @@ class RetrievalTask(MatchingTask):
         self.config = config
         self.num_negatives = config.num_negatives
         self.max_val_images, self.max_test_images = config.max_val_images, config.max_test_images
+        # a backward pass costs two forward ones: all without gradient and the chosen again must cost less than all with it
+        if 3 * (1 + config.num_hardest) < 2 * (1 + config.num_negatives):
+            self.chosen = self._chosen
 
     def heads(self) -> dict[str, int]:
         return {"itm": 2}
@@ -60,11 +64,21 @@ class RetrievalTask(MatchingTask):
         """Q float32, higher for better matches."""
         return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
 
+    def _chosen(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Each image's true caption and its hardest ones."""
+        scores_BT = self.scores(logits).view(len(batch), -1)
+        batch.targets["hardest"] = hardest_BH = scores_BT[:, 1:].topk(self.config.num_hardest, dim=1).indices
+        columns_BC = F.pad(hardest_BH.sort(dim=1).values + 1, (1, 0))
+        first_B = torch.arange(len(batch), device=columns_BC.device) * scores_BT.shape[1]
+        return (columns_BC + first_B[:, None]).flatten()
+
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Softmax cross-entropy of the true caption among all; of the negatives only the hardest send gradient."""
         scores_BT = self.scores(output.logits).view(len(batch), -1)
         negatives_BN = scores_BT[:, 1:]
-        hardest_BH = negatives_BN.topk(self.config.num_hardest, dim=1).indices
+        hardest_BH = batch.targets.get("hardest")  # as they were chosen: the last digits may differ since
+        if hardest_BH is None:
+            hardest_BH = negatives_BN.topk(self.config.num_hardest, dim=1).indices
         # the others count in the sum, as constants
         negatives_BN = negatives_BN.detach().scatter(1, hardest_BH, negatives_BN.gather(1, hardest_BH))
         scores_BT = F.pad(negatives_BN, (1, 0)) + F.pad(scores_BT[:, :1], (0, negatives_BN.shape[1]))

@@ -19,7 +19,7 @@ ALLOWED = {
     "seeding": set(),
     "system": set(),
     "registry": {"errors", "interfaces", "types"},
-    "interfaces": {"types", "data.images"},  # for annotations alone
+    "interfaces": {"types", "data.images", "encoders.row_dropout"},  # for annotations alone
     "types": set(),
     "config": set(),
     "metrics": set(),

@@ -327,7 +327,7 @@ def test_five_hardest_of_twenty_by_hand():
     logits[:, 1] = logits[:, 0] + scores.flatten()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    images = type("Rows", (), {"weights": weights, "__len__": lambda self: 4})()
+    images = type("Rows", (), {"weights": weights, "targets": {}, "__len__": lambda self: 4})()
     task = registry.build("task", "retrieval", {}, "t", processors={})
     loss = task.loss(SimpleNamespace(logits={"itm": logits}), images)["retrieval"]
     shares = scores.exp() / scores.exp().sum(1, keepdim=True)

@@ -1,0 +1,59 @@
+"""Two ways of the same work, timed in turn in one process: the ratio of their median processor times."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Ratio:
+    """What a pair of ways took: seconds of processor time, the median of `rounds`."""
+
+    what: str
+    naive: float
+    ours: float
+    rounds: int
+    note: str = ""
+
+    @property
+    def times(self) -> float:
+        return self.naive / self.ours
+
+    def __str__(self) -> str:
+        figures = f"{self.naive:>10.3f} s{self.ours:>10.3f} s{self.times:>9.2f}{self.rounds:>8}"
+        return f"{self.what:<44}{figures}  {self.note}".rstrip()
+
+
+HEAD = f"{'what':<44}{'naive':>12}{'ours':>12}{'ratio':>9}{'rounds':>8}  note"
+
+
+def compare(what: str, naive: Callable[[], object], ours: Callable[[], object], rounds: int, note: str = "") -> Ratio:
+    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both."""
+    naive()
+    ours()
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for seconds, work in zip(taken, (naive, ours), strict=True):
+            began = clock()
+            work()
+            seconds.append(clock() - began)
+    return Ratio(what, *map(statistics.median, taken), rounds, note)
+
+
+def clock() -> float:
+    """Processor time of all threads; on a GPU, which works meanwhile, the time that passed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def largest_difference(naive: torch.Tensor, ours: torch.Tensor) -> float:
+    """The largest one, relative to the largest value. Raises ValueError where it is no rounding: ratios would say nothing."""
+    found = float((naive - ours).abs().max() / naive.abs().max())
+    if not found < 1e-3:
+        raise ValueError(f"outputs differ by {found:.1e}: the two ways do not compute the same")
+    return found

@@ -1,0 +1,278 @@
+"""Training steps, scoring every pair, and one answer: the naive way's time over ours, outputs shown to be equal.
+
+    python benchmarks/steps.py [--rounds 3] [--short-edge 384] [--only NAME …] > benchmarks/steps.txt
+
+Both ways are ResNet-50 and BERT-base from the same random weights, on pictures of one size (4:3) and texts of random words; the
+naive one is benchmarks/naive.py. A step is a forward and backward pass, clipping, and both optimizers' update. Ratios count
+processor time, the median of interleaved rounds. Dropout is on in the steps, and off where outputs are compared.
+"""
+
+import argparse
+import copy
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from naive import VOCABULARY, NaivePixelBert, optimizers
+from PIL import Image
+from side_by_side import HEAD, Ratio, compare, largest_difference
+from torch import Tensor, nn
+
+from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry
+from pixelbert_plugin.build import build_optimizers
+from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.distributed.parallel import Alone, Losses
+from pixelbert_plugin.distributed.processes import Processes
+from pixelbert_plugin.loading import LoadedModel
+from pixelbert_plugin.registry import plugins
+from pixelbert_plugin.registry.schema import Component
+from pixelbert_plugin.training.step import Step
+from pixelbert_plugin.types import Batch
+
+TOKENS = 16  # of a text, [CLS] and [SEP] included
+ANSWERS = 3129
+
+
+def vocabulary(folder: Path) -> Path:
+    """BERT's size, of words w5, w6, …"""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(5, VOCABULARY))]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    return folder
+
+
+class Setting:
+    """A task with its model, ours and the naive one of the same weights."""
+
+    def __init__(self, name: str, folder: Path, size: tuple[int, int], precision: str = "fp32", frozen: bool = False):
+        answers = folder / "answers.txt"
+        answers.write_text("\n".join(f"answer{number}" for number in range(ANSWERS)))
+        self.config = configuration.complete(
+            RunConfig(
+                task=name,
+                datasets=["vqa2"],
+                optimizer={"cnn": Component("sgd"), "transformer": Component("adamw")},
+                model_config={
+                    "pixelbert": {
+                        "num_sampled_pixels": 100 if name == "pretrain" else None,
+                        "freeze_image_encoder": frozen,
+                    }
+                },
+            )
+        )
+        text = {"vocabulary": str(folder), "max_length": TOKENS}
+        self.processors = {
+            "text": registry.build("processor", "bert_tokenizer", text, "p"),
+            "image": registry.build("processor", "image", {"short_edge": size[0], "long_edge": size[1]}, "p"),
+            "answers": registry.build("processor", "answers", {"vocabulary": str(answers)}, "p"),
+        }
+        self.task = registry.build("task", name, {}, f"task_config.{name}", processors=self.processors)
+        torch.manual_seed(0)
+        options = self.config.model_config["pixelbert"]
+        heads = self.task.heads()
+        self.model = registry.build("model", "pixelbert", options, "m", vocab_size=VOCABULARY, pad_token_id=0, heads=heads)
+        self.naive = NaivePixelBert(heads, options.num_sampled_pixels)
+        self.naive.load_ours(self.model)
+        self.naive.cnn.requires_grad_(not frozen)
+        self.size, self.precision, self.frozen = size, precision, frozen
+
+    def batch(self, images: int, texts: int, rows: int = 1, seed: int = 1) -> Batch:
+        """`texts` samples to each of the images, of `rows` texts each: the sample's own, then its negatives."""
+        draw = torch.Generator().manual_seed(seed)
+        samples = images * texts
+        ids = torch.randint(5, VOCABULARY, (samples * rows, TOKENS), generator=draw)
+        ids[:, 0], ids[:, -1] = 2, 3
+        batch = Batch(
+            sample_ids=list(range(samples)),
+            input_ids=ids,
+            text_mask=torch.ones_like(ids, dtype=torch.bool),
+            images=torch.randn(images, 3, *self.size, generator=draw),
+            image_sizes=torch.tensor([self.size] * images),
+            image_index=torch.arange(images).repeat_interleave(texts * rows)[:, None],
+            image_seeds=torch.arange(images),
+            weights=torch.ones(samples),
+        )
+        if "answers" in self.task.heads():
+            batch.targets["answers"] = (torch.rand(samples, ANSWERS, generator=draw) < 3 / ANSWERS).float()
+        else:
+            self.task.prepare(batch, list(range(samples)))
+        return batch
+
+    def our_step(self, batch: Batch) -> Callable[[], object]:
+        """An update of the product's own Step, one micro-batch."""
+        model = copy.deepcopy(self.model).train()
+        made = build_optimizers(self.config, model)
+        precision = registry.build("precision", self.precision, {}, "p", device=torch.device("cpu"))
+        precision.prepare(model, made)
+        step = Step(
+            parallel=Alone(Losses(model, self.task, precision)),
+            task=self.task,
+            optimizers=made,
+            schedule=lambda update, epoch: 1.0,
+            precision=precision,
+            processes=Processes(),
+            seed=1,
+            max_grad_norm=1.0,
+        )
+        return lambda: step([batch], 1, 0.0)
+
+    def naive_step(self, batch: Batch, losses: Callable[[dict[str, Tensor], Batch], Tensor]) -> Callable[[], object]:
+        """The same pairs, each with its own copy of the image."""
+        model = copy.deepcopy(self.naive).train()
+        steps = optimizers(model)
+        images = batch.images[batch.image_index[:, 0]]
+
+        def step() -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                if self.frozen:  # whoever freezes a CNN sends each image through it once
+                    with torch.no_grad():
+                        features = model.cnn.eval()(batch.images)
+                    values = F.max_pool2d(features, 2).flatten(2).transpose(1, 2)
+                    pixels = (model.projection(values) + model.pixel_embedding)[batch.image_index[:, 0]]
+                    logits = model.logits(model.fuse(batch.input_ids, batch.text_mask, pixels), TOKENS)
+                else:
+                    logits = model(batch.input_ids, batch.text_mask, images)
+            losses(logits, batch).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for each in steps:
+                each.step()
+                each.zero_grad()
+
+        return step
+
+    @torch.no_grad()
+    def difference(self, batch: Batch) -> float:
+        """Of the logits of both, in evaluation."""
+        ours, naive = self.model.eval(), self.naive.eval()
+        found, expected = ours(batch).logits, naive(batch.input_ids, batch.text_mask, batch.images[batch.image_index[:, 0]])
+        if "mlm" in expected:
+            expected["mlm"] = expected["mlm"].flatten(0, 1)[batch.targets["mlm_positions"]]
+        return max(largest_difference(expected[head], found[head]) for head in expected)
+
+
+def pretrain_losses(logits: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The mean over masked words of true pairs, and over pairs."""
+    labels = torch.full((len(batch.input_ids) * TOKENS,), -100)
+    labels[batch.targets["mlm_positions"]] = batch.targets["mlm"]
+    is_true = torch.tensor([1, 0]).repeat(len(batch))
+    mlm = F.cross_entropy(logits["mlm"].flatten(0, 1).float(), labels, ignore_index=-100)
+    return mlm + F.cross_entropy(logits["itm"].float(), is_true)
+
+
+def vqa_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
+    targets = batch.targets["answers"]
+    return F.binary_cross_entropy_with_logits(logits["answers"].float(), targets, reduction="none").sum(1).mean()
+
+
+def retrieval_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
+    """Cross-entropy of the true text among the hardest five and itself; the other negatives count as constants."""
+    scores = (logits["itm"][:, 1] - logits["itm"][:, 0]).float().view(len(batch), -1)
+    hardest = scores[:, 1:].topk(5, dim=1).indices + 1
+    kept = scores.detach().scatter(1, hardest, scores.gather(1, hardest))
+    return F.cross_entropy(torch.cat([scores[:, :1], kept[:, 1:]], 1), torch.zeros(len(scores), dtype=torch.int64))
+
+
+def steps(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    rows = (
+        ("pretrain", "pre-training step, 10 pairs an image", "fp32", (2, 5, 2), pretrain_losses, False),
+        ("pretrain", "pre-training step, bf16", "bf16", (2, 5, 2), pretrain_losses, False),
+        ("vqa", "VQA step, 4 questions an image", "fp32", (2, 4, 1), vqa_loss, False),
+        ("retrieval", "retrieval step, 21 texts an image", "fp32", (2, 1, 21), retrieval_loss, True),
+    )
+    for task, what, precision, (images, texts, each), losses, frozen in rows:
+        setting = Setting(task, folder, size, precision, frozen)
+        batch = setting.batch(images, texts, each)
+        note = f"outputs within {setting.difference(batch):.0e}"
+        yield compare(what, setting.naive_step(batch, losses), setting.our_step(batch), rounds, note)
+
+
+@torch.no_grad()
+def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """4 images with 40 texts: our model as evaluation/retrieval.py calls it, and a forward for 32 pairs at a time."""
+    from pixelbert_plugin.evaluation.retrieval import _score
+
+    setting = Setting("retrieval", folder, size)
+    ours, naive, batch = setting.model.eval(), setting.naive.eval(), setting.batch(4, 10)
+    precision = registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
+
+    def score_ours() -> Tensor:
+        images = ours.encode_images(batch)
+        words = ours.embed_texts(batch.input_ids)
+        return torch.from_numpy(_score(ours, setting.task, images, words, batch.text_mask, 256, precision))
+
+    def score_naive() -> Tensor:
+        found = []
+        pairs = [(image, text) for image in range(4) for text in range(40)]
+        for at in range(0, len(pairs), 32):
+            rows = torch.tensor(pairs[at : at + 32])
+            logits = naive(batch.input_ids[rows[:, 1]], batch.text_mask[rows[:, 1]], batch.images[rows[:, 0]])["itm"]
+            found.append(logits[:, 1] - logits[:, 0])
+        return torch.cat(found).view(4, 40)
+
+    note = f"outputs within {largest_difference(score_naive(), score_ours()):.0e}"
+    yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
+
+
+@torch.no_grad()
+def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """From a JPEG and a question to the most likely answer."""
+    import torchvision.transforms.v2 as T
+    import transformers
+
+    setting = Setting("vqa", folder, size)
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((640, 480)).save(folder / "picture.jpg")
+    question = " ".join(f"w{number}" for number in range(100, 100 + TOKENS - 2))
+    loaded = LoadedModel(setting.model.eval(), setting.config, setting.processors, setting.task, torch.device("cpu"), folder)
+    naive = setting.naive.eval()
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    transform = T.Compose(
+        [
+            T.PILToTensor(),
+            T.Resize(size, antialias=True),
+            T.ToDtype(torch.float32, scale=True),
+            T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+
+    def answer_naive() -> Tensor:
+        image = transform(Image.open(folder / "picture.jpg").convert("RGB"))[None]
+        text = tokenizer(question, return_tensors="pt")
+        return naive(text["input_ids"], text["attention_mask"].bool(), image)["answers"]
+
+    def answer_ours() -> Tensor:
+        return loaded(folder / "picture.jpg", question).logits["answers"]
+
+    difference = float((answer_naive() - answer_ours()).abs().max() / answer_naive().abs().max())
+    yield compare("one answer on a CPU, batch 1", answer_naive, answer_ours, 3 * rounds, f"outputs within {difference:.0e}")
+
+
+PROGRAMS = {function.__name__: function for function in (steps, scoring, answer)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved")
+    parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
+    parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    arguments = parser.parse_args()
+    plugins.load()
+    size = (arguments.short_edge, arguments.short_edge * 4 // 3)
+    machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}")
+    print(f"images of {size[0]} × {size[1]}, texts of {TOKENS} tokens")
+    print(f"\n{HEAD}")
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary(Path(folder))
+        for name in arguments.only:
+            for row in PROGRAMS[name](Path(folder), size, arguments.rounds):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
