@@ -252,7 +252,25 @@ def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     yield compare("one answer on a CPU, batch 1", answer_naive, answer_ours, 3 * rounds, f"outputs within {difference:.0e}")
 
 
-PROGRAMS = {function.__name__: function for function in (steps, scoring, answer)}
+def images(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """Eight uint8 pictures of 480 × 640 to the model's size, normalised: in one stack, as it is mostly written, and ours."""
+    import torchvision.transforms.v2.functional as T
+
+    draw = torch.Generator().manual_seed(1)
+    pictures = [torch.randint(0, 256, (3, 480, 640), generator=draw, dtype=torch.uint8) for _ in range(8)]
+    processor = registry.build("processor", "image", {}, "p")  # the paper's 800 by 1333
+    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (processor.config.mean, processor.config.std))
+    target = list(processor.resized(480, 640))
+
+    def stacked() -> Tensor:
+        return (T.resize(torch.stack(pictures).float(), target, antialias=True) - mean) / std
+
+    note = f"outputs within {largest_difference(stacked(), processor(pictures)[0]):.0e}"
+    what = f"8 images to {target[0]} × {target[1]}, normalised"
+    yield compare(what, stacked, lambda: processor(pictures), 3 * rounds, note)
+
+
+PROGRAMS = {function.__name__: function for function in (images, steps, scoring, answer)}
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ I images; h w an image's own size, H W the largest's: in uint8 3hw each, out ima
 """
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as T
 from torch import Tensor
 
@@ -94,18 +94,16 @@ class ImageProcessor:
         sizes = [self.resized(*image.shape[-2:]) for image in images]
         height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
         padded = torch.zeros(len(sizes), 3, height, width, device=device)
-        alike = defaultdict(list)  # images of one size are resized together
-        for index, image in enumerate(images):
-            alike[tuple(image.shape[-2:])].append(index)
         mean, std = self._scale(padded.device)
-        for indices in alike.values():
-            height, width = sizes[indices[0]]
-            resized = torch.stack([images[index].to(device, non_blocking=True) for index in indices]).float()
-            if tuple(resized.shape[-2:]) != (height, width):
-                resized = T.resize(resized, [height, width], antialias=True)
-            resized = (resized - mean) / std
-            for index, image in zip(indices, resized, strict=True):  # an index tensor would have to be sent to the device
-                padded[index, :, :height, :width] = image
+        # one by one, in place, and normalised where there are fewer pixels: half the time of doing all of one size at once
+        for place, image, (height, width) in zip(padded, images, sizes, strict=True):
+            values = image.to(device, non_blocking=True).float()
+            grows = height * width > values[0].numel()
+            if grows:
+                values.sub_(mean).div_(std)
+            if tuple(values.shape[-2:]) != (height, width):
+                values = F.interpolate(values[None], (height, width), mode="bilinear", antialias=True)[0]
+            place[:, :height, :width] = values if grows else values.sub_(mean).div_(std)
         return padded, torch.tensor(sizes)
 
     def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.v2.functional as T
 from PIL import Image
 
 from pixelbert_plugin import registry
@@ -225,6 +226,19 @@ def test_resize_normalise_and_pad_on_the_device():
     assert (images[0, :, 24:] == 0).all() and (images[1, :, :, 24:] == 0).all()
     alone, size = image(tall, "cpu")
     assert size.tolist() == [[48, 24]] and torch.equal(alone, images[1:2, :, :, :24])
+
+
+def test_enlarged_shrunk_and_kept_images_are_torchvisions_resized_then_normalised():
+    """In whichever order that is done here; and what was given stays as it was."""
+    image, draw = build("image", short_edge=48, long_edge=64), torch.Generator().manual_seed(3)
+    given = [torch.randint(0, 256, (3, *size), generator=draw, dtype=torch.uint8) for size in ((30, 40), (48, 64), (150, 190))]
+    before = [each.clone() for each in given]
+    images, sizes = image(given)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (image.config.mean, image.config.std))
+    for own, source, size in zip(images, before, sizes.tolist(), strict=True):
+        resized = T.resize(source.float(), size, antialias=True)
+        torch.testing.assert_close(own[:, : size[0], : size[1]], (resized / 255 - mean) / std, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
 
 
 def test_very_large_images_are_reduced_before_transfer(tmp_path):
