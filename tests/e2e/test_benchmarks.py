@@ -1,0 +1,18 @@
+"""The benchmarks' programs, in a quick form: they fail where two ways do not compute the same, never for their times."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_the_naive_way_and_ours_compute_the_same():
+    command = [sys.executable, BENCHMARKS / "steps.py", "--rounds", "1", "--short-edge", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    rows = done.stdout.split("note\n")[1].splitlines()
+    assert len(rows) == 7 and all("outputs within" in row for row in rows)
