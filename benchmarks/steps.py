@@ -229,7 +229,6 @@ def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "picture.jpg")
     question = " ".join(f"w{number}" for number in range(100, 100 + TOKENS - 2))
-    loaded = LoadedModel(setting.model.eval(), setting.config, setting.processors, setting.task, torch.device("cpu"), folder)
     naive = setting.naive.eval()
     tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
     transform = T.Compose(
@@ -246,11 +245,18 @@ def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
         text = tokenizer(question, return_tensors="pt")
         return naive(text["input_ids"], text["attention_mask"].bool(), image)["answers"]
 
-    def answer_ours() -> Tensor:
-        return loaded(folder / "picture.jpg", question).logits["answers"]
+    ways = (("", False, "fp32"), (", fast", True, "fp32"), (", fast, bf16", True, "bf16"))
+    for name, fast, precision in ways:
+        parts = (setting.config, setting.processors, setting.task, torch.device("cpu"), folder)
+        numbers = registry.build("precision", precision, {}, "p", device=torch.device("cpu"))
+        loaded = LoadedModel(copy.deepcopy(setting.model).eval(), *parts, numbers, fast)
 
-    note = f"outputs within {largest_difference(answer_naive(), answer_ours()):.0e}"
-    yield compare("one answer on a CPU, batch 1", answer_naive, answer_ours, 3 * rounds, note)
+        def answer_ours(loaded: LoadedModel = loaded) -> Tensor:
+            return loaded(folder / "picture.jpg", question).logits["answers"].float()
+
+        bound = 0.1 if precision == "bf16" else 1e-3
+        note = f"outputs within {largest_difference(answer_naive(), answer_ours(), bound):.0e}"
+        yield compare(f"one answer on a CPU, batch 1{name}", answer_naive, answer_ours, 3 * rounds, note)
 
 
 def images(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:

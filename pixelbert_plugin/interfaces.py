@@ -36,6 +36,14 @@ class Portable(Protocol):
         return None
 
 
+class Inferring(Protocol):
+    """What can be made faster once training is over."""
+
+    def prepare_inference(self) -> None:
+        """Change it in place such that it computes the same up to rounding, in less time; it is trained and saved no more.
+        Default: nothing changes."""
+
+
 class Publishable(Protocol):
     """What can be written for the programs whose names it has."""
 
@@ -48,7 +56,7 @@ class Publishable(Protocol):
 Normalization: TypeAlias = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue in 0…1
 
 
-class Model(Portable, Publishable, Protocol):
+class Model(Portable, Publishable, Inferring, Protocol):
     """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
 
     `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
@@ -97,7 +105,7 @@ class MatchingModel(Model, Protocol):
         """By head, the logits (Q outputs) of what stands at [CLS], words_QLD[:, 0]."""
 
 
-class ImageEncoder(Portable, Publishable, Protocol):
+class ImageEncoder(Portable, Publishable, Inferring, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C

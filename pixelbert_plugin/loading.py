@@ -6,6 +6,7 @@ data set is read, no pre-trained weights and no hub. A plugin is imported only w
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -23,7 +24,7 @@ from pixelbert_plugin.data.images import BadImageError, ImageSource
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
 from pixelbert_plugin.errors import UserError, writing
-from pixelbert_plugin.interfaces import Model
+from pixelbert_plugin.interfaces import Model, Precision
 from pixelbert_plugin.registry import plugins, yaml_text
 from pixelbert_plugin.registry.schema import Kind, UnknownComponentError
 from pixelbert_plugin.tasks.base import Task
@@ -42,6 +43,8 @@ class LoadedModel:
     task: the task it was trained for; `task.heads()` names the logits.
     device: where it computes.
     path: the checkpoint folder or the file it came from.
+    precision: what the forward pass computes in.
+    is_fast: whether the model was changed for inference alone.
     """
 
     def __init__(
@@ -52,9 +55,13 @@ class LoadedModel:
         task: Task,
         device: torch.device,
         path: Path,
+        precision: Precision | None = None,
+        is_fast: bool = False,
     ):
         self.model, self.config, self.processors, self.task = model, config, processors, task
-        self.device, self.path = device, path
+        self.device, self.path, self.precision, self.is_fast = device, path, precision, is_fast
+        if is_fast:
+            cast(Model, model).prepare_inference()
 
     def __call__(self, image: Images, text: str) -> ModelOutput:
         """The output for one text (question, caption, statement) with its image, or its images as a list (NLVR2: two).
@@ -69,7 +76,8 @@ class LoadedModel:
     def forward(self, pairs: Sequence[tuple[Images, str]]) -> ModelOutput:
         """The output for several pairs in one forward: row n of the logits is pair n's. An image given twice, as the same
         object or path, goes through the CNN once."""
-        return self.model(self.batch(pairs))
+        with self.precision.autocast() if self.precision is not None else nullcontext():
+            return self.model(self.batch(pairs))
 
     def save_pretrained(self, folder: str | Path) -> dict[str, str]:
         """Write the encoders for other programs into a new folder: image_encoder/ in torchvision's or timm's names,
@@ -79,6 +87,8 @@ class LoadedModel:
         """
         target = Path(folder).expanduser()
         given = f"folder={str(folder)!r}"
+        if self.is_fast:
+            raise UserError(f"{given}: a model loaded with fast=True is for inference alone; load it without")
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{given}: is there already and not empty; choose another folder")
         with writing(target, "folder"):
@@ -121,13 +131,23 @@ class LoadedModel:
             raise UserError(str(error)) from error
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", user_dir: str | Path | None = None) -> LoadedModel:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    user_dir: str | Path | None = None,
+    fast: bool = False,
+    precision: str = "fp32",
+) -> LoadedModel:
     """A trained model ready for use, with its processors: `load("save/vqa2")("dog.jpg", "what animal is it?")`.
 
     `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, or a file of `pixelbert-run --export`.
     `device`: "cpu", "cuda", "cuda:1", …
     `user_dir`: where the plugin of the run is now, should it define the model, an encoder, a processor or the task. By default
     it is looked for where the run had it; an exported file does not say where that was. It is Python code, which is executed.
+    `fast`: change the model for inference alone: a ResNet's norms are folded into its convolutions, channels stand last.
+    Outputs are the same up to rounding, where without it they are the run's own to the last bit.
+    `precision`: what the forward pass computes in, by its registered name; "bf16" agrees to two or three digits.
 
     Raises UserError where the path is no checkpoint, is damaged, or needs a plugin that is not there.
     """
@@ -143,7 +163,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", user_dir: str 
         _load_plugin(config, error, given)
         task, processors, model = _build(config, content, given)
     restore.load_weights(place, model, KEY)
-    return LoadedModel(model.to(device).eval(), config, processors, task, device, place)
+    numbers: Precision = registry.build("precision", precision, None, "precision", device=device)
+    numbers.prepare(model.to(device), {})
+    return LoadedModel(model.eval(), config, processors, task, device, place, numbers, fast)
 
 
 def _checkpoint(path: Path) -> Path:

@@ -39,6 +39,7 @@ from pixelbert_plugin.encoders.cnn_formats import (
     read_layout,
     recognised,
 )
+from pixelbert_plugin.encoders.folding import fold
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.interfaces import Normalization
@@ -122,6 +123,10 @@ class ResNetEncoder(nn.Module):
             return {"image_encoder": f"not written: {reason}"}
         write_weights(path := folder / "model.safetensors", self.resnet.state_dict())
         return {"image_encoder": str(path)}
+
+    def prepare_inference(self) -> None:
+        """Norms folded into convolutions (interfaces.Inferring)."""
+        fold(self.resnet, self.area)
 
     def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""

@@ -217,6 +217,10 @@ class PixelBert(nn.Module):
             **self.text_encoder.save_pretrained(folder / "text_encoder", dict(self.heads.items())),
         }
 
+    def prepare_inference(self) -> None:
+        """The CNN's part of it (interfaces.Inferring)."""
+        self.image_encoder.prepare_inference()
+
     def shard_units(self) -> list[nn.Module]:
         """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""
         return [*self.image_encoder.shard_units(), *self.text_encoder.shard_units()]

@@ -284,6 +284,28 @@ def test_the_command_writes_them_too(runs, tmp_path, capsys):
     assert "is there already and not empty; choose another folder" in capsys.readouterr().err
 
 
+@torch.no_grad()
+def test_it_can_be_made_faster_and_agrees(runs, tmp_path):
+    root, said = runs
+    (image,), text, expected = said["vqa"]
+    image, expected = root / "images" / image.name, expected["answers"]
+    exact, fast = load(root / "vqa"), load(root / "vqa", fast=True)
+    assert torch.equal(exact(image, text).logits["answers"], expected)
+    torch.testing.assert_close(fast(image, text).logits["answers"], expected, rtol=1e-4, atol=1e-5)
+    images = sorted((root / "images").iterdir())  # of several sizes: padding stays nothing
+    pairs = [(each, text) for each in images]
+    together = fast.forward(pairs).logits["answers"]
+    torch.testing.assert_close(together, exact.forward(pairs).logits["answers"], rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fast.model.modules())
+    half = load(root / "vqa", fast=True, precision="bf16")(image, text).logits["answers"].float()
+    torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))
+    assert not torch.equal(half, expected)
+    with pytest.raises(UserError, match=r"folder='.*': a model loaded with fast=True is for inference alone; load it without"):
+        fast.save_pretrained(tmp_path / "encoders")
+    with pytest.raises(UserError, match="no precision is registered as 'bf61'; did you mean bf16"):
+        load(root / "vqa", precision="bf61")
+
+
 def in_another_process(path: Path, image: Path, user_dir: str, output: Path) -> str:
     process = start(load_alone.answer, [str(path), str(image), user_dir], output)
     process.join()

@@ -28,7 +28,7 @@ class Rows:
     """A micro-batch of `count` images, as far as the loss looks at it."""
 
     def __init__(self, weights):
-        self.weights = torch.tensor(weights)
+        self.weights, self.targets = torch.tensor(weights), {}
 
     def __len__(self):
         return len(self.weights)
