@@ -36,7 +36,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # already one of several
     if is_whole and config.pluginmanager.hasplugin("xdist") and options.numprocesses is None and os.cpu_count() > 1:
-        options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count()), "loadfile", False
+        # one more than cores: tests wait for programs they start
+        options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count() + 1), "loadfile", False
 
 
 @pytest.fixture(scope="session", autouse=True)
