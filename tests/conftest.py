@@ -36,8 +36,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # already one of several
     if is_whole and config.pluginmanager.hasplugin("xdist") and options.numprocesses is None and os.cpu_count() > 1:
-        # one more than cores: tests wait for programs they start
-        options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count() + 1), "loadfile", False
+        options.numprocesses, options.dist, options.loadscopereorder = min(8, os.cpu_count()), "loadfile", False
 
 
 @pytest.fixture(scope="session", autouse=True)

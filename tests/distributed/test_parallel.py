@@ -1,12 +1,11 @@
 """DDP and FSDP2 on two processes: the gradient of one process on all rows, exchanged once, whatever heads are used."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import torch
-from distributed_runs import environment, torchrun
 from parallel_worker import Net, Squares, micro_batches
+from preloaded import script, together
 
 
 def single(kind: str) -> dict:
@@ -18,9 +17,7 @@ def single(kind: str) -> dict:
 
 
 def test_gradients_of_two_processes_add_up_and_unused_heads_have_none(tmp_path):
-    worker = str(Path(__file__).parent / "parallel_worker.py")
-    done = subprocess.run(torchrun(2, worker, str(tmp_path)), capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    together(2, script, [Path(__file__).parent / "parallel_worker.py", tmp_path], tmp_path)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for result in ranks:
         for kind in ("ddp", "fsdp"):

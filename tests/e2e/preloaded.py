@@ -5,6 +5,8 @@ Each is a process of its own all the same, in a session of its own: it can be ki
 
 import multiprocessing
 import os
+import runpy
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -34,6 +36,31 @@ def pixelbert_run(arguments: list) -> None:
     from pixelbert_plugin.commands.command import leave
 
     leave(cli.main(arguments))
+
+
+def together(processes: int, program: Callable[[list], None], arguments: list, folder: Path) -> None:
+    """Run `program(arguments)` in so many processes of one run, as torchrun would; fails with what they printed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        world = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes}  # torchrun's
+        world |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        variables = {name: str(value) for name, value in world.items()} if processes > 1 else {}
+        output = folder / f"output_{rank}_of_{processes}"
+        started.append((start(program, arguments, output, OMP_NUM_THREADS="1", **variables), output))
+    for process, _ in started:
+        process.join(1200)
+        process.kill()
+    printed = "\n".join(output.read_text()[-4000:] for _, output in started)
+    assert [process.exitcode for process, _ in started] == [0] * processes, printed
+
+
+def script(arguments: list) -> None:
+    """Run a file as Python would with these arguments, its path the first."""
+    sys.argv = [str(argument) for argument in arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _run(program: Callable[[list[str]], None], arguments: list, output: str, environment: dict[str, str]) -> None:

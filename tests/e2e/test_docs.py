@@ -63,18 +63,15 @@ def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
     trained = [output for output in outputs if "results.json" in output]
     # the data set, two backbones, a tokenizer, a metric, a task, a precision, a model, and the package's own
     assert len(trained) == 9
+    assert "val/my_vqa" in trained[0] and "│ asked for" in trained[0] and "│   shape" in trained[0]
     assert sum("val/my_captions" in output and "text_to_image_r@1" in output for output in trained) == 1
     assert sum("│ asked for" in output and "│   color" in output for output in trained) == 6
 
 
-def test_the_data_set_trains_and_stays_short(environment, tmp_path):
-    for language, text in blocks("docs/extending.md")[:5]:
-        if language == "bash":
-            output = run(text, tmp_path, environment)
-        else:
-            write(text, tmp_path)
-    assert "val/my_vqa" in output and "│ asked for" in output and "│   shape" in output
-    assert len((tmp_path / "my_vqa.py").read_text().splitlines()) <= 40
+def test_the_data_set_stays_short():
+    """That it trains is seen where all blocks run."""
+    (text,) = (text for _, text in blocks("docs/extending.md") if text.startswith("# my_vqa.py\n"))
+    assert len(text.splitlines()) <= 40
 
 
 @pytest.mark.slow

@@ -2,11 +2,10 @@
 
 import json
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
+from preloaded import script, together
 
 from pixelbert_plugin.commands import command
 from pixelbert_plugin.data.loader import share
@@ -52,9 +51,7 @@ with connected(torch.device("cpu"), 60, False) as p:
 
 def test_three_processes_agree(tmp_path):
     (tmp_path / "several.py").write_text(SEVERAL)
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    done = subprocess.run([*run, str(tmp_path / "several.py"), str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    together(3, script, [tmp_path / "several.py", tmp_path], tmp_path)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert [f["sum"] for f in found] == [[3.0, 3.0]] * 3
     assert [f["any"] for f in found] == [[True, False]] * 3
