@@ -17,6 +17,7 @@ from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import build_builders
 from pixelbert_plugin.encoders import calibration
+from pixelbert_plugin.encoders.cnn_formats import CnnWeights
 from pixelbert_plugin.encoders.resnet import ResNetEncoder, read_weights
 from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.registry.schema import Component, ConfigError
@@ -44,7 +45,7 @@ def calibrate(config: RunConfig, own: CalibrationConfig) -> str:
     """
     target, console = own.target(), Console(stderr=True)
     with configuration.naming_sources(config.sources):
-        encoder, weights = _fixed(config)
+        encoder, found = _fixed(config)
         device = choose_device(config.training)
         processor = registry.build_component("processor", config.processors.image, "processors.image.params")
         parts = Mixture.build(build_builders(config), "train").parts.values()
@@ -56,30 +57,30 @@ def calibrate(config: RunConfig, own: CalibrationConfig) -> str:
             images = _read(chosen, processor, device, progress)
             norms = calibration.measured_norms(encoder.to(device).eval(), images)
     with writing(target, "out"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        calibration.write(target, read_weights(weights), norms, str(encoder.weights_format))
+        calibration.write(target, found, norms, str(encoder.weights_format))
     return (
         f"{target}: {len(norms) // 4} norms with the statistics of {len(chosen):,} images, conventions of "
         f"{encoder.weights_format}; train it with params.weights={target} and params.norm=trainable"
     )
 
 
-def _fixed(config: RunConfig) -> tuple[ResNetEncoder, Path]:
-    """The image encoder, its norms fixed, and the file of its weights. Raises ConfigError for what needs no calibration."""
+def _fixed(config: RunConfig) -> tuple[ResNetEncoder, CnnWeights]:
+    """The image encoder, its norms fixed, and its weights as their file has them. Raises ConfigError for what needs none."""
     key = f"model_config.{config.model}.image_encoder"
     reference: Any = getattr(config.model_config.get(config.model), "image_encoder", None)
     if not isinstance(reference, Component):
         raise ConfigError(f"model_config.{config.model}", "has no image_encoder whose norms could be measured")
-    found = registry.get("encoder", reference.type, f"{key}.type")
-    if not (isinstance(found, type) and issubclass(found, ResNetEncoder)):
+    made = registry.get("encoder", reference.type, f"{key}.type")
+    if not (isinstance(made, type) and issubclass(made, ResNetEncoder)):
         raise ConfigError(f"{key}.type", f"{reference.type!r} is no ResNet of this package, whose files alone lack statistics")
     weights = reference.params.weights
     if weights is None or not Path(weights).is_file():
         raise ConfigError(f"{key}.params.weights", f"{weights!r} is no file; name the one whose norms are without statistics")
-    if not read_weights(Path(weights)).is_affine:
+    found = read_weights(Path(weights))
+    if not found.is_affine:
         raise ConfigError(f"{key}.params.weights", f"{weights!r} has statistics already; its norms can be trained as they are")
     params = replace(reference.params, norm="frozen")
-    return registry.build("encoder", reference.type, params, f"{key}.params"), Path(weights)
+    return registry.build("encoder", reference.type, params, f"{key}.params"), found
 
 
 def _read(paths: Sequence[Path], processor: Any, device: torch.device, progress: NoProgress) -> Iterator[Tensor]:

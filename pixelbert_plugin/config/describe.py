@@ -98,9 +98,7 @@ def _contract(contract: type, title: str) -> list[str]:
 def _member(contract: type, name: str, comment: str) -> list[str]:
     value = inspect.getattr_static(contract, name, None)
     if not isinstance(value, types.FunctionType):
-        types_of = {
-            key: kind for base in reversed(contract.__mro__) for key, kind in vars(base).get("__annotations__", {}).items()
-        }
+        types_of = {key: kind for base in reversed(contract.__mro__) for key, kind in inspect.get_annotations(base).items()}
         default = f" = {value!r}" if hasattr(contract, name) else ""
         return [f"  {name}: {types_of[name]}{default}", *([f"      {comment}"] if comment else [])]
     arguments = ", ".join(list(inspect.signature(value).parameters)[1:])

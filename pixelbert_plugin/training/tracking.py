@@ -162,7 +162,7 @@ def _figure(results: list[Result]) -> Any:
     columns = min(PICTURES_PER_ROW, len(results))
     rows = -(-len(results) // columns)
     figure = Figure(figsize=(INCHES[0] * columns, INCHES[1] * rows))
-    # fixed: a layout that looks for room draws all texts several times, for half of a picture's time
+    # fixed: a layout that looks for room draws all texts several times
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.25 / rows, wspace=0.04, hspace=0.35)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
