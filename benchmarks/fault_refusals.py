@@ -68,8 +68,8 @@ def forged(bench: Bench) -> Iterator[Row]:
         course = bench.evaluated("evaluated").copy("forged")
         best = (course.folder / "checkpoints" / "best").resolve()
         if "pipe" in what:
-            (best / "__0_0.distcp").unlink()
-            os.mkfifo(best / "__0_0.distcp")
+            (best / "__0_0.safetensors").unlink()
+            os.mkfifo(best / "__0_0.safetensors")
         else:
             index = pickle.loads((best / ".metadata").read_bytes())
             next(entry for entry in index.state_dict_metadata.values() if hasattr(entry, "chunks")).chunks.clear()

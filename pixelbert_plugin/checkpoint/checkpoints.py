@@ -1,6 +1,6 @@
 """Checkpoints: folders written aside by all processes, synced, then renamed. Nothing in one is ever executed.
 
-    checkpoints/update_000120/  __0_0.distcp … .metadata   weights and optimizers, by torch.distributed.checkpoint
+    checkpoints/update_000120/  __0_0.safetensors … .metadata   weights and optimizers, by torch.distributed.checkpoint
                                 state.json  config.yaml  digests.json  evaluated.json
     checkpoints/best → update_000120
 

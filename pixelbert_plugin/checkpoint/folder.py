@@ -7,12 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-from pixelbert_plugin.checkpoint import evaluated, tensor_store
+from pixelbert_plugin.checkpoint import evaluated
+from pixelbert_plugin.checkpoint.tensor_index import INDEX, is_tensor_file
 
 logger = logging.getLogger(__name__)
 
 STATE, CONFIG, DIGESTS = "state.json", "config.yaml", "digests.json"
-OWN = {STATE, CONFIG, DIGESTS, evaluated.NAME, tensor_store.INDEX, f"{tensor_store.INDEX}.tmp"}
+OWN = {STATE, CONFIG, DIGESTS, evaluated.NAME, INDEX, f"{INDEX}.tmp"}
 
 
 def problem(path: Path) -> str | None:
@@ -21,10 +22,10 @@ def problem(path: Path) -> str | None:
         return f"{DIGESTS} is missing"
     try:
         digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
-        missing = {tensor_store.INDEX, STATE, CONFIG} - set(digests)
+        missing = {INDEX, STATE, CONFIG} - set(digests)
         if missing:
             return f"{DIGESTS} does not list {', '.join(sorted(missing))}"
-        unlisted = {file.name for file in path.glob(tensor_store.PATTERN)} - set(digests)
+        unlisted = {file.name for file in path.iterdir() if is_tensor_file(file.name)} - set(digests)
         if unlisted:
             return f"{DIGESTS} does not list {min(unlisted)}"
         gone = [name for name in digests if not os.path.isfile(path / Path(name).name)]  # a pipe would be waited for
@@ -39,7 +40,7 @@ def problem(path: Path) -> str | None:
 
 def is_own(file: Path) -> bool:
     """Whether a checkpoint's folder has a file of this name."""
-    return file.name in OWN or file.match(tensor_store.PATTERN)
+    return file.name in OWN or is_tensor_file(file.name)
 
 
 def remove(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.checkpoint import content, evaluated, export, tensor_store
+from pixelbert_plugin.checkpoint import content, evaluated, export, tensor_index, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import MODEL, OPTIMIZER, TrainState, rules
 from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, is_own, problem
 from pixelbert_plugin.checkpoint.readers import reader_of
@@ -32,7 +32,7 @@ def read_content(path: Path, key: str) -> dict[str, Any]:
         found = content.parse((path / STATE).read_text(encoding="utf-8"))
         found["state"] |= evaluated.read(path)
         content.check(found)
-        tensor_store.read_index(path)
+        tensor_index.read_index(path)
         found["config"] = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{key}={str(path)!r}: not a checkpoint of pixelbert-run ({one_line(error)})") from error
@@ -83,7 +83,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what is wrong with the tensors of a checkpoint into one line."""
     try:
         yield
-    except (OSError, tensor_store.HostileFileError) as error:
+    except (OSError, tensor_index.HostileFileError) as error:
         raise UserError(f"checkpoint {str(path)!r} cannot be read: {error}") from error
 
 
@@ -146,7 +146,7 @@ def load_training(
     """Optimizers, loss scale and position of a verified checkpoint, whatever the processes and precision it was saved on."""
     parameters = precision.optimized(model)
     try:
-        stored = {name: kind for name, kind in tensor_store.sizes(path).items() if name.startswith(OPTIMIZER)}
+        stored = {name: kind for name, kind in tensor_index.sizes(path).items() if name.startswith(OPTIMIZER)}
         places = {where: tuple(where.removeprefix(OPTIMIZER).split("/")) for where in stored}
         unknown = {name for group, name, _ in places.values() if name not in parameters or group not in optimizers}
     except ValueError as error:

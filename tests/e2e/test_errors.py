@@ -191,10 +191,10 @@ def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
 
 def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config, tmp_path):
     assert cli.main([f"config={config}"]) == 0
-    torn = tmp_path / "run/checkpoints/update_000004/__0_0.distcp"
+    torn = tmp_path / "run/checkpoints/update_000004/__0_0.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
     assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
-    assert f"checkpoint {torn.parent} is invalid: __0_0.distcp is not as it was written" in caplog.text
+    assert f"checkpoint {torn.parent} is invalid: __0_0.safetensors is not as it was written" in caplog.text
     records = (tmp_path / "run/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in records] == [1, 2, 3, 4, 5, 6]
     assert problem(torn.parent) is None  # written again on the way

@@ -128,10 +128,10 @@ def test_the_best_checkpoint_is_the_one_used_or_refused_by_name(second, capsys, 
     assert others
     export = (f"config={second / 'config.yaml'}", "--export", target)
     if how == "damaged":
-        (chosen / "__0_0.distcp").write_bytes((chosen / "__0_0.distcp").read_bytes()[:-1])
+        (chosen / "__0_0.safetensors").write_bytes((chosen / "__0_0.safetensors").read_bytes()[:-1])
         for command in (export, (export[0], "run_type=val")):
             line = fails(capsys, *command)
-            assert f"{best}: not a whole checkpoint: __0_0.distcp" in line and f"there is {others[0]}" in line
+            assert f"{best}: not a whole checkpoint: __0_0.safetensors" in line and f"there is {others[0]}" in line
         assert not target.exists()
         return
     best.unlink()

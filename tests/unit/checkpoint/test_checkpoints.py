@@ -11,7 +11,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelbert_plugin.checkpoint import export, restore, tensor_store
+from pixelbert_plugin.checkpoint import export, restore, tensor_index, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState, problem
 from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.errors import UserError
@@ -62,7 +62,7 @@ def test_newest_is_by_number_not_by_name(tmp_path):
     assert checkpoints.newest().name == "update_1000000" and not (tmp_path / "update_999999").exists()
 
 
-@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "state.json", "config.yaml", "digests.json"])
+@pytest.mark.parametrize("name", ["__0_0.safetensors", ".metadata", "state.json", "config.yaml", "digests.json"])
 @pytest.mark.parametrize("how", ["flip", "tear", "delete"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(tmp_path, caplog, name, how):
     save(tmp_path, 1)
@@ -88,7 +88,7 @@ def test_a_write_that_fails_leaves_the_former_checkpoint_whole(tmp_path, monkeyp
     checkpoints, path = save(tmp_path, 1, best=True)
 
     def full(tensors, folder):
-        (folder / "__0_0.distcp").write_bytes(b"half")
+        (folder / "__0_0.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tensor_store, "write", full)
@@ -116,7 +116,7 @@ def test_a_leftover_of_a_killed_write_is_ignored_and_swept(tmp_path):
     save(tmp_path, 1)
     leftover = tmp_path / ".update_000002.partial"
     leftover.mkdir()
-    (leftover / "__0_0.distcp").write_bytes(b"half")
+    (leftover / "__0_0.safetensors").write_bytes(b"half")
     checkpoints, _ = save(tmp_path, 3)
     assert not leftover.exists() and checkpoints.newest().name == "update_000003"
 
@@ -154,42 +154,52 @@ def hostile_index(path, mark):
 
 
 def hostile_inside_the_index(path, mark):
-    index = tensor_store.read_index(path)
+    index = tensor_index.read_index(path)
     index.planner_data = Attack(mark)
     (path / ".metadata").write_bytes(pickle.dumps(index))
 
 
 def hostile_bytes_entry(path, mark):
     """DCP stores what is no tensor by pickle, and loads it so: a whole checkpoint of DCP's own making."""
-    for file in (*path.glob("*.distcp"), path / ".metadata"):
+    for file in (*path.glob("*.safetensors"), path / ".metadata"):
         file.unlink()
     dcp.save({"model/cnn.weight": torch.zeros(4, 3), "model/cnn.bias": Attack(mark)}, checkpoint_id=path, no_dist=True)
 
 
 def hostile_way_out(path, mark):
-    index = tensor_store.read_index(path)
+    index = tensor_index.read_index(path)
     for entry in index.storage_data.values():
-        entry.relative_path = "../other/__0_0.distcp"
+        entry.relative_path = "../other/__0_0.safetensors"
     (path / ".metadata").write_bytes(pickle.dumps(index))
 
 
-def hostile_tensor(path, mark):
+def hostile_tensor(path, mark, file="__0_0.safetensors"):
     """The index is whole; the file of tensors holds a pickle where the first tensor was."""
-    index = tensor_store.read_index(path)
+    index = tensor_index.read_index(path)
     aside = path / "attack.pt"
     torch.save(Attack(mark), aside)
     content = aside.read_bytes()
     aside.unlink()
-    (path / "__0_0.distcp").write_bytes(content)
+    (path / file).write_bytes(content)
     for entry in index.storage_data.values():
         entry.offset, entry.length = 0, len(content)
     (path / ".metadata").write_bytes(pickle.dumps(index))
 
 
+def hostile_former_tensor(path, mark):
+    """The same in a file as DCP's own writer leaves it, whose tensors are pickles."""
+    tensors = tensor_store.read_all(path, "")
+    for file in (*path.glob("*.safetensors"), path / ".metadata"):
+        file.unlink()
+    dcp.save(tensors, checkpoint_id=path, no_dist=True)
+    hostile_tensor(path, mark, "__0_0.distcp")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("how", ["bare", "sealed"])
 @pytest.mark.parametrize(
-    "attack", [hostile_index, hostile_inside_the_index, hostile_bytes_entry, hostile_way_out, hostile_tensor]
+    "attack",
+    [hostile_index, hostile_inside_the_index, hostile_bytes_entry, hostile_way_out, hostile_tensor, hostile_former_tensor],
 )
 def test_a_hostile_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path, attack, how):
     mark = tmp_path / "executed"

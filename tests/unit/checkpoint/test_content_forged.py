@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.checkpoint import content, export, restore, tensor_store
+from pixelbert_plugin.checkpoint import content, export, restore, tensor_index, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.data.vocabularies import take_vocabulary
 from pixelbert_plugin.errors import UserError
@@ -146,7 +146,7 @@ def has_another_type(index, name):
 def test_an_index_whose_tensors_are_not_whole_is_refused(whole, tmp_path, forge):
     """DCP fills in what it finds a chunk for, and leaves the rest as the memory was."""
     path = shutil.copytree(whole, tmp_path / "c")
-    index = tensor_store.read_index(path)
+    index = tensor_index.read_index(path)
     forge(index, "model/cnn.weight")
     (path / ".metadata").write_bytes(pickle.dumps(index))
     seal(path)
@@ -175,12 +175,12 @@ def test_chunks_cover_a_tensor(size, chunks, expected):
     from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
 
     made = [ChunkStorageMetadata(torch.Size(low), torch.Size(length)) for low, length in chunks]
-    assert tensor_store.is_covered(torch.Size(size), made) is expected
+    assert tensor_index.is_covered(torch.Size(size), made) is expected
 
 
 def test_a_file_of_tensors_that_holds_anything_else_is_one_line(whole, tmp_path):
     path = shutil.copytree(whole, tmp_path / "c")
-    file, draw = path / "__0_0.distcp", random.Random(0)
+    file, draw = path / "__0_0.safetensors", random.Random(0)
     content = file.read_bytes()
     forgeries = [pickle.dumps({"a": 1}) * 2000, b"\0" * len(content), bytes(reversed(content)), content[: len(content) // 2]]
     for _ in range(12):
@@ -197,7 +197,7 @@ def test_a_file_of_tensors_that_holds_anything_else_is_one_line(whole, tmp_path)
     assert str(path) in only_user_errors(path)
 
 
-@pytest.mark.parametrize("name", ["digests.json", "state.json", "__0_0.distcp"])
+@pytest.mark.parametrize("name", ["digests.json", "state.json", "__0_0.safetensors"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(whole, tmp_path, name):
     path = shutil.copytree(whole, tmp_path / "c")
     (path / name).unlink()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.checkpoint import restore, tensor_store
+from pixelbert_plugin.checkpoint import restore, tensor_index
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.distributed.parallel import Alone, Losses
 from unit.training.test_step import Linear, rows, trainer
@@ -69,7 +69,7 @@ def test_what_is_saved_is_float32_and_exact(saved, name):
     if name == "O2":  # not the half weights that the model computes with
         assert any(not torch.equal(weights[key], value.float()) for key, value in built.model.state_dict().items())
         assert built.model.cnn.weight.dtype == torch.float16
-    states = {key for key in tensor_store.sizes(path) if key.startswith("optimizer/")}
+    states = {key for key in tensor_index.sizes(path) if key.startswith("optimizer/")}
     assert {key.rsplit("/", 1)[1] for key in states} == {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
 
 

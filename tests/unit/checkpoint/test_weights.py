@@ -143,7 +143,7 @@ def test_a_runs_folder_offers_its_checkpoints(tmp_path):
         with pytest.raises(UserError) as error:
             restore.read_content(wrong, "checkpoint.pretrained")
         assert f"name one of its checkpoints, checkpoint.pretrained={path.parent / 'best'}" in one_line(error)
-    for file in ("__0_0.distcp", "state.json", ".metadata"):
+    for file in ("__0_0.safetensors", "state.json", ".metadata"):
         with pytest.raises(UserError) as error:
             restore.read_content(path / file, "checkpoint.pretrained")
         assert f"is one file of a checkpoint; name its folder, checkpoint.pretrained={path}" in one_line(error)

@@ -57,7 +57,7 @@ def files(folder):
 
 def test_a_run_alone_goes_with_its_folders(run):
     (run / "checkpoints/.update_000003.partial").mkdir()
-    (run / "checkpoints/.update_000003.partial/__0_0.distcp").write_bytes(b"half")
+    (run / "checkpoints/.update_000003.partial/__0_0.safetensors").write_bytes(b"half")
     (run / ".lock").write_text("{}")
     RunFolder(run).clear()
     assert [path.name for path in run.iterdir()] == [".lock"]
