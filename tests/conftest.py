@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the programs it starts; torch reads it when imported
@@ -18,6 +19,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image, ImageDraw
 
+from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.registry import plugins
 
 settings.register_profile("busy", deadline=None)  # other tests run at the same time: how long one example takes says nothing
@@ -184,6 +186,21 @@ TINY = {
 def tiny_config(tmp_path, vqa2_root) -> Path:
     """A YAML that trains Pixel-BERT on the tiny VQA 2.0; runs are saved below tmp_path."""
     return write_config(tmp_path / "tiny.yaml", vqa2_root, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, vqa2_root) -> Path:
+    """The folder of a run that `tiny_config` describes: four updates, checkpoints after 2 and 4; read only."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    assert cli.main([f"config={write_config(folder / 'tiny.yaml', vqa2_root, folder / 'run')}"]) == 0
+    return share(folder / "run")
+
+
+@pytest.fixture
+def config_with_run(tiny_config, tiny_run, tmp_path) -> Path:
+    """`tiny_config`, in whose folder a run lies already, which a test may change."""
+    shutil.copytree(tiny_run, tmp_path / "run", symlinks=True)
+    return tiny_config
 
 
 def write_config(path: Path, data_dir: Path, save_dir: Path, **changes) -> Path:

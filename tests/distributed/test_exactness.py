@@ -60,7 +60,7 @@ STEADY = [
 PRETRAIN = [
     f"config={CONFIGS}/pretrain.yaml",
     "training.batch_size=30",  # 15 true pairs an update, and 3 in the last one of an epoch
-    "training.micro_batch_size=6",
+    "training.micro_batch_size=10",
     "training.dataset_weights={visual_genome: 0.2}",
     "run_type=train",
     *STEADY,

@@ -27,6 +27,7 @@ def config(tmp_path, own_vqa2_root) -> Path:
     return write_config(tmp_path / "tiny.yaml", own_vqa2_root, tmp_path / "run")
 
 
+ONE_EPOCH = ["training.max_updates=5", "training.checkpoint_interval=5"]
 QUESTIONS = "vqa2/v2_OpenEnded_mscoco_train2014_questions.json"
 
 
@@ -54,7 +55,13 @@ def test_bad_image_is_named_then_skipped_if_asked(capsys, caplog, config, own_vq
     bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000105.jpg"
     content = bad.read_bytes()
     {"missing": bad.unlink, "truncated": lambda: bad.write_bytes(content[:400]), "text": lambda: bad.write_text("x")}[kind]()
-    arguments = (f"config={config}", f"training.num_workers={workers}", "training.max_updates=5", "run_type=train")
+    arguments = (
+        f"config={config}",
+        f"training.num_workers={workers}",
+        "training.max_updates=5",
+        "run_type=train",
+        *ONE_CHECKPOINT,
+    )
     line = fails(capsys, *arguments)
     assert str(bad) in line and "needed by sample 10500" in line and "dataset_config.vqa2.on_bad_image=skip" in line
     assert cli.main([*arguments, "env.overwrite=true", "dataset_config.vqa2.on_bad_image=skip"]) == 0
@@ -124,24 +131,22 @@ def test_save_folder_below_a_file(capsys, config, tmp_path):
     assert "cannot be written (Not a directory)" in line and "env.save_dir" in line
 
 
-def test_a_folder_that_holds_a_run_is_refused_then_overwritten_or_resumed(capsys, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
+def test_a_folder_that_holds_a_run_is_refused_then_overwritten_or_resumed(capsys, config_with_run, tmp_path):
     (tmp_path / "run/notes.txt").write_text("mine")
     log = (tmp_path / "run/log.jsonl").read_text()
-    line = fails(capsys, f"config={config}")
+    line = fails(capsys, f"config={config_with_run}")
     assert "holds a run already" in line and "checkpoint.resume=true" in line and "env.overwrite=true" in line
     assert (tmp_path / "run/log.jsonl").read_text() == log
-    assert "contradicts" in fails(capsys, f"config={config}", "env.overwrite=true", "checkpoint.resume=true")
-    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+    assert "contradicts" in fails(capsys, f"config={config_with_run}", "env.overwrite=true", "checkpoint.resume=true")
+    assert cli.main([f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
     assert [json.loads(line)["update"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
-    assert cli.main([f"config={config}", "env.overwrite=true", "training.max_updates=1"]) == 0
+    assert cli.main([f"config={config_with_run}", "env.overwrite=true", "training.max_updates=1"]) == 0
     assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1
     assert (tmp_path / "run/notes.txt").read_text() == "mine"
 
 
-def test_resume_with_another_model_is_refused_and_nothing_changes(capsys, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
-    resume = (f"config={config}", "checkpoint.resume=true", "training.max_updates=9")
+def test_resume_with_another_model_is_refused_and_nothing_changes(capsys, config_with_run, tmp_path):
+    resume = (f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=9")
     line = fails(capsys, *resume, "model_config.pixelbert.text_encoder.params.num_hidden_layers=1")
     assert "its weights are of another model" in line
     assert problem(tmp_path / "run/checkpoints/best") is None
@@ -157,9 +162,8 @@ def test_components_in_the_wrong_place(capsys, own_vqa2_root, tmp_path):
     assert "the encoder 'bert' cannot be built (TypeError" in fails(capsys, f"config={config}")
 
 
-def test_resume_with_another_optimizer_or_norm_is_refused(capsys, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
-    resume = (f"config={config}", "checkpoint.resume=true", "training.max_updates=9")
+def test_resume_with_another_optimizer_or_norm_is_refused(capsys, config_with_run, tmp_path):
+    resume = (f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=9")
     line = fails(capsys, *resume, "optimizer.cnn.type=adamw")
     assert "was saved with optimizers {'cnn': 'sgd'" in line
     line = fails(capsys, *resume, "model_config.pixelbert.image_encoder.params.norm=frozen")
@@ -167,12 +171,11 @@ def test_resume_with_another_optimizer_or_norm_is_refused(capsys, config, tmp_pa
     assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 4
 
 
-def test_resume_drops_what_is_no_record_from_the_log(config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
+def test_resume_drops_what_is_no_record_from_the_log(config_with_run, tmp_path):
     log = tmp_path / "run/log.jsonl"
     records = log.read_bytes()
     log.write_bytes(b"garbage\n\n" + records + b'{"loss": 1}\n\xff\xfe\n{"update": 5, "lo')
-    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=5"]) == 0
+    assert cli.main([f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=5"]) == 0
     assert log.read_bytes().startswith(records)
     assert [json.loads(line)["update"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
@@ -189,31 +192,28 @@ def test_a_builder_that_returns_no_samples_is_named(capsys, config, tmp_path):
     assert f"the train split of odd (builder {plugin}:3) is None; samples(split) must return a list of Sample" in line
 
 
-def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_resumed(caplog, config_with_run, tmp_path):
     torn = tmp_path / "run/checkpoints/update_000004/__0_0.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
-    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+    assert cli.main([f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
     assert f"checkpoint {torn.parent} is invalid: __0_0.safetensors is not as it was written" in caplog.text
     records = (tmp_path / "run/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in records] == [1, 2, 3, 4, 5, 6]
     assert problem(torn.parent) is None  # written again on the way
 
 
-def test_a_rewind_into_the_same_folder_is_refused(capsys, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
+def test_a_rewind_into_the_same_folder_is_refused(capsys, config_with_run, tmp_path):
     first = tmp_path / "run/checkpoints/update_000002"
-    rewind = (f"config={config}", "checkpoint.resume=true", f"checkpoint.resume_file={first}")
+    rewind = (f"config={config_with_run}", "checkpoint.resume=true", f"checkpoint.resume_file={first}")
     assert "holds update_000004, past its update 2; choose another env.save_dir" in fails(capsys, *rewind)
     assert cli.main([*rewind, f"env.save_dir={tmp_path / 'other'}"]) == 0
     records = (tmp_path / "other/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in records] == [3, 4]
 
 
-def test_evaluation_checks_its_folder_before_the_work(capsys, config, tmp_path):
-    assert cli.main([f"config={config}"]) == 0
+def test_evaluation_checks_its_folder_before_the_work(capsys, config_with_run, tmp_path):
     best = f"checkpoint.resume_file={tmp_path / 'run/checkpoints/best'}"
-    line = fails(capsys, f"config={config}", "run_type=val", best, "env.save_dir=/proc/run")
+    line = fails(capsys, f"config={config_with_run}", "run_type=val", best, "env.save_dir=/proc/run")
     assert "/proc/run: cannot be written" in line and "val/vqa2" not in capsys.readouterr().out
 
 
@@ -259,15 +259,21 @@ def test_more_processes_than_pairs_are_refused(capsys, config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_full_disk_keeps_what_was_saved(config, tmp_path):
+def test_full_disk_keeps_what_was_saved(config_with_run, tmp_path):
     """A real failing write: the kernel refuses files above a limit (as a full disk would) from the second run on."""
-    assert cli.main([f"config={config}"]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    command = [sys.executable, "-m", "pixelbert_plugin", f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]
+    command = [
+        sys.executable,
+        "-m",
+        "pixelbert_plugin",
+        f"config={config_with_run}",
+        "checkpoint.resume=true",
+        "training.max_updates=6",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -279,7 +285,7 @@ def test_full_disk_keeps_what_was_saved(config, tmp_path):
     )
     after = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
     assert after == before
-    assert cli.main([f"config={config}", "checkpoint.resume=true", "training.max_updates=6"]) == 0
+    assert cli.main(resume) == 0
 
 
 def test_debug_shows_the_traceback(config):

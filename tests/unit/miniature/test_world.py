@@ -582,7 +582,7 @@ def test_a_refused_make_leaves_the_world_there_whole(tmp_path, capsys):
 
 def test_a_kill_leaves_no_whole_world_and_the_next_make_starts_anew(drawn, tmp_path):
     out = tmp_path / "world"
-    command = [sys.executable, "-m", "pixelbert_plugin.commands.data", *arguments(out, coco_train_images=2000)]
+    command = [sys.executable, "-m", "pixelbert_plugin.commands.data", *arguments(out, coco_train_images=400)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     for _ in range(2400):  # a busy machine takes its time
         if len(list(out.glob("coco/train2014/*"))) > 20:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,18 +34,26 @@ def mmf_file(path, weights, processors, kind=".ckpt", prefix="model."):
     return path
 
 
+@pytest.fixture(scope="module")
+def own(tiny_run, tmp_path_factory) -> Path:
+    """The folder of an evaluation of the run's own checkpoint."""
+    folder = tmp_path_factory.mktemp("own")
+    evaluate(tiny_run / "config.yaml", (tiny_run / "checkpoints/best").resolve(), folder)
+    return folder
+
+
+def evaluate(config, start, folder) -> None:
+    assert cli.main([f"config={config}", "run_type=val", f"checkpoint.pretrained={start}", f"env.save_dir={folder}"]) == 0
+
+
 @pytest.mark.parametrize(("kind", "prefix"), [(".ckpt", "model."), (".pth", "model."), (".ckpt", "module.model.")])
-def test_a_run_is_evaluated_from_mmfs_file(kind, prefix, tmp_path, vqa2_root):
-    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
-    assert cli.main([f"config={config}"]) == 0
-    best = (tmp_path / "run/checkpoints/best").resolve()
+def test_a_run_is_evaluated_from_mmfs_file(own, tiny_run, kind, prefix, tmp_path):
+    best = (tiny_run / "checkpoints/best").resolve()
     processors = restore.read_content(best, "key")["processors"]
     file = mmf_file(tmp_path / f"mmf{kind}", restore.read_model(best), processors, kind, prefix)
-    for name, start in (("own", best), ("mmf", file)):
-        options = ["run_type=val", f"checkpoint.pretrained={start}", f"env.save_dir={tmp_path / name}"]
-        assert cli.main([f"config={config}", *options]) == 0
+    evaluate(tiny_run / "config.yaml", file, tmp_path / "mmf")
     for part in ("predictions/val_vqa2.json", "results.json"):
-        assert (tmp_path / "mmf" / part).read_text() == (tmp_path / "own" / part).read_text()
+        assert (tmp_path / "mmf" / part).read_text() == (own / part).read_text()
 
 
 def test_nothing_in_it_is_executed_and_other_files_are_named(tmp_path):
@@ -58,13 +67,11 @@ def test_nothing_in_it_is_executed_and_other_files_are_named(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_training_cannot_be_resumed_from_it(tmp_path, vqa2_root, capsys):
-    config = write_config(tmp_path / "c.yaml", vqa2_root, tmp_path / "run")
-    assert cli.main([f"config={config}"]) == 0
-    best = (tmp_path / "run/checkpoints/best").resolve()
+def test_training_cannot_be_resumed_from_it(tiny_config, tiny_run, tmp_path, capsys):
+    best = (tiny_run / "checkpoints/best").resolve()
     file = mmf_file(tmp_path / "m.ckpt", restore.read_model(best), restore.read_content(best, "key")["processors"])
     options = ["checkpoint.resume=true", f"checkpoint.resume_file={file}", f"env.save_dir={tmp_path / 'again'}"]
-    assert cli.main([f"config={config}", *options]) == 2
+    assert cli.main([f"config={tiny_config}", *options]) == 2
     assert "Start from its weights with checkpoint.pretrained" in capsys.readouterr().err
 
 
