@@ -55,13 +55,7 @@ def test_bad_image_is_named_then_skipped_if_asked(capsys, caplog, config, own_vq
     bad = own_vqa2_root / "coco/train2014/COCO_train2014_000000000105.jpg"
     content = bad.read_bytes()
     {"missing": bad.unlink, "truncated": lambda: bad.write_bytes(content[:400]), "text": lambda: bad.write_text("x")}[kind]()
-    arguments = (
-        f"config={config}",
-        f"training.num_workers={workers}",
-        "training.max_updates=5",
-        "run_type=train",
-        *ONE_CHECKPOINT,
-    )
+    arguments = (f"config={config}", f"training.num_workers={workers}", "run_type=train", *ONE_EPOCH)
     line = fails(capsys, *arguments)
     assert str(bad) in line and "needed by sample 10500" in line and "dataset_config.vqa2.on_bad_image=skip" in line
     assert cli.main([*arguments, "env.overwrite=true", "dataset_config.vqa2.on_bad_image=skip"]) == 0
@@ -266,14 +260,8 @@ def test_full_disk_keeps_what_was_saved(config_with_run, tmp_path):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    command = [
-        sys.executable,
-        "-m",
-        "pixelbert_plugin",
-        f"config={config_with_run}",
-        "checkpoint.resume=true",
-        "training.max_updates=6",
-    ]
+    resume = [f"config={config_with_run}", "checkpoint.resume=true", "training.max_updates=6"]
+    command = [sys.executable, "-m", "pixelbert_plugin", *resume]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
