@@ -139,11 +139,13 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
         state=state,
         evaluate=evaluator.validate if "val" in parts.data.splits else None,
         save=lambda state: parts.checkpoints.save(model, optimizers, parts.precision, state, metadata),
+        settle=parts.checkpoints.settle,
         record=parts.checkpoints.record,
         monitor=monitor,
     )
     try:
-        state = trainer.train()
+        with parts.checkpoints.beside_training():
+            state = trainer.train()
     finally:
         events.close()
     tell_skipped(job, loader, "train")

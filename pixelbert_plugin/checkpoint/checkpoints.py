@@ -13,7 +13,9 @@ import logging
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin.checkpoint import evaluated, tensor_store
+from pixelbert_plugin.checkpoint.background import Background
 from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, digest_of, is_own, make_way, problem, remove, sync
 from pixelbert_plugin.distributed.parallel import share_buffers
 from pixelbert_plugin.distributed.processes import ALONE, Processes
-from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.errors import RunError, UserError, writing
 from pixelbert_plugin.optim.optimizer_state import parameter_state, rule
 from pixelbert_plugin.precision.native import Precision
 
@@ -97,6 +100,33 @@ class Checkpoints:
 
     def __init__(self, folder: Path, max_to_keep: int, processes: Processes = ALONE):
         self.folder, self.max_to_keep, self.processes = folder, max_to_keep, processes
+        self._background: Background | None = None
+
+    @contextmanager
+    def beside_training(self) -> Iterator[None]:
+        """While this lasts, `save` only copies the tensors; at its end all that was saved lies on the disk.
+
+        In every process. Raises the UserError of a write that failed; where something else ended the training, that is logged.
+        """
+        self._background = Background(self.processes)
+        try:
+            yield
+        except BaseException:
+            try:
+                self.settle()
+            except RunError as error:
+                logger.error("%s", error)
+            raise
+        else:
+            self.settle()
+        finally:
+            self._background.close()
+            self._background = None
+
+    def settle(self) -> None:
+        """Wait until what was saved lies on the disk. Raises UserError, in every process, where it could not be written."""
+        if self._background is not None:
+            self._background.wait()
 
     def save(
         self,
@@ -109,6 +139,7 @@ class Checkpoints:
         """Write the checkpoint of `state.update`, link `best` to it where it is the best, prune old ones.
 
         Called in every process; each writes its part. Raises UserError where it cannot be written; those before it stay.
+        `beside_training` it is written later, after the one before it; its error is raised by `settle`, or by the next `save`.
         """
         target = self.folder / f"{PREFIX}{state.update:06d}"
         aside = self.folder / f".{target.name}.partial"
@@ -124,16 +155,33 @@ class Checkpoints:
             "data": metadata.data,
             "portable": metadata.portable,
         }
-        self.processes.on_main(lambda: _start(aside, target))
+        state = replace(state)
+        if self._background is None:
+            self._write(target, aside, tensors, state, content, metadata.config_yaml, self.processes)
+        else:
+            arguments = (self._background.copy(tensors), state, content, metadata.config_yaml, self._background.processes)
+            self._background.start(lambda: self._write(target, aside, *arguments))
+        return target
+
+    def _write(
+        self,
+        target: Path,
+        aside: Path,
+        tensors: dict[str, Tensor],
+        state: TrainState,
+        content: dict[str, Any],
+        config_yaml: str,
+        processes: Processes,
+    ) -> None:
+        processes.on_main(lambda: _start(aside, target))
         try:
             with writing(target):
-                tensor_store.write(tensors, aside)
+                tensor_store.write(tensors, aside, processes.group)
         except UserError as error:  # in every process
-            self.processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
-            error.is_told = not self.processes.is_main
+            processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
+            error.is_told = not processes.is_main
             raise
-        self.processes.on_main(lambda: self._finish(aside, target, state, content, metadata.config_yaml))
-        return target
+        processes.on_main(lambda: self._finish(aside, target, state, content, config_yaml))
 
     def _finish(self, aside: Path, target: Path, state: TrainState, content: dict[str, Any], config_yaml: str) -> None:
         with writing(target):

@@ -12,10 +12,12 @@ import pickle
 import re
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +31,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from pixelbert_plugin.checkpoint.tensor_index import FORMAT, HostileFileError, read_index, sizes
+from pixelbert_plugin.errors import replacing
 
 
 class _Writer(FileSystemWriter):
@@ -94,7 +97,8 @@ def _name(index: MetadataIndex) -> str:
 def _write_file(tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[int, int]]:
     """Write a safetensors file. Returns each tensor's offset in it and its length, in bytes. Raises OSError."""
     try:
-        save_file(tensors, path)
+        with replacing(path) as aside:
+            save_file(tensors, aside)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
@@ -105,15 +109,14 @@ def _write_file(tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[int, 
     return {name: (8 + length + begin, end - begin) for name, (begin, end) in begins.items()}
 
 
-def write(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Write tensors into a folder that exists and is empty; called in every process, each giving the same names.
+def write(tensors: dict[str, Tensor], folder: Path, group: dist.ProcessGroup | None = None) -> None:
+    """Write tensors into a folder that exists and is empty; called in every process of `group`, each giving the same names.
 
     Raises OSError, in every process, where one of them cannot write.
     """
+    _ignore_remarks()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # without a process group DCP says that it assumes one process
-            save(tensors, storage_writer=_Writer(folder), no_dist=not torch.distributed.is_initialized())
+        save(tensors, storage_writer=_Writer(folder), process_group=group, no_dist=not dist.is_initialized())
     except CheckpointException as error:
         raise OSError(_reason(error)) from error
 
@@ -123,10 +126,9 @@ def read(into: dict[str, Tensor], folder: Path) -> None:
 
     Raises HostileFileError or OSError.
     """
+    _ignore_remarks()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            load(into, storage_reader=_Reader(folder), no_dist=True)
+        load(into, storage_reader=_Reader(folder), no_dist=True)
     except CheckpointException as error:
         if any(isinstance(cause, pickle.UnpicklingError) for cause, _ in error.failures.values()):
             reason = "a file of tensors holds something else; it is refused, not executed"
@@ -139,6 +141,12 @@ def read_all(folder: Path, prefix: str) -> dict[str, Tensor]:
     found = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes(folder).items() if name.startswith(prefix)}
     read(found, folder)
     return {name.removeprefix(prefix): value for name, value in found.items()}
+
+
+@cache
+def _ignore_remarks() -> None:
+    """DCP says that it assumes one process; once for all, since filters that come and go are not for threads."""
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 
 def _reason(error: CheckpointException) -> str:

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -32,6 +32,15 @@ class Processes:
 
     rank: int = 0
     world_size: int = 1
+    timeout_seconds: float = 1800
+    group: dist.ProcessGroup | None = None  # the way they talk; None: torch.distributed's own
+
+    def apart(self) -> "Processes":
+        """The same processes on a way of their own between CPUs, for a thread beside the training; called in each of them."""
+        if not dist.is_initialized():
+            return self
+        group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout_seconds))  # of all, so it is one
+        return replace(self, group=group)
 
     @property
     def is_main(self) -> bool:
@@ -40,7 +49,7 @@ class Processes:
     def sum(self, values: Tensor) -> Tensor:
         """`values`, of any shape, summed over the processes in place; on a GPU the host does not wait."""
         if self.world_size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -54,7 +63,7 @@ class Processes:
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_main else None
-        dist.gather_object(value, values)
+        dist.gather_object(value, values, group=self.group)
         return values
 
     def on_main(self, function: Callable[[], T]) -> T:
@@ -64,7 +73,7 @@ class Processes:
         outcome: list[Any] = [None]
         if self.is_main:
             outcome = [_attempt(function)]
-        dist.broadcast_object_list(outcome)
+        dist.broadcast_object_list(outcome, group=self.group)
         return self._unpack(outcome[0], came_from=0)
 
     def together(self, function: Callable[[], T]) -> T:
@@ -73,7 +82,7 @@ class Processes:
             return function()
         outcome = _attempt(function)
         errors: list[Any] = [None] * self.world_size
-        dist.all_gather_object(errors, outcome[1])
+        dist.all_gather_object(errors, outcome[1], group=self.group)
         failed = next((rank for rank, error in enumerate(errors) if error is not None), None)
         if failed is None or failed == self.rank:  # the error itself, rather than its copy
             return self._unpack(outcome, came_from=self.rank)
@@ -119,7 +128,7 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
         yield Processes()
         return
     if dist.is_initialized():
-        yield Processes(rank, world_size)
+        yield Processes(rank, world_size, timeout_seconds)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
@@ -130,7 +139,7 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
             torchruns, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=timeout))
             store = fresh_store(torchruns, rank, world_size, timeout)
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout, store=store)
-        yield Processes(rank, world_size)
+        yield Processes(rank, world_size, timeout_seconds)
         if world_size > 1:
             dist.barrier()  # the last to finish must not find the others gone
         dist.destroy_process_group()

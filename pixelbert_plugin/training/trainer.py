@@ -37,7 +37,8 @@ class Trainer:
     options: TrainingConfig
     state: TrainState
     evaluate: Callable[[], dict[str, SplitEvaluation]] | None  # on the validation split, by "split/dataset"; None without one
-    save: Callable[[TrainState], object]  # in every process
+    save: Callable[[TrainState], object]  # in every process; it may be written beside the training
+    settle: Callable[[], object]  # in every process: waits until what was saved lies on the disk
     record: Callable[[TrainState], object]  # in every process: what an evaluation of the saved update came to
     monitor: str  # the metric that chooses the best checkpoint
 
@@ -85,6 +86,8 @@ class Trainer:
                 if is_saved or is_evaluated or is_stopped:
                     state.is_evaluation_due = is_evaluated
                     self._save()
+                    if is_evaluated:
+                        self.settle()
                     self._end_if_stopped("after")  # a signal since then, where nothing was saved, waits for the next update
                 if is_evaluated:
                     self._evaluate()
@@ -100,6 +103,7 @@ class Trainer:
             if self.step.processes.world_size > 1:  # several processes can only save together
                 raise
             self._save()
+            self.settle()
             if isinstance(error, Stopped):
                 raise self._stopped("while waiting for data, after") from error
             error.add(f"update {self.state.update} is saved; checkpoint.resume=true goes on")
@@ -123,7 +127,7 @@ class Trainer:
     def _check_weights(self) -> None:
         """Never save what a NaN has reached: weights after a step, or batch norm's statistics."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not on_all(values, lambda value: value.isfinite().all(), self.step.processes):
+        if not on_all(values, _is_finite, self.step.processes):
             raise NonFiniteLossError(
                 f"update {self.state.update}: the weights are not finite after it. Lower the learning rates or set "
                 "training.max_grad_norm; checkpoints hold the state before"
@@ -143,6 +147,7 @@ class Trainer:
     def _end_if_stopped(self, when: str) -> None:
         """Raise Stopped where a signal asked any process to end; call it where all is saved."""
         if self.step.processes.any(self.stop.is_set):
+            self.settle()
             raise self._stopped(when)
 
     def _stopped(self, when: str) -> Stopped:
@@ -217,3 +222,8 @@ class Trainer:
         if self.step.precision.loss_scale is not None:
             record |= {"loss_scale": self.step.precision.loss_scale, "skipped_updates": self.step.precision.skipped_updates}
         self.events.train(record, mean_padding(micro_batches))
+
+
+def _is_finite(values: Tensor) -> Tensor:
+    """Whether all are, as a scalar: one pass over them, without a tensor of their size in between."""
+    return torch.stack(values.aminmax()).isfinite().all() if values.numel() else torch.tensor(True, device=values.device)

@@ -87,7 +87,7 @@ def test_no_whole_checkpoint_at_all_is_an_error_not_a_silent_start(tmp_path):
 def test_a_write_that_fails_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
     checkpoints, path = save(tmp_path, 1, best=True)
 
-    def full(tensors, folder):
+    def full(tensors, folder, group):
         (folder / "__0_0.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -87,6 +87,7 @@ def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options)
         state=TrainState(),
         evaluate=dict,
         save=None,
+        settle=lambda: None,
         record=lambda state: None,
         monitor=None,
     )

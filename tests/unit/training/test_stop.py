@@ -70,6 +70,7 @@ class Run:
 
         run, built.step.processes = self, Asked()
         built.step.precision.step, built.evaluate, built.save, built.record = update, evaluate, save, record
+        built.settle = lambda: None  # it is on the disk at once
         with built.stop.handled():
             return built.train()
 

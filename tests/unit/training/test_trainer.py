@@ -57,7 +57,19 @@ def looping(scores=(), schedule=lambda update, epoch: 1.0, **options):
     built.evaluate = lambda: {"val/set": SplitEvaluation({"score": next(left, 0.0)})}
     built.save = lambda state: built.saved.append(state.update)
     built.record = lambda state: None
+    built.settled = []
+    built.settle = lambda: built.settled.append(built.saved[-1])
     return built
+
+
+def test_what_is_evaluated_lies_on_the_disk_before():
+    """Checkpoints after 2, 4 and 6 that nothing evaluates are only copied."""
+    built, seen = looping((0.1, 0.2), max_updates=6, checkpoint_interval=2, evaluation_interval=3), []
+    evaluate = built.evaluate
+    built.evaluate = lambda: seen.append((built.state.update, built.settled[-1])) or evaluate()
+    built.train()
+    assert built.saved == [2, 3, 4, 6] and built.settled == [3, 6]
+    assert seen == [(3, 3), (6, 6)]
 
 
 def test_rates_of_every_update_around_a_milestone():
