@@ -127,7 +127,7 @@ class Trainer:
     def _check_weights(self) -> None:
         """Never save what a NaN has reached: weights after a step, or batch norm's statistics."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not on_all(values, _is_finite, self.step.processes):
+        if not on_all(values, is_finite, self.step.processes):
             raise NonFiniteLossError(
                 f"update {self.state.update}: the weights are not finite after it. Lower the learning rates or set "
                 "training.max_grad_norm; checkpoints hold the state before"
@@ -224,6 +224,6 @@ class Trainer:
         self.events.train(record, mean_padding(micro_batches))
 
 
-def _is_finite(values: Tensor) -> Tensor:
+def is_finite(values: Tensor) -> Tensor:
     """Whether all are, as a scalar: one pass over them, without a tensor of their size in between."""
     return torch.stack(values.aminmax()).isfinite().all() if values.numel() else torch.tensor(True, device=values.device)
