@@ -16,3 +16,11 @@ def test_the_naive_way_and_ours_compute_the_same():
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     rows = done.stdout.split("note\n")[1].splitlines()
     assert len(rows) == 9 and all("outputs within" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_both_ways_of_a_checkpoint_hold_the_same():
+    command = [sys.executable, BENCHMARKS / "checkpoint.py", "--rounds", "1", "--hidden-size", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.count("tensors, equal") == 2
