@@ -25,6 +25,7 @@ from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
 from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.interfaces import Model, Precision
+from pixelbert_plugin.precision.inference import cast_weights
 from pixelbert_plugin.registry import plugins, yaml_text
 from pixelbert_plugin.registry.schema import Kind, UnknownComponentError
 from pixelbert_plugin.tasks.base import Task
@@ -62,6 +63,8 @@ class LoadedModel:
         self.device, self.path, self.precision, self.is_fast = device, path, precision, is_fast
         if is_fast:
             cast(Model, model).prepare_inference()
+            if precision is not None:
+                cast_weights(model, precision.autocast)
 
     def __call__(self, image: Images, text: str) -> ModelOutput:
         """The output for one text (question, caption, statement) with its image, or its images as a list (NLVR2: two).
