@@ -106,7 +106,7 @@ class Setting:
     def our_step(self, batch: Batch) -> Callable[[], object]:
         """An update of the product's own Step, one micro-batch."""
         model = copy.deepcopy(self.model).train()
-        made = build_optimizers(self.config, model)
+        made = build_optimizers(self.config.optimizer, model)
         precision = registry.build("precision", self.precision, {}, "p", device=torch.device("cpu"))
         precision.prepare(model, made)
         step = Step(

@@ -1,7 +1,7 @@
 """Every part of a run, built from its configuration; `run.py` puts them together."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -10,8 +10,8 @@ from torch import nn
 
 from pixelbert_plugin import __version__, registry
 from pixelbert_plugin.checkpoint.start import Start
-from pixelbert_plugin.config.contradictions import refuse_groups, refuse_normalization, refuse_task
-from pixelbert_plugin.config.options import ProcessorsConfig, RunConfig, TrainingConfig
+from pixelbert_plugin.config.contradictions import refuse_groups, refuse_normalization
+from pixelbert_plugin.config.options import ProcessorsConfig, TrainingConfig
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_states
@@ -19,7 +19,7 @@ from pixelbert_plugin.distributed.processes import local_device_index
 from pixelbert_plugin.interfaces import MatchingModel, Model
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_options
-from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.registry.schema import Component, ConfigError
 from pixelbert_plugin.tasks.base import Task
 
 FIRST = 100  # samples of a split that tell what kind of data set it is
@@ -51,30 +51,27 @@ def build_processors(config: ProcessorsConfig, roles: Iterable[str]) -> dict[str
     return {role: build_processor(config, role) for role in roles}
 
 
-def build_task(config: RunConfig, processors: dict[str, Any]) -> Task:
+def build_task(chosen: Component, processors: dict[str, Any]) -> Task:
     """The task with its processors, which have their vocabularies."""
-    task = registry.build(
-        "task", config.task, config.task_config.get(config.task), f"task_config.{config.task}", processors=processors
-    )
+    task = registry.build_component("task", chosen, f"task_config.{chosen.type}", processors=processors)
     returned.heads(task)
-    refuse_task(config.task, task, config.training)
     return task
 
 
-def learn_task(config: RunConfig, data: RunData, start: Start) -> tuple[Task, dict[str, Any]]:
+def learn_task(chosen: Component, options: ProcessorsConfig, data: RunData, start: Start) -> tuple[Task, dict[str, Any]]:
     """The task and its processors, whose vocabularies are the checkpoint's, or are learned from the data."""
-    task_class = registry.get("task", config.task, "task")
+    task_class = registry.get("task", chosen.type, "task")
     for mixture in data.splits.values():
-        require_suited(config.task, task_class, mixture)
-    processors = build_processors(config.processors, task_class.processors)
-    saved, is_training = start.content.get("processors", {}), "train" in config.splits()
+        require_suited(chosen.type, task_class, mixture)
+    processors = build_processors(options, task_class.processors)
+    saved, is_training = start.content.get("processors", {}), "train" in data.splits
     counts_own = start.is_pretrained and is_training  # a fine-tuning has its own answers
     kept = {role: saved[role] for role in processors if role in saved and not (role == "answers" and counts_own)}
     take_states(processors, kept, str(start))
     fit_text(processors["text"], data.samples)
     if "answers" in processors and "answers" not in kept:
         fit_answers(processors["answers"], data.samples, is_training)
-    return build_task(config, processors), processors
+    return build_task(chosen, processors), processors
 
 
 def require_suited(task: str, task_class: type[Task], mixture: Mixture) -> None:
@@ -92,13 +89,13 @@ def require_suited(task: str, task_class: type[Task], mixture: Mixture) -> None:
             raise ConfigError("task", f"{task!r} {reason}; choose the task that suits datasets={name}, or other data sets")
 
 
-def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn.Module:
-    torch.manual_seed(config.training.seed)
-    model = registry.build(
+def build_model(chosen: Component, task: Task, processors: dict[str, Any], seed: int) -> nn.Module:
+    """The model, its heads those of the task. `seed`: of the weights that no file gives."""
+    torch.manual_seed(seed)
+    model = registry.build_component(
         "model",
-        config.model,
-        config.model_config.get(config.model),
-        f"model_config.{config.model}",
+        chosen,
+        f"model_config.{chosen.type}",
         vocab_size=processors["text"].vocab_size,
         pad_token_id=processors["text"].pad_token_id,
         heads=task.heads(),
@@ -106,26 +103,24 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
     if "image" in processors:
         refuse_normalization(cast(Model, model).normalization, processors["image"].normalization)
     if task.scores_all_pairs:
-        registry.require("model", model, MatchingModel, f"the task {config.task!r}")
+        registry.require("model", model, MatchingModel, f"the task {registry.place_of(task).name!r}")
     return model
 
 
-def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.optim.Optimizer]:
+def build_optimizers(optimizers: Mapping[str, Component], model: nn.Module) -> dict[str, torch.optim.Optimizer]:
     """One optimizer for each of the model's parameter groups that is trained. Raises ConfigError where others are set."""
     groups = cast(Model, model).parameter_groups()
-    refuse_groups(config.model, list(groups), list(config.optimizer))
+    refuse_groups(registry.place_of(model).name, list(groups), list(optimizers))
     return {
-        name: registry.build_component("optimizer", config.optimizer[name], f"optimizer.{name}.params", named_parameters=group)
+        name: registry.build_component("optimizer", optimizers[name], f"optimizer.{name}.params", named_parameters=group)
         for name, group in groups.items()
         if any(parameter.requires_grad for _, parameter in group)
     }
 
 
-def portable(config: RunConfig, model: nn.Module, processors: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of "model" and of each processor that build them again from a checkpoint alone."""
-    options = {name: getattr(config.processors, name).params for name in processors}
-    options["model"] = config.model_config.get(config.model)
-    return {name: portable_options(part, options[name]) for name, part in {"model": model, **processors}.items()}
+def portable(components: Mapping[str, Component], built: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name, the options of each part that build it again from a checkpoint alone; `components` are what built them."""
+    return {name: portable_options(part, components[name].params) for name, part in built.items()}
 
 
 def versions() -> dict[str, str]:

@@ -171,12 +171,24 @@ class Stateful(Portable, Protocol):
         """Take a `state_dict` over. Default: nothing happens."""
 
 
+class Learning(Stateful, Protocol):
+    """A processor that learns from data keeps what it has learned in checkpoints: a model's weights belong to it."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, as JSON."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what was learned; then nothing needs to be."""
+
+
 class TextProcessor(Stateful, Protocol):
     """`register_processor`, as processors.text: built with `config`. A checkpoint's state replaces its vocabulary."""
 
     vocab_size: int  # V; once a vocabulary is there
     pad_token_id: int  # what shorter texts of a batch are filled up with; once a vocabulary is there
-    needs_fit: bool = False  # whether it must learn a vocabulary, by `fit`
+    needs_fit: bool = False  # whether it must learn a vocabulary; then it is a LearningTextProcessor
     max_length: int | None = None  # tokens; longer texts are cut. None: nothing is known of a limit
     shortest_cut: int = 0  # bytes (UTF-8): shorter texts are never cut, so that they need not be looked at. 0: any may be
 
@@ -188,9 +200,13 @@ class TextProcessor(Stateful, Protocol):
         """As Publishable's: the vocabulary. Default: nothing is written."""
         return {}
 
+
+class LearningTextProcessor(Learning, TextProcessor, Protocol):
+    """A text processor whose `needs_fit` is true."""
+
+    @abstractmethod
     def fit(self, texts: Iterable[str]) -> None:
-        """Learn a vocabulary from the training texts. Called where `needs_fit` is true."""
-        raise NotImplementedError(f"{type(self).__name__}.needs_fit is true, but it has no fit(texts)")
+        """Learn a vocabulary from the training texts."""
 
 
 class MaskingTextProcessor(TextProcessor, Protocol):
@@ -236,7 +252,7 @@ class AnswersProcessor(Stateful, Protocol):
 
     answers: list[str]  # A: the vocabulary's answers
     spellings: list[str]  # A: each as it is predicted
-    needs_fit: bool = False  # whether its vocabulary must be counted, by `fit`
+    needs_fit: bool = False  # whether its vocabulary must be counted; then it is a LearningAnswersProcessor
     splits: Sequence[str] = ("train",)  # where answers are counted
     remedy: str = ""  # what to change where the vocabulary covers few questions
 
@@ -256,12 +272,16 @@ class AnswersProcessor(Stateful, Protocol):
     def ceiling(self, answers: tuple[str, ...]) -> float:
         """The score, in 0…1, of the best prediction that the vocabulary allows."""
 
-    def fit(self, main_answers: Iterable[str], spellings: Iterable[str]) -> None:
-        """Count each question's main answer; `spellings`: all annotators' answers. Called where `needs_fit` is true."""
-        raise NotImplementedError(f"{type(self).__name__}.needs_fit is true, but it has no fit(main_answers, spellings)")
-
     def learn_spellings(self, spellings: Iterable[str]) -> None:
         """How annotators write the answers of a vocabulary that was not counted. Default: nothing is learned."""
+
+
+class LearningAnswersProcessor(Learning, AnswersProcessor, Protocol):
+    """A processor of answers whose `needs_fit` is true."""
+
+    @abstractmethod
+    def fit(self, main_answers: Iterable[str], spellings: Iterable[str]) -> None:
+        """Count each question's main answer; `spellings`: all annotators' answers."""
 
 
 class Builder(Protocol):

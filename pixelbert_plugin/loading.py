@@ -5,7 +5,7 @@ data set is read, no pre-trained weights and no hub. A plugin is imported only w
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -27,7 +27,7 @@ from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.interfaces import Model, Precision
 from pixelbert_plugin.precision.inference import cast_weights
 from pixelbert_plugin.registry import plugins, yaml_text
-from pixelbert_plugin.registry.schema import Kind, UnknownComponentError
+from pixelbert_plugin.registry.schema import UnknownComponentError
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
@@ -163,7 +163,7 @@ def load(
     try:
         task, processors, model = _build(config, content, given)
     except UnknownComponentError as error:
-        _load_plugin(config, error, given)
+        _load_plugin(config.env.user_dir, config.plugins, error, given)
         task, processors, model = _build(config, content, given)
     restore.load_weights(place, model, KEY)
     numbers: Precision = registry.build("precision", precision, None, "precision", device=device)
@@ -214,33 +214,20 @@ def _device(name: str | torch.device) -> torch.device:
 def _build(config: RunConfig, content: dict[str, Any], given: str) -> tuple[Task, dict[str, Any], nn.Module]:
     """Task, processors and model as the checkpoint has them, the model's weights still random."""
     states, roles = content.get("processors", {}), registry.get("task", config.task, "task").processors
-    _complete(config, roles)
+    built = [f"model_config.{config.model}", f"task_config.{config.task}", *(f"processors.{role}.params" for role in roles)]
+    configuration.configure(config, only=built)
     processors = build_processors(config.processors, roles)
     take_states(processors, {role: state for role, state in states.items() if role in processors}, given)
     for role in VOCABULARY.keys() & processors.keys() - states.keys():
         if processors[role].needs_fit:
             raise UserError(f"{given}: holds no vocabulary of processors.{role}")
-    task = build_task(config, processors)
+    task = build_task(config.chosen_task, processors)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
-        return task, processors, build_model(config, task, processors)
+        return task, processors, build_model(config.chosen_model, task, processors, config.training.seed)
 
 
-def _complete(config: RunConfig, roles: Iterable[str]) -> None:
-    """Make of the options of what is built their Configs, as `config.complete` does of all: data sets are not needed here."""
-    chosen: tuple[tuple[Kind, str, dict[str, Any]], ...] = (
-        ("model", config.model, config.model_config),
-        ("task", config.task, config.task_config),
-    )
-    for kind, name, section in chosen:
-        section[name] = registry.configure(kind, name, section.get(name), f"{kind}_config.{name}") or {}
-    for role in roles:
-        reference, path = getattr(config.processors, role), f"processors.{role}.params"
-        reference.params = registry.configure("processor", reference.type, reference.params, path) or {}
-
-
-def _load_plugin(config: RunConfig, unknown: UnknownComponentError, given: str) -> None:
+def _load_plugin(user_dir: str | None, modules: list[str], unknown: UnknownComponentError, given: str) -> None:
     """Import the run's plugin, which should define the component that is unknown. Raises UserError where it does not."""
-    user_dir, modules = config.env.user_dir, config.plugins
     named = [f"env.user_dir={user_dir!r}"] * bool(user_dir) + [f"plugins={modules}"] * bool(modules)
     what = f"{given}: the {unknown.kind} {unknown.name!r}"
     if not named:

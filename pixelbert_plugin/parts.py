@@ -9,10 +9,11 @@ from torch import nn
 
 from pixelbert_plugin.build import build_model, learn_task
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
-from pixelbert_plugin.checkpoint.start import Start, starting_checkpoint
-from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, evaluated_checkpoint, starting_checkpoint
+from pixelbert_plugin.config.contradictions import refuse_task
+from pixelbert_plugin.config.options import RunConfig, TrainingConfig
 from pixelbert_plugin.data.loaders import Loaders
-from pixelbert_plugin.data.run_data import RunData
+from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.distributed.processes import Processes, is_restarted, job_id
 from pixelbert_plugin.precision import native as precision
@@ -38,7 +39,7 @@ class Job:
 class Parts:
     """What `run` has built, for the steps below."""
 
-    config: RunConfig
+    training: TrainingConfig
     job: Job
     checkpoints: Checkpoints
     data: RunData
@@ -50,27 +51,40 @@ class Parts:
 
 
 def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
-    """Claim the run's folder, choose its checkpoint and build data, task and model, the main process first."""
+    """Claim the run's folder, choose its checkpoint and build data, task and model, the main process first.
+
+    Here the configuration is taken apart: each part gets the section that it needs.
+    """
     folder, processes = job.folder, job.processes
     is_training, is_again = "train" in config.splits(), is_restarted()
     may_hold_run = not is_training or config.checkpoint.resume or config.env.overwrite or is_again
     if processes.on_main(lambda: folder.claim(may_hold_run, is_training, job_id())) or is_again:  # restarted by torchrun
         config.checkpoint.resume, config.env.overwrite = True, False
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.max_to_keep, processes)
-    start = processes.on_main(lambda: Start.chosen(config, *starting_checkpoint(config, checkpoints)))
+
+    def choose() -> Start:
+        path, key = (
+            starting_checkpoint(config.checkpoint, checkpoints)
+            if is_training
+            else evaluated_checkpoint(config.checkpoint, checkpoints, config.is_asked_now(PRETRAINED))
+        )
+        return Start.chosen(path, key, config.chosen_model, config.processors.image)
+
+    start = processes.on_main(choose)
     wait = Wait(config.training.timeout_seconds, lambda: job.stop.is_set)
 
     def build() -> Parts:
-        data = RunData.of(config)
-        task, processors = learn_task(config, data, start)
+        data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
+        task, processors = learn_task(config.chosen_task, config.processors, data, start)
+        refuse_task(config.task, task, config.training)
         loaders = Loaders(
             config.training, config.env.cache, task, processors, job.device, processes.rank, processes.world_size, wait
         )
-        model = build_model(config, task, processors).to(job.device)
+        model = build_model(config.chosen_model, task, processors, config.training.seed).to(job.device)
         numbers = precision.choose(config.training.precision, config.precision_config, job.device)
         returned.description(numbers)
         returned.autocast(numbers)
-        return Parts(config, job, checkpoints, data, task, processors, loaders, model, numbers)
+        return Parts(config.training, job, checkpoints, data, task, processors, loaders, model, numbers)
 
     return processes.main_first(build), start
 
@@ -78,5 +92,5 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
 def used(parts: Parts) -> dict[str, str]:
     """What the run computes with, as far as the configuration leaves it open."""
     processes = parts.job.processes.world_size
-    parallel = parts.config.training.parallel if processes > 1 else "none"
+    parallel = parts.training.parallel if processes > 1 else "none"
     return {**parts.precision.description, "device": str(parts.job.device), "parallel": parallel, "processes": str(processes)}

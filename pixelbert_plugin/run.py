@@ -16,7 +16,7 @@ from pixelbert_plugin.build import build_optimizers, choose_device, portable, ve
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
-from pixelbert_plugin.checkpoint.start import Start, finished_checkpoint
+from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, finished_checkpoint
 from pixelbert_plugin.config import contradictions, saved
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
@@ -72,10 +72,10 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
             logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
         parts, start = prepare(config, Job(console, device, processes, stop, folder))
         tell_survey(parts)
-        evaluator = SplitEvaluator(parts)
+        evaluator = SplitEvaluator(parts, config.evaluation, config.components)
         results: dict[str, Any] = {}
         if "train" in config.splits():
-            state = train(parts, start, evaluator)
+            state = train(config, parts, start, evaluator)
             results["training_seconds"] = round(state.seconds, 3)
             take_best_weights(parts, state)
         else:
@@ -91,13 +91,13 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
         return results
 
 
-def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
+def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     """Train from random weights, from pre-trained ones, or on from a checkpoint."""
-    config, options, job, model, task = parts.config, parts.config.training, parts.job, parts.model, parts.task
+    options, job, model, task = parts.training, parts.job, parts.model, parts.task
     start.load_weights(model, task.heads(), is_training=True)
     if options.parallel == "fsdp":
         shard(model)
-    optimizers = build_optimizers(config, model)
+    optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
     loader = parts.loaders.of(parts.data.splits["train"])
     state = start.load_training(model, optimizers, parts.precision)
@@ -106,7 +106,7 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
-    job.processes.on_main(lambda: enter_folder(parts, start, state))
+    job.processes.on_main(lambda: enter_folder(config, parts, start, state))
     if job.processes.is_main:
         loader.count_on(state.skipped_images)
 
@@ -114,8 +114,9 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     processors = processor_states(parts.processors)
     data = job.processes.on_main(lambda: fingerprints(parts.data.splits))
     if start.is_resumed and job.processes.is_main:
-        tell_changes(parts, start.content, data)
-    metadata = CheckpointMetadata(yaml, processors, versions(), start.sources, data, portable(config, model, parts.processors))
+        tell_changes(parts, start.content, data, config.processors)
+    rebuilt = portable(config.components, {"model": model, **parts.processors})
+    metadata = CheckpointMetadata(yaml, processors, versions(), start.sources, data, rebuilt)
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
     pictures = config.evaluation.num_pictures
     events = Events(job.folder.path, state.update, evaluated, job.console, pictures) if job.processes.is_main else NoEvents()
@@ -152,9 +153,9 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     return state
 
 
-def enter_folder(parts: Parts, start: Start, state: TrainState) -> None:
+def enter_folder(config: RunConfig, parts: Parts, start: Start, state: TrainState) -> None:
     """Make the run's folder this run's; nothing in it was changed before."""
-    config, folder, console, checkpoints = parts.config, parts.job.folder, parts.job.console, parts.checkpoints
+    folder, console, checkpoints = parts.job.folder, parts.job.console, parts.checkpoints
     folder.require_own_config()
     if start.is_resumed:
         if start.key == "checkpoint.resume_file" and (later := checkpoints.later_than(state.update)):
@@ -198,7 +199,8 @@ def export_encoders(config: RunConfig | str | Path, folder: Path) -> dict[str, s
 def _finished(config: RunConfig) -> tuple[Path, str]:
     """The checkpoint that is the outcome of a run, and the key that names it. Raises UserError where there is none."""
     with configuration.naming_sources(config.sources):
-        return finished_checkpoint(config, Checkpoints(config.env.run_folder / "checkpoints", config.checkpoint.max_to_keep))
+        checkpoints = Checkpoints(config.env.run_folder / "checkpoints", config.checkpoint.max_to_keep)
+        return finished_checkpoint(config.checkpoint, checkpoints, config.is_asked_now(PRETRAINED))
 
 
 def say_where_all_lies(folder: RunFolder, console: Console) -> None:

@@ -9,10 +9,10 @@ from torch.optim import Optimizer
 
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints, TrainState
-from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.config.options import CheckpointConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.precision.native import Precision
-from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.registry.schema import Component, ConfigError
 
 PRETRAINED = "checkpoint.pretrained"
 
@@ -31,10 +31,10 @@ class Start:
         return cls() if path is None else cls(path, key, restore.read_content(path, key))
 
     @classmethod
-    def chosen(cls, config: RunConfig, path: Path | None, key: str) -> "Start":
-        """As `read`, for the model of `config`. Raises UserError where the checkpoint is of another."""
+    def chosen(cls, path: Path | None, key: str, model: Component, image: Component) -> "Start":
+        """As `read`, for this model and image processor. Raises UserError where the checkpoint is of others."""
         start = cls.read(path, key)
-        start.require_options(config)
+        start.require_options(model, image)
         return start
 
     @property
@@ -55,12 +55,12 @@ class Start:
             return former
         return [*former, {"key": self.key, "path": str(self.path), "update": self.content["state"]["update"]}]
 
-    def require_options(self, config: RunConfig) -> None:
+    def require_options(self, model: Component, image: Component) -> None:
         """Raise ConfigError where the model or its images are not those that a file of others is of, though names and shapes
         may fit."""
         sections: tuple[tuple[str, str, Any], ...] = (
-            ("model_options", f"model_config.{config.model}", config.model_config[config.model]),
-            ("image_options", "processors.image.params", config.processors.image.params),
+            ("model_options", f"model_config.{model.type}", model.params),
+            ("image_options", "processors.image.params", image.params),
         )
         for section, path, options in sections:
             for key, wanted in self.content.get(section, {}).items():
@@ -96,17 +96,8 @@ class Start:
         return f"{self.key}={str(self.path)!r}"
 
 
-def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path | None, str]:
-    """The checkpoint that the run starts from, or evaluates, and the config key that named it."""
-    paths = config.checkpoint
-    if "train" not in config.splits():
-        if paths.resume_file is not None and not checkpoints.may_stand_for_run(Path(paths.resume_file)):
-            raise ConfigError(
-                "checkpoint.resume_file",
-                f"{paths.resume_file!r}: env.save_dir={config.env.save_dir!r} holds a run, whose own results and predictions "
-                "would be replaced; choose another env.save_dir for these",
-            )
-        return finished_checkpoint(config, checkpoints)
+def starting_checkpoint(paths: CheckpointConfig, checkpoints: Checkpoints) -> tuple[Path | None, str]:
+    """The checkpoint that a training starts from, or goes on from, and the config key that named it."""
     if paths.resume_file is not None:
         if Path(paths.resume_file).is_file():
             raise ConfigError(
@@ -120,12 +111,23 @@ def starting_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
     return (Path(paths.pretrained), PRETRAINED) if paths.pretrained else (None, "")
 
 
-def finished_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Path, str]:
+def evaluated_checkpoint(paths: CheckpointConfig, checkpoints: Checkpoints, is_pretrained_asked: bool) -> tuple[Path, str]:
+    """As `finished_checkpoint`, for results that are written beside the run's."""
+    if paths.resume_file is not None and not checkpoints.may_stand_for_run(Path(paths.resume_file)):
+        raise ConfigError(
+            "checkpoint.resume_file",
+            f"{paths.resume_file!r}: {_save_dir(checkpoints)} holds a run, whose own results and predictions would be "
+            "replaced; choose another env.save_dir for these",
+        )
+    return finished_checkpoint(paths, checkpoints, is_pretrained_asked)
+
+
+def finished_checkpoint(paths: CheckpointConfig, checkpoints: Checkpoints, is_pretrained_asked: bool) -> tuple[Path, str]:
     """The checkpoint to evaluate or export, and the config key that named it.
 
     `checkpoint.pretrained` is what a training starts from: only where no run has trained here is it evaluated itself.
+    `is_pretrained_asked`: whether the command line names one, rather than a file.
     """
-    paths, save_dir = config.checkpoint, f"env.save_dir={config.env.save_dir!r}"
     if paths.resume_file is not None:
         return Path(paths.resume_file), "checkpoint.resume_file"
     own = checkpoints.finished()
@@ -133,12 +135,18 @@ def finished_checkpoint(config: RunConfig, checkpoints: Checkpoints) -> tuple[Pa
         return Path(paths.pretrained), PRETRAINED
     if own is None:
         raise UserError(
-            f"{save_dir}: holds no checkpoint to evaluate; train first, or name one with checkpoint.resume_file=FOLDER"
+            f"{_save_dir(checkpoints)}: holds no checkpoint to evaluate; train first, or name one with "
+            "checkpoint.resume_file=FOLDER"
         )
-    if paths.pretrained is not None and config.is_asked_now(PRETRAINED):
+    if paths.pretrained is not None and is_pretrained_asked:
         raise ConfigError(
             PRETRAINED,
-            f"{paths.pretrained!r}: {save_dir} holds a run that has trained on, to {own}; leave checkpoint.pretrained out to "
-            "take that, or name the weights to take with checkpoint.resume_file",
+            f"{paths.pretrained!r}: {_save_dir(checkpoints)} holds a run that has trained on, to {own}; leave "
+            "checkpoint.pretrained out to take that, or name the weights to take with checkpoint.resume_file",
         )
     return own, "env.save_dir"
+
+
+def _save_dir(checkpoints: Checkpoints) -> str:
+    """The key and value that say where the run of these checkpoints is."""
+    return f"env.save_dir={str(checkpoints.folder.parent)!r}"

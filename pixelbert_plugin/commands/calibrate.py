@@ -16,6 +16,7 @@ from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import build_builders
+from pixelbert_plugin.data.vocabularies import build_processor
 from pixelbert_plugin.encoders import calibration
 from pixelbert_plugin.encoders.cnn_formats import CnnWeights
 from pixelbert_plugin.encoders.resnet import ResNetEncoder, read_weights
@@ -47,8 +48,9 @@ def calibrate(config: RunConfig, own: CalibrationConfig) -> str:
     with configuration.naming_sources(config.sources):
         encoder, found = _fixed(config)
         device = choose_device(config.training)
-        processor = registry.build_component("processor", config.processors.image, "processors.image.params")
-        parts = Mixture.build(build_builders(config), "train").parts.values()
+        processor = build_processor(config.processors, "image")
+        builders = build_builders(config.datasets, config.dataset_config, config.env)
+        parts = Mixture.build(builders, "train").parts.values()
         paths = [path for samples in parts for path in samples.image_paths()]
         count = min(own.images, len(paths))
         chosen = [paths[number * len(paths) // count] for number in range(count)]

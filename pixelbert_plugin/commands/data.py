@@ -66,7 +66,7 @@ def check(options: list[str]) -> int:
     from pixelbert_plugin.data.check import CheckRow, check
     from pixelbert_plugin.data.decode_all import DecodedImages
     from pixelbert_plugin.data.run_data import build_builders
-    from pixelbert_plugin.data.vocabularies import answer_splits, vocabularies
+    from pixelbert_plugin.data.vocabularies import answer_splits, build_processor, vocabularies
 
     own, options = _own_options(options, images="sample", bad_images="bad_images.txt")
     if own["images"] not in IMAGES:
@@ -74,13 +74,15 @@ def check(options: list[str]) -> int:
     path, overrides = split_config(options, "name the configuration whose data is to be checked")
     config = configuration.resolve(path, overrides)
     with configuration.naming_sources(config.sources):
-        image = registry.build_component("processor", config.processors.image, "processors.image.params")
-        builders = build_builders(config)
-        found, reasons = vocabularies(config, builders)
+        image = build_processor(config.processors, "image")
+        builders = build_builders(config.datasets, config.dataset_config, config.env)
+        roles, splits = registry.get("task", config.task, "task").processors, config.splits()
+        found, reasons = vocabularies(config.processors, roles, builders, "train" in splits)
         how: DecodedImages | Literal["none", "sample"] = "none" if own["images"] == "none" else "sample"
         if own["images"] == "all":
             how = DecodedImages(image, Console(stderr=True))
-        splits = [*config.splits(), *answer_splits(config)]
+        if "answers" in roles and "train" in splits:
+            splits += [split for split in answer_splits(config.processors) if split not in splits]
         rows = check(builders, splits, image, found.get("text"), found.get("answers"), how)
     for role, reason in reasons.items():  # a tokenizer of the hub may be there where the run is
         rows.append(CheckRow("", "", f"processors.{role}", "warning" if role == "text" else "broken", reason))

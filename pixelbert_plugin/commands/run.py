@@ -24,10 +24,10 @@ def _main(arguments: argparse.Namespace) -> int:
     logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
 
     from pixelbert_plugin import config as configuration
-    from pixelbert_plugin.config import describe, shipped
-    from pixelbert_plugin.registry import plugins
 
     if arguments.copy_config is not None:
+        from pixelbert_plugin.config import shipped
+
         if arguments.options:
             raise UserError(f"{arguments.options[0]!r}: --copy-config takes NAME alone; options are for the run of the copy")
         tell(shipped.copy(arguments.copy_config))
@@ -37,11 +37,18 @@ def _main(arguments: argparse.Namespace) -> int:
     path, overrides = split(arguments.options, "name one file, which may include others (--help)")
     config = None if path is None else configuration.resolve(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
+        from pixelbert_plugin.config import describe
+        from pixelbert_plugin.registry import plugins
+
         plugins.load(**describe.plugin_options(overrides))
 
     if arguments.list:
+        from pixelbert_plugin.config import describe, shipped
+
         tell(f"{describe.components()}\n{shipped.listing()}")
     elif arguments.describe is not None:
+        from pixelbert_plugin.config import describe
+
         tell(describe.options(arguments.describe))
     elif arguments.new_plugin is not None:
         from pixelbert_plugin.commands.new_plugin import write
@@ -52,7 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
     elif config is not None:
         from rich.console import Console
 
-        from pixelbert_plugin.run import export, export_encoders, run
+        from pixelbert_plugin.run import export, export_encoders, train_and_evaluate
 
         if arguments.export is not None:
             tell(str(export(config, Path(arguments.export).expanduser())))
@@ -60,5 +67,6 @@ def _main(arguments: argparse.Namespace) -> int:
             written = export_encoders(config, Path(arguments.export_encoders).expanduser())
             tell("\n".join(f"{part}: {told}" for part, told in written.items()))
         else:
-            run(config, Console())
+            with configuration.naming_sources(config.sources):
+                train_and_evaluate(config, Console())
     return 0

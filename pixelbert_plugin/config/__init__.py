@@ -3,6 +3,7 @@
 from pixelbert_plugin.config.files import find, naming_sources, read, source_of
 from pixelbert_plugin.config.loading import (
     complete,
+    configure,
     dump,
     leaves,
     left_out,
@@ -16,6 +17,7 @@ from pixelbert_plugin.config.loading import (
 
 __all__ = [
     "complete",
+    "configure",
     "dump",
     "find",
     "leaves",

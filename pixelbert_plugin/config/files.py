@@ -244,7 +244,7 @@ def _rename(sources: dict[str, str], old: str, new: str) -> None:
 
 def _mapping(value: Any) -> dict[str, Any] | None:
     """A value that is a mapping, also one that was typed as {a: 1}."""
-    found = yaml_text.structure(value)
+    found = yaml_text.structure(value) if isinstance(value, Typed) else value
     return found if isinstance(found, dict) else None
 
 

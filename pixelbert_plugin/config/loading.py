@@ -7,7 +7,7 @@ options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,7 @@ def resolve(source: RunConfig | str | Path, overrides: Sequence[str] = ()) -> Ru
     else:
         config = load(str(source), list(overrides))
     plugins.load(config.env.user_dir, config.plugins)
-    complete(config)
-    return config
+    return configure(config)
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
@@ -64,11 +63,16 @@ def read_values(file: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def complete(config: RunConfig) -> RunConfig:
+    """As `configure`, of a RunConfig that may be made, or have been changed, in Python: it is read as a file's values are."""
+    _read_again(config)
+    return configure(config)
+
+
+def configure(config: RunConfig, only: Collection[str] | None = None) -> RunConfig:
     """Make of every component's options its Config, in place: checked, with the defaults. Plugins must be loaded before.
 
-    A RunConfig made or changed in Python is read as a file's values are: types are checked, ~ is the home folder.
+    `only`: the keys of those that are wanted (`task_config.vqa`, `processors.text.params`), where others may be unknown.
     """
-    _read_again(config)
     with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
         precisions = [name for name in [config.training.precision] if name != "auto"]
         sections_of: tuple[tuple[Kind, list[str], str, str], ...] = (
@@ -79,9 +83,11 @@ def complete(config: RunConfig) -> RunConfig:
         )
         for kind, chosen, key, section in sections_of:
             sections = getattr(config, section)
-            for name in chosen:
-                registry.get(kind, name, key)
-            for name in [*chosen, *(name for name in sections if name not in chosen)]:
+            names = [name for name in dict.fromkeys([*chosen, *sections]) if only is None or f"{section}.{name}" in only]
+            for name in names:
+                if name in chosen:
+                    registry.get(kind, name, key)
+            for name in names:
                 options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
                 _settle(config, options, f"{section}.{name}.")
                 sections[name] = options or {}
@@ -94,15 +100,18 @@ def complete(config: RunConfig) -> RunConfig:
         )
         for kind, references, path in components:
             for name, reference in references.items():
+                place = f"{path}{name}.params"
+                if only is not None and place not in only:
+                    continue
                 settle(config.sources, f"{path}{name}", is_kept=True)  # what has no default type took them
-                options = registry.configure(kind, reference.type, reference.params, f"{path}{name}.params")
-                _settle(config, options, f"{path}{name}.params.")
+                options = registry.configure(kind, reference.type, reference.params, place)
+                _settle(config, options, f"{place}.")
                 reference.params = options or {}
     return config
 
 
 def _read_again(config: RunConfig) -> None:
-    """Read the values of a RunConfig as those of a file, in place: it may be made, or have been changed, in Python."""
+    """Read the values of a RunConfig as those of a file, in place: types are checked, ~ is the home folder."""
     with naming_sources(config.sources), _suggesting(lambda: leaves(config)):
         read = schema.merge(RunConfig, dataclasses.asdict(config))
     for field in dataclasses.fields(config):

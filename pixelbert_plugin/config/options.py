@@ -173,6 +173,21 @@ class RunConfig:
     def splits(self) -> list[str]:
         return self.run_type.split("_")
 
+    @property
+    def chosen_model(self) -> Component:
+        """The model's name with its options."""
+        return Component(self.model, self.model_config.get(self.model, {}))
+
+    @property
+    def chosen_task(self) -> Component:
+        """The task's name with its options."""
+        return Component(self.task, self.task_config.get(self.task, {}))
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """What a text and its images go through: "model", "task", and each of the processors."""
+        return {"model": self.chosen_model, "task": self.chosen_task, **vars(self.processors)}
+
     def is_asked_now(self, key: str) -> bool:
         """Whether the command line gave the key, rather than a file."""
         return self.sources.get(key) == COMMAND_LINE

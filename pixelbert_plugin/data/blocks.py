@@ -43,6 +43,14 @@ class Block(Rows[str]):
         """The bytes of one text."""
         return self.bytes_T[self.offsets_M1.item(row) : self.offsets_M1.item(row + 1)].tobytes()
 
+    def contents(self, rows: Iterable[int]) -> list[bytes]:
+        """The bytes of several texts."""
+        return [self.content(row) for row in rows]
+
+    def texts(self, rows: Iterable[int]) -> list[str]:
+        """Several texts."""
+        return [self.content(row).decode() for row in rows]
+
     def arrays(self, name: str) -> Arrays:
         return {f"{name}_bytes": self.bytes_T, f"{name}_offsets": self.offsets_M1}
 

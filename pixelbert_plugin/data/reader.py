@@ -88,16 +88,16 @@ class BatchReader(Dataset[Reading | Failure]):
         samples, seeds, encoded, keys, images = [], [], [], [], Images()
         leaders = micro_batch.indices if micro_batch.leaders is None else micro_batch.leaders
         for number, leader in zip(micro_batch.indices.tolist(), leaders.tolist(), strict=True):
-            index = number % len(self.mixture)
-            name, sample = self.mixture.locate(index)
-            seed = derive(self.seed, "text", micro_batch.epoch, *self._drawn_for(number))
+            sample, drawn_for = self._sample(number)
+            seed = derive(self.seed, "text", micro_batch.epoch, *drawn_for)
             samples.append(sample)
             seeds.append(seed)
             if micro_batch.with_texts:
-                encoded += [self.text(text)[0] for text in self._texts(index, sample, seed)]
-            group = () if micro_batch.leaders is None else self._drawn_for(leader)[1:]
-            keys.append([(name, image_id, *group) for image_id in sample.image_ids])
-            self._read_images(name, sample, keys[-1], micro_batch, images)
+                encoded += [self.text(text)[0] for text in self._texts(number, sample, seed)]
+            leader_drawn_for = drawn_for if leader == number else self._sample(leader)[1]
+            group = () if micro_batch.leaders is None else leader_drawn_for[1:]
+            keys.append([(drawn_for[0], image_id, *group) for image_id in sample.image_ids])
+            self._read_images(drawn_for[0], sample, keys[-1], micro_batch, images)
         if self.note is not None:
             self.note(None)
         batch = collate(
@@ -114,17 +114,17 @@ class BatchReader(Dataset[Reading | Failure]):
         bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
         return Reading(replace(batch, samples=[]), bad_images)
 
-    def _drawn_for(self, number: int) -> tuple[str, int | str, int]:
-        """Data set, sample id and how often it stood in the epoch before: what makes a sample's draws its own."""
+    def _sample(self, number: int) -> tuple[Sample, tuple[str, int | str, int]]:
+        """A sample, and what makes its draws its own: data set, sample id and how often it stood in the epoch before."""
         occurrence, index = divmod(number, len(self.mixture))
         name, sample = self.mixture.locate(index)
-        return name, sample.sample_id, occurrence
+        return sample, (name, sample.sample_id, occurrence)
 
-    def _texts(self, index: int, sample: Sample, seed: int) -> list[str]:
+    def _texts(self, number: int, sample: Sample, seed: int) -> list[str]:
         """The sample's own text and its negatives'."""
         if self.negatives is None:
             return [sample.text]
-        others = self.negatives.draw(index, derive(seed, "negatives"))
+        others = self.negatives.draw(number % len(self.mixture), derive(seed, "negatives"))
         return [sample.text, *map(self.mixture.text, others)]
 
     def _read_images(self, name: str, sample: Sample, keys: list[ImageKey], micro_batch: MicroBatch, images: Images) -> None:

@@ -1,11 +1,12 @@
 """The data of a run: the builders of its data sets, and their samples by split."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.config.options import EnvConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
 
@@ -18,10 +19,9 @@ class RunData:
     splits: dict[str, Mixture]
 
     @classmethod
-    def of(cls, config: RunConfig) -> "RunData":
-        """Read every split of `run_type`. Raises UserError where one is empty or wrong."""
-        builders = build_builders(config)
-        return cls(builders, {split: Mixture.build(builders, split) for split in config.splits()})
+    def of(cls, builders: dict[str, Builder], splits: Iterable[str]) -> "RunData":
+        """Read every one of the splits. Raises UserError where one is empty or wrong."""
+        return cls(builders, {split: Mixture.build(builders, split) for split in splits})
 
     def samples(self, split: str) -> Mixture:
         """The samples of any split; one that `run_type` does not name is read now. Raises UserError where it cannot be."""
@@ -37,10 +37,7 @@ class RunData:
         return f"{self.builders[dataset].source_split(split)}/{dataset}"
 
 
-def build_builders(config: RunConfig) -> dict[str, Builder]:
-    """The builder of each of `datasets`. Raises UserError for one that is not registered or has wrong options."""
-    shared: dict[str, Any] = {"data_dir": Path(config.env.data_dir), "cache_dir": config.env.cache}
-    return {
-        name: registry.build("builder", name, config.dataset_config.get(name), f"dataset_config.{name}", **shared)
-        for name in config.datasets
-    }
+def build_builders(datasets: Iterable[str], options: Mapping[str, Any], env: EnvConfig) -> dict[str, Builder]:
+    """The builder of each of `datasets`, `options` being by name. Raises UserError for an unknown one, or wrong options."""
+    shared: dict[str, Any] = {"data_dir": Path(env.data_dir), "cache_dir": env.cache}
+    return {name: registry.build("builder", name, options.get(name), f"dataset_config.{name}", **shared) for name in datasets}

@@ -56,23 +56,21 @@ class Samples(Rows[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
-        content, length = self._records.content(row), self._heads_M.item(row)
-        text, number = content[length:].decode(), self.images_M.item(row)
-        rows = self._sets[self._sets_offsets.item(number) : self._sets_offsets.item(number + 1)].tolist()
-        ids, paths = zip(*map(self._image, rows), strict=True)
-        head = _value(content[:length])
-        if not isinstance(head, list):
-            return Sample(sample_id=head, image_ids=ids, images=paths, text=text)
-        sample_id, answers, answer, groups = head
-        word = self._words.__getitem__
+        length, number = self._heads_M.item(row), self.images_M.item(row)
+        images = self._sets[self._sets_offsets.item(number) : self._sets_offsets.item(number + 1)].tolist()
+        record, ids, files = self._records.content(row), self._image_ids.contents(images), self._files.texts(images)
+        head, *image_ids = map(_value, (record[:length], *ids))
+        paths = tuple([self.root / file for file in files])
+        sample_id, answers, answer, groups = head if isinstance(head, list) else (head, (), None, ())
+        given, named = self._words.texts(answers), self._words.texts(groups)
         return Sample(
             sample_id=sample_id,
-            image_ids=ids,
+            image_ids=tuple(image_ids),
             images=paths,
-            text=text,
-            answers=tuple(map(word, answers)),
-            answer=None if answer is None else word(answer),
-            groups={word(name): word(kind) for name, kind in zip(groups[::2], groups[1::2], strict=True)},
+            text=record[length:].decode(),
+            answers=tuple(given),
+            answer=None if answer is None else self._words[answer],
+            groups=dict(zip(named[::2], named[1::2], strict=True)),
         )
 
     def text(self, row: int) -> str:
@@ -140,9 +138,6 @@ class Samples(Rows[Sample]):
     def digests(self) -> dict[str, str]:
         """By what it is of, a digest of all that the samples hold; of images their ids and names, wherever they lie."""
         return {name: digest.tobytes().hex() for name, digest in zip(DIGESTED, self._digests, strict=True)}
-
-    def _image(self, row: int) -> tuple[int | str, Path]:
-        return _value(self._image_ids.content(row)), self.root / self._files.content(row).decode()
 
     def _contents(self) -> Iterator[tuple[bytes, int]]:
         """Each sample's head and text, and how long the head is."""

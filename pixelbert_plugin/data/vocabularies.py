@@ -1,11 +1,11 @@
 """The vocabularies of words and answers: learned from the splits that a configuration names, where no file gives them."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.options import ProcessorsConfig, RunConfig
+from pixelbert_plugin.config.options import ProcessorsConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import RunError, UserError
@@ -16,21 +16,7 @@ VOCABULARY = {"text": "tokenizer", "answers": "answers"}  # the member of its st
 
 def build_processor(config: ProcessorsConfig, role: str) -> Any:
     """The processor of this role ("text", "image", "answers"). Raises ConfigError where the one chosen is of another."""
-    reference, use = getattr(config, role), f"processor of {role}"
-    built = registry.build_component("processor", reference, f"processors.{role}.params", use=use)
-    learns = getattr(built, "needs_fit", False)  # of texts and answers
-    if learns and not all(_has_own(built, method) for method in ("fit", "state_dict", "load_state_dict")):
-        raise UserError(
-            f"processor {reference.type!r} ({registry.location(type(built))}): needs_fit is true, so that it must have "
-            "fit(…), and state_dict() and load_state_dict(state), which keep what it has learned in checkpoints"
-        )
-    return built
-
-
-def _has_own(built: Any, method: str) -> bool:
-    """Whether a component has more than a contract's default."""
-    found = getattr(type(built), method, None)
-    return found is not None and found.__module__ != Stateful.__module__
+    return registry.build_component("processor", getattr(config, role), f"processors.{role}.params", use=f"processor of {role}")
 
 
 def processor_states(processors: dict[str, Stateful]) -> dict[str, dict[str, Any]]:
@@ -67,8 +53,10 @@ def fit_answers(answers: Any, samples: Callable[[str], Mixture], is_training: bo
         )
 
 
-def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The text and answer processors as a run would have them, and of those whose vocabulary cannot be had, why.
+def vocabularies(
+    config: ProcessorsConfig, roles: Collection[str], builders: dict[str, Builder], is_training: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Of `roles` the text and answer processors as a run would have them, and of those whose vocabulary cannot be had, why.
 
     Where nothing is trained, the checkpoint has the vocabularies that are learned: then such a processor is left out.
     """
@@ -77,11 +65,10 @@ def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[
         return Mixture.build(builders, split)
 
     found, reasons = {}, {}
-    used = registry.get("task", config.task, "task").processors
-    for role in [role for role in ("text", "answers") if role in used]:
+    for role in [role for role in VOCABULARY if role in roles]:
         try:
-            processor = build_processor(config.processors, role)
-            if "train" in config.splits():
+            processor = build_processor(config, role)
+            if is_training:
                 fit_text(processor, samples) if role == "text" else fit_answers(processor, samples, True)
             if not processor.needs_fit:
                 found[role] = processor
@@ -90,12 +77,10 @@ def vocabularies(config: RunConfig, builders: dict[str, Builder]) -> tuple[dict[
     return found, reasons
 
 
-def answer_splits(config: RunConfig) -> list[str]:
-    """The splits that a training counts its answers in, besides those of run_type."""
-    if "answers" not in registry.get("task", config.task, "task").processors or "train" not in config.splits():
-        return []
-    answers = build_processor(config.processors, "answers")
-    return [split for split in (answers.splits if answers.needs_fit else ()) if split not in config.splits()]
+def answer_splits(config: ProcessorsConfig) -> list[str]:
+    """The splits that a training counts its answers in."""
+    answers = build_processor(config, "answers")
+    return list(answers.splits) if answers.needs_fit else []
 
 
 def take_states(processors: dict[str, Any], states: dict[str, dict[str, Any]], source: str) -> None:

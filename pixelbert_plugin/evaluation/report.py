@@ -20,7 +20,7 @@ def report(evaluator: SplitEvaluator, split: str) -> dict[str, float]:
     for dataset, evaluation in evaluator.evaluate(split, is_final=True).items():
         name = parts.data.own_name(split, dataset)
         results |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
-        if parts.config.evaluation.predict:
+        if evaluator.options.predict:
             job.processes.on_main(partial(write_predictions, parts, name, evaluation))
         tell_skipped(job, evaluator.loader(split, dataset), name)
     for table in results_table(results):

@@ -1,17 +1,20 @@
 """Evaluation of the splits of a run, while training and at its end. All processes take part."""
 
 import logging
-from dataclasses import replace
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, cast
 
-from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry
 from pixelbert_plugin.build import versions
+from pixelbert_plugin.config.options import EvaluationConfig
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, num_scored, save_matrix, score_all_pairs
 from pixelbert_plugin.parts import Parts
+from pixelbert_plugin.registry.schema import Component
 from pixelbert_plugin.system.progress import TimeLeft
 from pixelbert_plugin.tasks.base import MatchingTask
 
@@ -19,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class SplitEvaluator:
-    """Evaluates the model of `parts` as it is, each time it is asked."""
+    """Evaluates the model of `parts` as it is, each time it is asked. `components` are what it was built from."""
 
-    def __init__(self, parts: Parts):
-        self.parts = parts
+    def __init__(self, parts: Parts, options: EvaluationConfig, components: Mapping[str, Component]):
+        self.parts, self.options, self.components = parts, options, components
         self.baseline = Baseline(parts.task, parts.data.samples)
         self._loaders: dict[tuple[str, str], Loader] = {}
 
@@ -36,8 +39,8 @@ class SplitEvaluator:
     @property
     def batch_size(self) -> int:
         """Samples per forward."""
-        training = self.parts.config.training
-        pairs = self.parts.config.evaluation.batch_size or training.micro_batch_size or training.batch_size
+        training = self.parts.training
+        pairs = self.options.batch_size or training.micro_batch_size or training.batch_size
         return max(1, pairs // self.parts.task.pairs_per_sample)
 
     def evaluate(self, split: str, is_final: bool = False) -> dict[str, SplitEvaluation]:
@@ -70,7 +73,7 @@ class SplitEvaluator:
         if is_final:
             self._announce(name, counts)
         progress = TimeLeft(job.console, name, has_bar=is_final) if job.processes.is_main else None
-        kept = (blocks, limit, score_settings(parts), progress)
+        kept = (blocks, limit, score_settings(self.components, parts.processors), progress)
         matrix = score_all_pairs(parts.model, task, loader, self.batch_size, parts.precision, job.processes, *kept)
         found: list[SplitEvaluation] = []
 
@@ -80,7 +83,7 @@ class SplitEvaluator:
             found.append(evaluation)
             if is_final:  # the metrics first: the matrix may be too large for the disk
                 job.folder.add_results({f"{name}/{key}": value for key, value in evaluation.metrics.items()})
-                if parts.config.evaluation.predict:
+                if self.options.predict:
                     save_matrix(matrix, loader, job.folder.path / "predictions" / f"{name.replace('/', '_')}.safetensors")
             return evaluation.metrics
 
@@ -94,13 +97,12 @@ class SplitEvaluator:
         job.console.out(f"{name}: scoring {images:,} images × {texts:,} texts = {images * texts:,} pairs", highlight=False)
         if "num_images_in_split" in counts:
             total = int(counts["num_images_in_split"])
-            option = f"task_config.{self.parts.config.task}.max_test_images"
+            option = registry.place_of(self.parts.task).key("max_test_images")
             logger.warning("%s: only the first %d of %d images are scored (%s)", name, images, total, option)
         job.processes.on_main(lambda: job.folder.add_results({f"{name}/{key}": value for key, value in counts.items()}))
 
 
-def score_settings(parts: Parts) -> str:
+def score_settings(components: Mapping[str, Component], processors: dict[str, Any]) -> str:
     """What scores depend on beside weights, pairs and images: kept ones are used for the same only."""
-    values = configuration.dump(parts.config)
-    chosen = [values[key] for key in ("model", "model_config", "task", "task_config", "processors")]
-    return repr((*chosen, processor_states(parts.processors), versions()))
+    options = {name: asdict(component) for name, component in components.items()}
+    return repr((options, processor_states(processors), versions()))

@@ -12,10 +12,11 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_model, learn_task
 from pixelbert_plugin.checkpoint.start import PRETRAINED, Start
+from pixelbert_plugin.config.contradictions import refuse_task
 from pixelbert_plugin.config.options import EnvConfig, RunConfig
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.loaders import Loaders
-from pixelbert_plugin.data.run_data import RunData
+from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.data.sampler import epoch_size
 from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.evaluation.baseline import Baseline
@@ -60,14 +61,16 @@ class Setting:
     @classmethod
     def make(cls, config: RunConfig, update_frequency: int = 1) -> "Setting":
         pretrained = config.checkpoint.pretrained
-        start = Start.chosen(config, Path(pretrained) if pretrained else None, PRETRAINED)
-        data = RunData.of(config)
-        task, processors = learn_task(config, data, start)
+        path = Path(pretrained) if pretrained else None
+        start = Start.chosen(path, PRETRAINED, config.chosen_model, config.processors.image)
+        data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
+        task, processors = learn_task(config.chosen_task, config.processors, data, start)
+        refuse_task(config.task, task, config.training)
         return cls(config, update_frequency, start, data, task, processors, Baseline(task, data.samples))
 
     def make_model(self) -> nn.Module:
         """Our model with the weights that our runner would start from. A checkpoint's other head is left as it is made."""
-        model = build_model(self.config, self.task, self.processors)
+        model = build_model(self.config.chosen_model, self.task, self.processors, self.config.training.seed)
         self.start.load_weights(model, self.task.heads(), is_training="train" in self.config.splits())
         return model
 

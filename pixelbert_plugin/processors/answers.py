@@ -97,7 +97,7 @@ class AnswerProcessor:
         best: dict[int, tuple[int, str]] = {}
         lines: Counter[str] = Counter()
         for spelling, count in Counter(spellings).items():
-            lines[one_line(spelling)] += count
+            lines[on_one_line(spelling)] += count
         for line, count in lines.items():
             index = self._index_of(line)
             if index is not None and line:
@@ -157,7 +157,7 @@ class AnswerProcessor:
 
 def answer_key(answer: str) -> str:
     """The name of an answer's class: the answer normalised; where nothing is left of it (articles, marks), in lower case."""
-    return normalized(answer) or one_line(answer).lower()
+    return normalized(answer) or on_one_line(answer).lower()
 
 
 def _classes(entries: list[str], source: str) -> tuple[list[str], list[str]]:

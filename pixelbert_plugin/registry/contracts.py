@@ -20,6 +20,7 @@ class Use:
     context: tuple[str, ...] = ()  # what it is built with, by name, besides its Config
     what: str = ""  # in a message: text processor; "" where the kind has one use alone
     is_built: bool = True  # False for a function that is used as it is
+    learning: type | None = None  # the contract of one whose `needs_fit` is true
 
 
 USES: dict[str, list[Use]] = {
@@ -29,9 +30,9 @@ USES: dict[str, list[Use]] = {
         Use(interfaces.TextEncoder, ("vocab_size", "pad_token_id"), "text encoder"),
     ],
     "processor": [
-        Use(interfaces.TextProcessor, (), "processor of text"),
+        Use(interfaces.TextProcessor, (), "processor of text", learning=interfaces.LearningTextProcessor),
         Use(interfaces.ImageProcessor, (), "processor of image"),
-        Use(interfaces.AnswersProcessor, (), "processor of answers"),
+        Use(interfaces.AnswersProcessor, (), "processor of answers", learning=interfaces.LearningAnswersProcessor),
     ],
     "builder": [Use(interfaces.Builder, ("data_dir", "cache_dir"))],
     "task": [Use(interfaces.Task, ("processors",)), Use(interfaces.MatchingTask, ("processors",))],
@@ -62,6 +63,7 @@ def members(contract: type) -> Members:
         for name, value in vars(base).items():
             if getattr(value, "__isabstractmethod__", False):
                 found.methods[name] = inspect.signature(value)
+                found.optional.pop(name, None)
             elif not name.startswith("_"):
                 found.optional[name] = value
     return found
@@ -122,6 +124,18 @@ def problems(contract: type, component: Any, is_built: bool) -> list[str]:
     if is_built:
         missing += [name for name in wanted.attributes if not _has(component, name)]
     return ([f"it lacks {', '.join(missing)}"] if missing else []) + wrong
+
+
+def unlearned(use: Use, built: Any) -> list[str]:
+    """All that is missing of what learns from data, in words; a contract's default, which keeps nothing, does not count."""
+    if use.learning is None or not getattr(built, "needs_fit", False):
+        return []
+    wanted = members(use.learning).methods
+    missing = [name for name in wanted if not _has(built, name) or getattr(built, name).__module__ == interfaces.__name__]
+    if missing:
+        lacks = ", ".join(f"{name}({', '.join(list(wanted[name].parameters)[1:])})" for name in missing)
+        return [f"needs_fit is true, so that it must have {lacks}, by which checkpoints keep what it learns"]
+    return problems(use.learning, built, is_built=True)
 
 
 def use_named(kind: str, what: str) -> Use:

@@ -164,6 +164,8 @@ def build(kind: Kind, name: str, node: Any = None, path: str = "", use: str = ""
         if own is not wanted:
             raise ConfigError(_type_key(path), f"{name!r} is no {use} ({'; '.join(found)})")
         raise _incomplete(kind, name, location(component), found)
+    if found := contracts.unlearned(wanted, built):
+        raise _incomplete(kind, name, location(component), found)
     contracts.complete(built, wanted)
     tell(built, Place(name, path))
     return built

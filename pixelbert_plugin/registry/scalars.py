@@ -29,7 +29,7 @@ class Expanded(str):
 
 
 def read(kind: Any, node: Any) -> Any:
-    """`node` as `kind`: str, int, float, bool, Path, an Enum or a Literal. Raises ValueError(reason)."""
+    """`node`, no list or mapping, as `kind`: str, int, float, bool, Path, an Enum or a Literal. Raises ValueError(reason)."""
     if typing.get_origin(kind) is Literal:
         return _choice(typing.get_args(kind), node)
     if kind is str:
@@ -41,7 +41,6 @@ def read(kind: Any, node: Any) -> Any:
     if kind not in _READERS:
         raise ValueError(f"options cannot be of the type {kind}")
     reader, wanted = _READERS[kind]
-    node = yaml_text.structure(node)
     try:
         return reader(node.strip() if isinstance(node, str) else node)
     except OverflowError as error:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import scalars, yaml_text
 from pixelbert_plugin.registry.scalars import SHOWN, shown
-from pixelbert_plugin.registry.yaml_text import Plain
+from pixelbert_plugin.registry.yaml_text import Typed
 
 Kind = Literal[
     "model",
@@ -134,7 +134,9 @@ def _read(kind: Any, node: Any, path: str, default: Component | None = None) -> 
         return _list(origin or kind, arguments, node, path)
     if kind is Any:
         return _anything(node, path)
-    if isinstance(yaml_text.structure(node), dict | list) and not (isinstance(node, Plain) and scalars.is_text(kind)):
+    if isinstance(node, Typed) and not scalars.is_text(kind):
+        node = yaml_text.structure(node)
+    if isinstance(node, dict | list):
         raise ConfigError(path, f"{shown(node)} is not a single value")
     return _scalar(kind, node, path)
 
@@ -224,7 +226,7 @@ def _list(
 
 def _one_of(kinds: tuple[Any, ...], node: Any, path: str) -> Any:
     """A value of one of several types: the one that YAML reads it as, else the first that takes it."""
-    if yaml_text.is_null(node) and type(None) in kinds:
+    if type(None) in kinds and yaml_text.is_null(node):
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     if len(kinds) > 1:

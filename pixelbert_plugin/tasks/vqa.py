@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.interfaces import Task
-from pixelbert_plugin.metrics.vqa import one_line, vqa_accuracy
-from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key
+from pixelbert_plugin.metrics.vqa import vqa_accuracy
+from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key, on_one_line
 from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
 
@@ -136,7 +136,7 @@ class QuestionPrior:
         if sample.answer is None:
             return
         answer = answer_key(sample.answer)
-        self._spellings[answer][one_line(sample.answer)] += 1
+        self._spellings[answer][on_one_line(sample.answer)] += 1
         for known in self.keys(sample):
             self._counts[known][answer] += 1
 

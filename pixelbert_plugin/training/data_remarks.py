@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from pixelbert_plugin.config.options import ProcessorsConfig
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
 from pixelbert_plugin.data.survey import survey
 from pixelbert_plugin.data.vocabularies import build_processor
@@ -27,8 +28,11 @@ def tell_survey(parts: Parts) -> None:
     parts.job.processes.on_main(tell)
 
 
-def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerprint]) -> None:
-    """Warn where the data is not as it was when the checkpoint of this `content` was saved; training goes on all the same."""
+def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerprint], options: ProcessorsConfig) -> None:
+    """Warn where the data is not as it was when the checkpoint of this `content` was saved; training goes on all the same.
+
+    `options`: what the processors were built from.
+    """
     former = content.get("data")
     former = former if isinstance(former, dict) else {}
     for key in sorted(former.keys() & now.keys()):
@@ -40,12 +44,12 @@ def tell_changes(parts: Parts, content: dict[str, Any], now: dict[str, Fingerpri
                 *(split, name, ", ".join(found)),
             )
         if found and split == "train" and "answers" in parts.processors:
-            tell_new_answers(parts)
+            tell_new_answers(parts, options)
 
 
-def tell_new_answers(parts: Parts) -> None:
+def tell_new_answers(parts: Parts, options: ProcessorsConfig) -> None:
     """Warn of answers that a vocabulary counted now would hold and the checkpoint's lacks: the head has no place for them."""
-    fresh = build_processor(parts.config.processors, "answers")
+    fresh = build_processor(options, "answers")
     if fresh.needs_fit:
         data_sets = (samples for split in fresh.splits for samples in parts.data.samples(split).parts.values())
         fresh.fit((answer for samples in data_sets for _, answer in samples.labels() if answer is not None), ())

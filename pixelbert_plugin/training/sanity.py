@@ -68,7 +68,7 @@ def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: 
     whole_split, processes = parts.data.splits[split], parts.job.processes
     others = negatives_of(whole_split.parts[name], parts.task.num_negatives) if split == "train" else []
     mixture = Mixture(split, {name: [*samples, *others]}, whole_split.on_bad_image)
-    training = dataclasses.replace(parts.config.training, num_workers=0, bucket_by_size=False, dataset_weights={})
+    training = dataclasses.replace(parts.training, num_workers=0, bucket_by_size=False, dataset_weights={})
     loader = dataclasses.replace(parts.loaders, training=training).of(mixture)
     try:
         if split == "train":

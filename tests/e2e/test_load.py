@@ -27,7 +27,7 @@ from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
-from pixelbert_plugin.data.run_data import RunData
+from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.run import export
 
 PLUGIN = '''
@@ -114,9 +114,9 @@ def own_logits(save_dir: Path, split: str = "val") -> tuple[list[Path], str, dic
     config = configuration.resolve(save_dir / "config.yaml")
     best = save_dir / "checkpoints/best"
     config.run_type = split
-    data = RunData.of(config)
-    task, processors = learn_task(config, data, Start.read(best, "best"))
-    model = build_model(config, task, processors).eval()
+    data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
+    task, processors = learn_task(config.chosen_task, config.processors, data, Start.read(best, "best"))
+    model = build_model(config.chosen_model, task, processors, config.training.seed).eval()
     restore.load_weights(best, model, "best")
     reader = BatchReader(data.splits[split], processors["text"], processors["image"], task.prepare, config.training.seed)
     batch = reader.read(MicroBatch(0, np.array([1]), train=False)).batch

@@ -12,13 +12,12 @@ from torch import nn
 from pixelbert_plugin import interfaces, registry
 from pixelbert_plugin.build import build_model
 from pixelbert_plugin.commands import run as cli
-from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.optim.optimizer_state import rule
 from pixelbert_plugin.registry import contracts
+from pixelbert_plugin.registry.schema import Component
 from pixelbert_plugin.tasks.base import Task
-from pixelbert_plugin.tasks.retrieval import RetrievalTask
 from pixelbert_plugin.types import PixelFeatures
 
 
@@ -182,17 +181,15 @@ def test_a_model_for_retrieval_is_told_what_it_lacks_before_training():
             return words
 
     registry.register_model("mine")(Half)
-    config = RunConfig(model="mine", task="retrieval")
     processors = {"text": SimpleNamespace(vocab_size=3, pad_token_id=0)}
-    task = RetrievalTask(RetrievalTask.Config(), {})
+    task = registry.build("task", "retrieval", {}, "task_config.retrieval", processors={})
     with pytest.raises(UserError) as error:
-        build_model(config, task, processors)
+        build_model(Component("mine"), task, processors, seed=1)
     message = str(error.value)
     assert message.startswith("model 'mine' (") and "it lacks embed_texts(input_ids_RL), cls_logits(words_QLD); " in message
     assert "fuse is called with (words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK), but takes (words, mask)" in message
     assert message.endswith("docs/extending.md lists what the task 'retrieval' needs")
-    config.task = "vqa"
-    assert isinstance(build_model(config, registry_task(), processors), Half)
+    assert isinstance(build_model(Component("mine"), registry_task(), processors, seed=1), Half)
 
 
 def registry_task():
@@ -391,12 +388,51 @@ def test_processors_without_config_train_and_evaluate_retrieval(vqa2_root, tmp_p
     assert (tmp_path / "run/predictions/val_vqa2.safetensors").is_file()
 
 
+class Learns:
+    """A text processor that learns its vocabulary, but keeps nothing of it."""
+
+    vocab_size, pad_token_id, needs_fit = 3, 0, True
+
+    def __call__(self, text):
+        return [1], False
+
+    def fit(self, texts):
+        pass
+
+
+class Derives(Learns, interfaces.TextProcessor):
+    """The contract's own methods keep nothing."""
+
+
+@pytest.mark.parametrize("component", [Learns, Derives])
+def test_what_learns_is_told_what_it_lacks_to_be_kept(component):
+    message = not_built("processor", component)
+    assert f"processor 'mine' ({registry.location(component)}): needs_fit is true" in message
+    assert "so that it must have state_dict(), load_state_dict(state), by which checkpoints keep what it learns" in message
+
+
+def test_what_learns_is_told_how_its_fit_is_called():
+    class Mine(Learns):
+        state_dict = dict
+        load_state_dict = fit = lambda self: None
+
+    message = not_built("processor", Mine)
+    assert "fit is called with (texts), but takes ()" in message
+    assert "load_state_dict is called with (state), but takes ()" in message
+
+
+def test_what_needs_not_learn_need_not_be_kept():
+    registry.register_processor("mine")(type("Read", (Learns,), {"needs_fit": False}))
+    assert registry.build("processor", "mine").state_dict() == {}
+
+
 def test_the_document_lists_every_member_of_every_contract():
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     table = text[text.index("## What each kind must have") :]
     for uses in contracts.USES.values():
         for use in uses:
             found = contracts.members(use.contract)
-            for name in (*found.methods, *found.attributes, *found.optional, *use.context):
+            learned = contracts.members(use.learning).methods if use.learning else ()
+            for name in (*found.methods, *found.attributes, *found.optional, *learned, *use.context):
                 called = "(prediction, answers)" if use.contract is interfaces.Metric else name
                 assert f"`{called}" in table or f" {called}" in table, (use.contract, name)

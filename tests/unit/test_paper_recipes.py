@@ -405,7 +405,7 @@ def test_the_built_backbones_are_resnet_50_and_resnext_152():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_built_optimizers(name):
     config, model = built(name)
-    optimizers = build_optimizers(config, model)
+    optimizers = build_optimizers(config.optimizer, model)
     is_retrieval = config.task == "retrieval"
     assert set(optimizers) == ({"transformer"} if is_retrieval else {"cnn", "transformer"})
     by_id = {id(parameter): key for key, parameter in model.named_parameters()}

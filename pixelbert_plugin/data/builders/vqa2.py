@@ -67,7 +67,7 @@ class Vqa2Builder(SplitsBuilder):
             annotations = self._annotations(self.data_dir / source.annotations, f"{key}.annotations")
         seen: set[int | str] = set()
         for index, (_, record) in enumerate(read_json_arrays(path, f"{key}.questions", self.remedy, "questions")):
-            question_id, image_id = (entry(record, name, path, index, (int, str)) for name in ("question_id", "image_id"))
+            question_id, image_id = [entry(record, name, path, index, (int, str)) for name in ("question_id", "image_id")]
             text = entry(record, "question", path, index, str)
             if question_id in seen:
                 raise UserError(f"{path}: question {question_id!r} is duplicated; download the file again")
@@ -124,15 +124,15 @@ class Vqa2Builder(SplitsBuilder):
         shared: dict[str, str] = {}  # the same few thousand answers recur: each is kept once
         for index, (_, item) in enumerate(read_json_arrays(path, key, self.remedy, "annotations")):
             given = entry(item, "answers", path, index, list)
-            texts = (str(entry(answer, "answer", path, index, (str, int, float))) for answer in given)
+            texts = [str(entry(answer, "answer", path, index, (str, int, float))) for answer in given]
             answers = tuple([shared.setdefault(text, text) for text in texts])
-            question_id, image_id = (entry(item, name, path, index, (int, str)) for name in ("question_id", "image_id"))
+            question_id, image_id = [entry(item, name, path, index, (int, str)) for name in ("question_id", "image_id")]
             if question_id in result:
                 raise UserError(f"{path}: question {question_id!r} is duplicated; download the file again")
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
             main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
             kinds = (str(item.get("answer_type", "other")), str(item.get("question_type", "none of the above")))
-            main, *groups = (shared.setdefault(text, text) for text in map(as_text, (main, *kinds)))
+            main, *groups = [shared.setdefault(text, text) for text in map(as_text, (main, *kinds))]
             result[question_id] = (image_id, answers, main, groups)
         return result

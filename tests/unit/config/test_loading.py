@@ -7,6 +7,7 @@ import yaml
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry.schema import Component
 
 BASE = "datasets: [vqa2]\n"
 
@@ -124,6 +125,19 @@ def test_resolved_dump_loads_back_to_the_same(tiny_config, tmp_path):
     again = write(tmp_path / "again.yaml", configuration.to_yaml(config, tmp_path))
     loaded = configuration.complete(configuration.load(again))
     assert configuration.dump(loaded) == configuration.dump(config)
+
+
+def test_only_the_options_that_are_wanted_are_completed(tiny_config):
+    """A checkpoint is loaded where the data sets that it was trained on are unknown."""
+    options = ["optimizer.cnn.type=not_here", "processors.answers.type=nor_this", "dataset_config.vqa2.nothing=1"]
+    config = configuration.load(str(tiny_config), options)
+    configuration.configure(config, only=["model_config.pixelbert", "processors.image.params"])
+    assert config.chosen_model.params.image_encoder.params.max_pool is False
+    assert config.processors.image.params.long_edge == 96
+    assert isinstance(config.processors.text.params, dict) and config.task_config == {}
+    assert config.components["answers"].type == "nor_this" and config.components["task"] == Component("vqa", {})
+    with pytest.raises(UserError, match=r"^processors.answers.type: no processor is registered as 'nor_this'"):
+        configuration.configure(config, only=["processors.answers.params"])
 
 
 def test_annotated_dump_is_yaml_and_gives_each_value_its_source(tiny_config):

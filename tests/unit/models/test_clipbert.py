@@ -238,7 +238,7 @@ def test_a_model_of_other_conventions_is_refused_with_the_line_that_mends_it(sav
     config.model_config["pixelbert"] = registry.configure("model", "pixelbert", options(**change), "model_config.pixelbert")
     start = Start.read(saved[0], PRETRAINED)
     with pytest.raises(UserError) as error:
-        start.require_options(config)
+        start.require_options(config.chosen_model, config.processors.image)
     assert str(error.value).startswith(f"model_config.pixelbert.{key}: {value}, but the network of checkpoint.pretrained=")
     assert f" has {OPTIONS[key]}; set it so" in str(error.value)
     config.model_config["pixelbert"] = registry.configure("model", "pixelbert", options(), "model_config.pixelbert")
@@ -246,15 +246,15 @@ def test_a_model_of_other_conventions_is_refused_with_the_line_that_mends_it(sav
     with pytest.raises(
         UserError, match=r"^processors.image.params.std: \[1.0, 1.0, 1.0\], but the network of .* has \[0.229, 0"
     ):
-        start.require_options(config)
+        start.require_options(config.chosen_model, config.processors.image)
     config.processors.image.params = registry.configure("processor", "image", {}, "processors.image.params")
-    start.require_options(config)
+    start.require_options(config.chosen_model, config.processors.image)
 
 
 @pytest.mark.parametrize("task", ["vqa2", "nlvr2", "flickr30k_retrieval"])
 def test_the_shipped_configurations_are_of_its_network_and_else_the_papers(saved, task):
     config = configuration.resolve(f"projects/pixelbert/configs/{task}_from_clipbert.yaml")
-    Start.read(saved[0], PRETRAINED).require_options(config)
+    Start.read(saved[0], PRETRAINED).require_options(config.chosen_model, config.processors.image)
     papers, own = (
         configuration.leaves(each) for each in (configuration.resolve(f"projects/pixelbert/configs/{task}.yaml"), config)
     )
