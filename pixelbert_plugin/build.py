@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from pixelbert_plugin import __version__, registry
 from pixelbert_plugin.checkpoint.start import Start
-from pixelbert_plugin.config.contradictions import refuse_groups, refuse_normalization, refuse_task
+from pixelbert_plugin.config.contradictions import refuse_features, refuse_groups, refuse_normalization, refuse_task
 from pixelbert_plugin.config.options import ProcessorsConfig, RunConfig, TrainingConfig
+from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_states
@@ -108,6 +110,23 @@ def build_model(config: RunConfig, task: Task, processors: dict[str, Any]) -> nn
     if task.scores_all_pairs:
         registry.require("model", model, MatchingModel, f"the task {config.task!r}")
     return model
+
+
+def build_features(
+    config: RunConfig, model: nn.Module, processors: dict[str, Any], precision: Any, writers: int
+) -> ImageFeatures | None:
+    """The kept features of a frozen image encoder, where they are asked for: `writers` processes compute them in `precision`.
+
+    Raises ConfigError where there can be none.
+    """
+    if not config.training.cache_features:
+        return None
+    encoder, image = cast(Model, model).frozen_image_encoder, processors["image"]
+    refuse_features(config, has_frozen_encoder=encoder is not None, augments=image.augments)
+    options, folder = config.model_config.get(config.model), cast(Path, config.env.cache) / "features"
+    return ImageFeatures(
+        cast(nn.Module, encoder), options, image, precision, precision.device, folder, config.env.max_features_gb, writers
+    )
 
 
 def build_optimizers(config: RunConfig, model: nn.Module) -> dict[str, torch.optim.Optimizer]:

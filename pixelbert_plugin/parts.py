@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from pixelbert_plugin.build import build_model, learn_task
+from pixelbert_plugin.build import build_features, build_model, learn_task
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.checkpoint.start import Start, starting_checkpoint
 from pixelbert_plugin.config.options import RunConfig
@@ -63,13 +63,22 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
     def build() -> Parts:
         data = RunData.of(config)
         task, processors = learn_task(config, data, start)
-        loaders = Loaders(
-            config.training, config.env.cache, task, processors, job.device, processes.rank, processes.world_size, wait
-        )
         model = build_model(config, task, processors).to(job.device)
         numbers = precision.choose(config.training.precision, config.precision_config, job.device)
         returned.description(numbers)
         returned.autocast(numbers)
+        features = build_features(config, model, processors, numbers, processes.world_size)
+        loaders = Loaders(
+            config.training,
+            config.env.cache,
+            task,
+            processors,
+            job.device,
+            processes.rank,
+            processes.world_size,
+            wait,
+            features,
+        )
         return Parts(config, job, checkpoints, data, task, processors, loaders, model, numbers)
 
     return processes.main_first(build), start

@@ -30,7 +30,7 @@ from pixelbert_plugin.loading import load
 from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
-from pixelbert_plugin.training.data_remarks import tell_changes, tell_survey
+from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
@@ -83,6 +83,7 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
             for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
                 logger.warning("%s: evaluated with %s", start, difference)
             parts.precision.prepare(parts.model, {})
+            tell_features(parts)
         processes.on_main(lambda: folder.add_results(results))
         for split in config.splits():
             if split != "train":
@@ -96,6 +97,8 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     config, options, job, model, task = parts.config, parts.config.training, parts.job, parts.model, parts.task
     start.load_weights(model, task.heads(), is_training=True)
     if options.parallel == "fsdp":
+        if parts.loaders.features is not None:
+            parts.loaders.features.set_apart()
         shard(model)
     optimizers = build_optimizers(config, model)
     parts.precision.prepare(model, optimizers)
@@ -104,6 +107,7 @@ def train(parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
     monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
+    tell_features(parts)
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
     job.processes.on_main(lambda: enter_folder(parts, start, state))

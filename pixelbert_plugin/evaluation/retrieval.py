@@ -247,8 +247,9 @@ def _marks(
     settings: str,
 ) -> tuple[str, list[bytes]]:
     """What kept scores are valid for: the fingerprint of what all depend on, and for each block its images' files."""
+    are_kept = loader.features is not None  # features of images alone, whose last digits are others than a batch's
     digest = hashlib.sha256(
-        f"{settings} {loader.device.type} {loader.reader.image.config} {loader.reader.text.pad_token_id}".encode()
+        f"{settings} {loader.device.type} {loader.reader.image.config} {loader.reader.text.pad_token_id} {are_kept}".encode()
     )
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
