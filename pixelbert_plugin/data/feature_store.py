@@ -95,34 +95,32 @@ class FeatureStore:
 
     def room(self) -> int:
         """Bytes that may still be written, by all processes: of `max_bytes`, and of what the disk has free. 0 or more."""
-        used = sum(self._sizes())
         nearest = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        disk = shutil.disk_usage(nearest)
-        return max(0, min(self.max_bytes - used, disk.free - int(SHARE_LEFT_FREE * disk.total)))
+        try:
+            disk = shutil.disk_usage(nearest)
+        except OSError:
+            return 0
+        return max(0, min(self.max_bytes - sum(self._sizes()), disk.free - int(SHARE_LEFT_FREE * disk.total)))
 
     def _take(self, size: int) -> bool:
+        """Whether there is room for so many bytes, which then are this process's."""
         if self._allowed < size:
-            try:
-                room = self.room()
-                self._allowed = max(room // (PIECES * self.writers), size if room >= size else 0)
-            except OSError as error:
-                self._close(f"cannot be read ({error.strerror or error})")
-                return False
+            room = self.room()
+            self._allowed = max(room // (PIECES * self.writers), size if room >= size else 0)
         if self._allowed < size:
-            self._is_closed = True
-            if not self.is_full_told:
-                self._close("is full")
+            self._close("is full", is_told=self.is_full_told)
             return False
         self._allowed -= size
         return True
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str, is_told: bool = False) -> None:
         self._is_closed = True
-        logger.warning(
-            "%s %s: features that are not there are computed each time (env.max_features_gb=%g; the disk keeps %d %% free; "
-            "folders of earlier weights in it may be deleted)",
-            *(self.folder, reason, self.max_bytes / 1e9, 100 * SHARE_LEFT_FREE),
-        )
+        if not is_told:
+            logger.warning(
+                "%s %s: features that are not there are computed each time (env.max_features_gb=%g; the disk keeps %d %% free; "
+                "folders of earlier weights in it may be deleted)",
+                *(self.folder, reason, self.max_bytes / 1e9, 100 * SHARE_LEFT_FREE),
+            )
 
     def _sizes(self) -> Iterator[int]:
         """Of every file, in bytes; what kills left aside is deleted on the way."""
@@ -146,10 +144,10 @@ class FeatureStore:
 
 
 def _files(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
-    """Every file below a folder that may not be there, or may vanish meanwhile."""
+    """Every file below a folder that may not be there, or not be read, or vanish meanwhile."""
     try:
         entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

@@ -28,6 +28,7 @@ from pixelbert_plugin.types import Batch, PixelFeatures
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the features; raise it when an encoder or a processor of this package computes otherwise from the same options
+ASKED = 20  # images of which the first readable one tells how much features take
 OPTION = "training.cache_features"
 
 
@@ -77,27 +78,26 @@ class ImageFeatures:
     def estimate(self, images: Sequence[Path]) -> str | None:
         """What the first readable image lets expect of all, in a line; a warning where they do not fit. None: no image."""
         store = self.opened()
-        for image in images:
-            name = store.name(image)
-            try:
-                features = None if name is None else store.find(name)
-                if name is not None and features is None:
-                    features = self._of(self.processor.decode(image), name)
-            except BadImageError:
-                continue
-            if features is not None:
-                break
-        else:
+        size = next(filter(None, map(self._bytes, images[:ASKED])), None)
+        if size is None:
             return None
-        there, room = sum(store.holds(image) for image in images), store.room()
-        gigabytes = len(images) * features.nbytes / 1e9
-        told = f"features of {len(images):,} images, about {gigabytes:.2g} GB: {there:,} are in {store.folder / store.weights}"
-        if (len(images) - there) * features.nbytes <= room:
+        there, room = sum(map(store.holds, images)), store.room()
+        place = store.folder / store.weights
+        told = f"features of {len(images):,} images, about {len(images) * size / 1e9:.2g} GB: {there:,} are in {place}"
+        if (len(images) - there) * size <= room:
             return told
+        store.is_full_told = True
         logger.warning(
-            "%s, which has room for %.2g GB: the others are computed each time (env.max_features_gb)", told, room / 1e9
+            "%s, which has room for %.2g GB more: the others are computed each time (env.max_features_gb)", told, room / 1e9
         )
         return None
+
+    def _bytes(self, image: Path) -> int | None:
+        """How many bytes an image's features have; None where it cannot be read."""
+        try:
+            return self.compute(self.processor.decode(image)).nbytes
+        except BadImageError:
+            return None
 
     def _of(self, image: Tensor, name: str | None) -> Tensor:
         """Rows columns C of an image that a worker did not find features of: another process may have kept them since."""

@@ -253,7 +253,8 @@ def _marks(
     )
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        copied = value.detach().cpu().contiguous().clone()  # NumPy would hold a storage that FSDP frees
+        digest.update(copied.view(-1).view(torch.uint8).numpy().data)
     for index, ids in zip(matrix.samples_T, texts, strict=True):
         digest.update(f"{loader.mixture[int(index)].sample_id} {ids}".encode())
     for rows in blocks:

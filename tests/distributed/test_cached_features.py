@@ -54,5 +54,5 @@ def test_two_processes_share_what_they_keep(runs):
         files = [path for path in (runs / f"cache_{name}" / "features").rglob("*") if path.is_file()]
         assert not any(path.name.startswith(".") for path in files)
         counts[name] = len(files)
-    assert counts["ddp"] == counts["fsdp"] == counts["alone"] > 24
+    assert counts["ddp"] == counts["fsdp"] == counts["alone"] > 6 + 10  # the images of val, and of some of the 27 samples
     assert not (runs / "cache_again").exists() and not (runs / "cache_without" / "features").exists()

@@ -249,12 +249,15 @@ def test_what_they_will_take_is_told(tmp_path, vqa2_root, caplog):
     first = features.compute(features.processor.decode(images[0]))
     told = features.estimate([vqa2_root / "missing.jpg", *images])
     gigabytes = 6 * first.numel() * 4 / 1e9
-    assert told == (f"features of 6 images, about {gigabytes:.2g} GB: 1 are in {tmp_path / features.opened().weights}")
+    assert told == (f"features of 6 images, about {gigabytes:.2g} GB: 0 are in {tmp_path / features.opened().weights}")
+    features._of(features.processor.decode(images[0]), features.opened().name(images[0]))
+    assert features.estimate(images).endswith(f"GB: 1 are in {tmp_path / features.opened().weights}")
     assert features.estimate([]) is None and not caplog.messages
     features.max_bytes, features._store = 10, None
     assert features.estimate(images) is None
     assert (
-        "about" in caplog.text and "has room for 0 GB: the others are computed each time (env.max_features_gb)" in caplog.text
+        "about" in caplog.text
+        and "has room for 0 GB more: the others are computed each time (env.max_features_gb)" in caplog.text
     )
 
 
