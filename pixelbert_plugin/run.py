@@ -69,7 +69,8 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
         if not processes.is_main:
             console = Console(quiet=True)
             logging.getLogger(__package__).setLevel(logging.ERROR)
-            logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
+            for own in ("loader", "image_features"):  # of its own workers and images
+                logging.getLogger(f"pixelbert_plugin.data.{own}").setLevel(logging.WARNING)
         parts, start = prepare(config, Job(console, device, processes, stop, folder))
         tell_survey(parts)
         evaluator = SplitEvaluator(parts)

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,15 @@ class ImageFeatures:
 
     def _weights(self) -> str:
         """A digest of all that features depend on beside the image: as they are to be the same to the last bit, also device,
-        threads and torch."""
+        threads and the packages that decode and compute."""
         encoder: Any = self.encoder
         is_cuda = self.device.type == "cuda"
         cpu = (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         machine = torch.cuda.get_device_name(self.device) if is_cuda else cpu
         processor = (type(self.processor).__qualname__, self.processor.config, self.processor.state_dict())
         described = (type(encoder).__qualname__, encoder.portable() or self.options, processor, self.precision.description)
-        digest = hashlib.blake2b(repr((FORMAT, torch.__version__, machine, described)).encode(), digest_size=16)
+        packages = [version(name) for name in ("torch", "torchvision", "pillow")]
+        digest = hashlib.blake2b(repr((FORMAT, packages, machine, described)).encode(), digest_size=16)
         for name, value in chain(encoder.named_parameters(), encoder.named_buffers()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
