@@ -79,7 +79,7 @@ class ImageFeatures:
     def estimate(self, images: Sequence[Path]) -> str | None:
         """What the first readable image lets expect of all, in a line; a warning where they do not fit. None: no image."""
         store = self.opened()
-        size = next(filter(None, map(self._bytes, images[:ASKED])), None)
+        size = next(filter(None, (self._bytes(store, image) for image in images[:ASKED])), None)
         if size is None:
             return None
         there, room = sum(map(store.holds, images)), store.room()
@@ -93,10 +93,12 @@ class ImageFeatures:
         )
         return None
 
-    def _bytes(self, image: Path) -> int | None:
+    def _bytes(self, store: FeatureStore, image: Path) -> int | None:
         """How many bytes an image's features have; None where it cannot be read."""
+        name = store.name(image)
+        kept = None if name is None else store.find(name)
         try:
-            return self.compute(self.processor.decode(image)).nbytes
+            return (self.compute(self.processor.decode(image)) if kept is None else kept).nbytes
         except BadImageError:
             return None
 

@@ -139,7 +139,7 @@ def test_retrieval_trains_validates_and_scores_with_kept_features(world, tmp_pat
 
     without = retrieval("without")
     new = retrieval("new", "training.cache_features=true")
-    assert len(kept(tmp_path / "cache")) == 24 + 6 + 6 or len(kept(tmp_path / "cache")) < 36  # 16 of 24 were trained on
+    assert 6 + 6 + 8 <= len(kept(tmp_path / "cache")) <= 6 + 6 + 16 + 4  # val, test, 16 samples of train, and what was tried
     with monkeypatch.context() as patched:
         patched.setattr("pixelbert_plugin.encoders.resnet.ResNetEncoder.forward", None)  # nothing is computed
         warm = retrieval("warm", "training.cache_features=true")
