@@ -13,6 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_optimizers
 from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.distributed.parallel import Alone, Losses
 from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.loading import LoadedModel
@@ -103,8 +105,8 @@ class Setting:
             self.task.prepare(batch, list(range(samples)))
         return batch
 
-    def our_step(self, batch: Batch) -> Callable[[], object]:
-        """An update of the product's own Step, one micro-batch."""
+    def our_step(self, batch: Batch, read: Callable[[], Batch] | None = None) -> Callable[[], object]:
+        """An update of the product's own Step, one micro-batch, which is `read` each time where that is given."""
         model = copy.deepcopy(self.model).train()
         made = build_optimizers(self.config.optimizer, model)
         precision = registry.build("precision", self.precision, {}, "p", device=torch.device("cpu"))
@@ -119,7 +121,7 @@ class Setting:
             seed=1,
             max_grad_norm=1.0,
         )
-        return lambda: step([batch], 1, 0.0)
+        return lambda: step([batch if read is None else read()], 1, 0.0)
 
     def naive_step(self, batch: Batch, losses: Callable[[dict[str, Tensor], Batch], Tensor]) -> Callable[[], object]:
         """The same pairs, each with its own copy of the image."""
@@ -191,6 +193,40 @@ def steps(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
         yield compare(what, setting.naive_step(batch, losses), setting.our_step(batch), rounds, note)
 
 
+def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """With training.cache_features: what is read instead of an image, and the retrieval step that begins with it."""
+    setting = Setting("retrieval", folder, size, frozen=True)
+    processor, precision = setting.processors["image"], registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
+    encoder, naive = setting.model.image_encoder, setting.naive.eval()
+    features = ImageFeatures(encoder, {}, processor, precision, torch.device("cpu"), folder / "features", max_gb=1)
+    files = [picture(folder / f"picture{number}.jpg", size, number) for number in range(2)]
+    batch, store = setting.batch(2, 1, 21), features.opened()
+    names = [store.name(file) for file in files]
+    transform = from_file(size)
+
+    def read() -> Batch:
+        """As the loader does it, in one process."""
+        found = [store.find(name) for name in names]
+        decoded = [processor.decode(file) if kept is None else kept for file, kept in zip(files, found, strict=True)]
+        return features.ready(replace(batch, images=decoded), names)
+
+    @torch.no_grad()
+    def computed() -> Tensor:
+        values = F.max_pool2d(naive.cnn(torch.stack([transform(Image.open(file).convert("RGB")) for file in files])), 2)
+        return values.flatten(2).transpose(1, 2)
+
+    note = f"outputs within {largest_difference(computed(), read().features.pixels):.0e}"
+    yield compare("features of 2 JPEGs, kept", computed, lambda: read().features, 3 * rounds, note)
+
+    images = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
+    whole = replace(batch, images=images, image_sizes=torch.tensor([size] * 2))
+    with torch.no_grad():
+        expected = naive(batch.input_ids, batch.text_mask, images[batch.image_index[:, 0]])["itm"]
+        note = f"outputs within {largest_difference(expected, setting.model.eval()(read()).logits['itm']):.0e}"
+    what = "retrieval step, 21 texts, features kept"
+    yield compare(what, setting.naive_step(whole, retrieval_loss), setting.our_step(batch, read), rounds, note)
+
+
 @torch.no_grad()
 def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     """4 images with 40 texts: our model as evaluation/retrieval.py calls it, and a forward for 32 pairs at a time."""
@@ -218,27 +254,39 @@ def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]
     yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
 
 
-@torch.no_grad()
-def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
-    """From a JPEG and a question to the most likely answer."""
-    import torchvision.transforms.v2 as T
-    import transformers
+def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
+    """A JPEG of noise, half as large again as the model takes it: one of more than twice the size ours would reduce first."""
+    height, width = (round(1.5 * edge) for edge in size)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
 
-    setting = Setting("vqa", folder, size)
-    height, width = (round(1.5 * edge) for edge in size)  # of more than twice the size ours would be reduced first
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.jpg")
-    question = " ".join(f"w{number}" for number in range(100, 100 + TOKENS - 2))
-    naive = setting.naive.eval()
-    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
-    transform = T.Compose(
+
+def from_file(size: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
+    """Pillow's image as a model takes it, as it is mostly written."""
+    import torchvision.transforms.v2 as T
+
+    return T.Compose(
         [
             T.PILToTensor(),
             T.ToDtype(torch.float32, scale=True),
-            T.Resize(setting.processors["image"].resized(height, width), antialias=True),
+            T.Resize(size, antialias=True),
             T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ]
     )
+
+
+@torch.no_grad()
+def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """From a JPEG and a question to the most likely answer."""
+    import transformers
+
+    setting = Setting("vqa", folder, size)
+    picture(folder / "picture.jpg", size)
+    question = " ".join(f"w{number}" for number in range(100, 100 + TOKENS - 2))
+    naive = setting.naive.eval()
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    transform = from_file(size)
 
     def answer_naive() -> Tensor:
         image = transform(Image.open(folder / "picture.jpg").convert("RGB"))[None]
@@ -277,7 +325,7 @@ def images(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     yield compare(what, stacked, lambda: processor(pictures), 3 * rounds, note)
 
 
-PROGRAMS = {function.__name__: function for function in (images, steps, scoring, answer)}
+PROGRAMS = {function.__name__: function for function in (images, steps, kept, scoring, answer)}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 from pixelbert_plugin import __version__, registry
 from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.config.contradictions import refuse_groups, refuse_normalization
-from pixelbert_plugin.config.options import ProcessorsConfig, TrainingConfig
+from pixelbert_plugin.config.options import EnvConfig, ProcessorsConfig, TrainingConfig
+from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text, take_states
@@ -105,6 +107,14 @@ def build_model(chosen: Component, task: Task, processors: dict[str, Any], seed:
     if task.scores_all_pairs:
         registry.require("model", model, MatchingModel, f"the task {registry.place_of(task).name!r}")
     return model
+
+
+def build_features(
+    chosen: Component, env: EnvConfig, model: nn.Module, image: Any, precision: Any, writers: int
+) -> ImageFeatures:
+    """The kept features of the model's frozen image encoder: `writers` processes compute them in `precision`."""
+    encoder, folder = cast(nn.Module, cast(Model, model).frozen_image_encoder), cast(Path, env.cache) / "features"
+    return ImageFeatures(encoder, chosen.params, image, precision, precision.device, folder, env.max_features_gb, writers)
 
 
 def build_optimizers(optimizers: Mapping[str, Component], model: nn.Module) -> dict[str, torch.optim.Optimizer]:

@@ -65,6 +65,8 @@ class Model(Portable, Publishable, Inferring, Protocol):
 
     normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
     takes_choose: bool = False  # whether forward also takes `choose`, a task's `chosen`: gradient for some rows alone
+    frozen_image_encoder: nn.Module | None = None  # an ImageEncoder in evaluation mode that no training changes; then batches
+    # may have `features` in the place of images, which the model takes as the encoder's. None: it is trained, or there is none
 
     @abstractmethod
     def forward(self, batch: Batch) -> ModelOutput:
@@ -227,6 +229,7 @@ class ImageProcessor(Stateful, Protocol):
     """`register_processor`, as processors.image: built with `config`."""
 
     normalization: Normalization | None = None  # of the images that it gives; None: nothing is known of it
+    augments: bool = True  # whether `augment` may change an image; False: features of images can be kept in training too
 
     @abstractmethod
     def decode(self, source: ImageSource) -> Tensor:

@@ -1,21 +1,22 @@
 """What a run is made of, built from its configuration: the main process first, so that the others find its caches."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from pixelbert_plugin.build import build_model, learn_task
+from pixelbert_plugin.build import build_features, build_model, learn_task
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, evaluated_checkpoint, starting_checkpoint
-from pixelbert_plugin.config.contradictions import refuse_task
+from pixelbert_plugin.config.contradictions import refuse_features, refuse_task
 from pixelbert_plugin.config.options import RunConfig, TrainingConfig
 from pixelbert_plugin.data.loaders import Loaders
 from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.distributed.processes import Processes, is_restarted, job_id
+from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.precision import native as precision
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.registry import returned
@@ -77,13 +78,26 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
         data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
         task, processors = learn_task(config.chosen_task, config.processors, data, start)
         refuse_task(config.task, task, config.training)
-        loaders = Loaders(
-            config.training, config.env.cache, task, processors, job.device, processes.rank, processes.world_size, wait
-        )
         model = build_model(config.chosen_model, task, processors, config.training.seed).to(job.device)
         numbers = precision.choose(config.training.precision, config.precision_config, job.device)
         returned.description(numbers)
         returned.autocast(numbers)
+        features = None
+        if config.training.cache_features:
+            image = processors["image"]
+            refuse_features(config, cast(Model, model).frozen_image_encoder is not None, image.augments)
+            features = build_features(config.chosen_model, config.env, model, image, numbers, processes.world_size)
+        loaders = Loaders(
+            config.training,
+            config.env.cache,
+            task,
+            processors,
+            job.device,
+            processes.rank,
+            processes.world_size,
+            wait,
+            features,
+        )
         return Parts(config.training, job, checkpoints, data, task, processors, loaders, model, numbers)
 
     return processes.main_first(build), start

@@ -30,7 +30,7 @@ from pixelbert_plugin.loading import load
 from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
-from pixelbert_plugin.training.data_remarks import tell_changes, tell_survey
+from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
@@ -69,7 +69,8 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
         if not processes.is_main:
             console = Console(quiet=True)
             logging.getLogger(__package__).setLevel(logging.ERROR)
-            logging.getLogger("pixelbert_plugin.data.loader").setLevel(logging.WARNING)  # of its own workers and images
+            for own in ("loader", "image_features"):  # of its own workers and images
+                logging.getLogger(f"pixelbert_plugin.data.{own}").setLevel(logging.WARNING)
         parts, start = prepare(config, Job(console, device, processes, stop, folder))
         tell_survey(parts)
         evaluator = SplitEvaluator(parts, config.evaluation, config.components)
@@ -83,6 +84,7 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
             for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
                 logger.warning("%s: evaluated with %s", start, difference)
             parts.precision.prepare(parts.model, {})
+            tell_features(parts)
         processes.on_main(lambda: folder.add_results(results))
         for split in config.splits():
             if split != "train":
@@ -96,6 +98,8 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
     options, job, model, task = parts.training, parts.job, parts.model, parts.task
     start.load_weights(model, task.heads(), is_training=True)
     if options.parallel == "fsdp":
+        if parts.loaders.features is not None:
+            parts.loaders.features.set_apart()
         shard(model)
     optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
@@ -104,6 +108,7 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
     monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
+    tell_features(parts)
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
     job.processes.on_main(lambda: enter_folder(config, parts, start, state))

@@ -34,8 +34,10 @@ class Batch:
     sample_ids: list[int | str]  # B
     input_ids: Tensor  # R L int64, [CLS] … [SEP] then padding
     text_mask: Tensor  # R L bool, True at tokens
-    images: list[Tensor] | Tensor  # from workers: I × (3 h w) uint8; on the device: I 3 H W float, padded with 0
+    # from workers: I × (3 h w) uint8, or features that were kept, rows columns C; on the device: I 3 H W float, padded with 0
+    images: list[Tensor] | Tensor
     image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
+    features: "PixelFeatures | None" = None  # on the device, in the place of images, where a frozen encoder's are kept
     image_index: Tensor  # R N int64, which images each text is put to
     image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
@@ -55,6 +57,8 @@ class Batch:
                 return {key: apply(item) for key, item in value.items()}
             if isinstance(value, list) and value and isinstance(value[0], Tensor):
                 return [function(item) for item in value]
+            if isinstance(value, PixelFeatures):
+                return replace(value, pixels=function(value.pixels), mask=function(value.mask))
             return value
 
         return replace(self, **{item.name: apply(getattr(self, item.name)) for item in fields(self)})

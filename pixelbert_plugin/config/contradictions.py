@@ -67,6 +67,25 @@ def refuse_groups(model: str, groups: list[str], optimizers: list[str]) -> None:
             )
 
 
+def refuse_features(config: RunConfig, has_frozen_encoder: bool, augments: bool) -> None:
+    """Raise ConfigError where an image's features would not stay as they are, or there is no folder to keep them in."""
+    key = "training.cache_features"
+    if config.env.cache is None:
+        raise ConfigError(key, "true needs a folder, and env.cache_dir is null; set env.cache_dir=PATH")
+    if not has_frozen_encoder:
+        raise ConfigError(
+            key,
+            f"true, but the model {config.model!r} trains its image encoder, or has none; freeze it "
+            "(model_config.pixelbert.freeze_image_encoder=true), or set training.cache_features=false",
+        )
+    if augments and "train" in config.splits():
+        raise ConfigError(
+            key,
+            f"true, but processors.image ({config.processors.image.type!r}) may change an image whenever it is trained on; "
+            "leave out horizontal_flip, min_crop and color_jitter, or set training.cache_features=false",
+        )
+
+
 def refuse_normalization(trained_on: Normalization | None, given: Normalization | None) -> None:
     """Raise ConfigError where images are not normalised as those were that the model's weights were trained on."""
     for name, wanted, found in zip(("mean", "std"), trained_on or (), given or (), strict=False):

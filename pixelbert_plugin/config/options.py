@@ -55,6 +55,7 @@ class TrainingConfig:
     num_workers: int = 2  # data-loader workers of each process, which read and decode; 0: in the process itself
     num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)
     bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
+    cache_features: bool = False  # a frozen CNN's features of each image are computed once, and kept in env.cache_dir
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping; the paper names none
     sanity_check: bool = True  # before update 1: every split's files, and one batch of each through model and metrics
     early_stop: EarlyStopConfig = field(default_factory=EarlyStopConfig)  # and what chooses the best checkpoint
@@ -117,9 +118,13 @@ class CheckpointConfig:
 class EnvConfig:
     data_dir: FilePath = "data"  # folder of the official files; relative data paths start here
     cache_dir: FilePath | None = "~/.cache/pixelbert_plugin"  # parsed annotation files, image sizes. None: no cache
+    max_features_gb: float = 100.0  # 10⁹ bytes that features of images, of all runs, may take there (training.cache_features)
     save_dir: FilePath | None = None  # run folder. None: save/<config's name>
     user_dir: FilePath | None = None  # plugin folder or file, relative to the file that names it
     overwrite: bool = False  # delete the run that save_dir holds; what this program did not write stays
+
+    def check(self) -> None:
+        require(self, "max_features_gb", low=0)
 
     @property
     def run_folder(self) -> Path:

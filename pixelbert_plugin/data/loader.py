@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelbert_plugin.data.image_features import ImageFeatures, padding_share
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
 from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
@@ -38,6 +39,7 @@ class Loader:
     rank: int = 0  # of this process
     world_size: int = 1  # processes that share each update's samples, and the batches of an evaluation
     wait: Wait = field(default_factory=Wait)  # for a batch of the workers
+    features: ImageFeatures | None = None  # a frozen encoder's, given to the model in the place of images; None: images are
 
     def __post_init__(self) -> None:
         self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in self.mixture.parts.items()}
@@ -138,6 +140,8 @@ class Loader:
         """The batch of each micro-batch, in order, with its samples where they are asked for. Where a worker dies, new ones go
         on from the first batch that is missing."""
         asked: deque[MicroBatch] = deque()  # and not yet given
+        if self.features is not None:
+            self.reader.store = self.features.opened()
 
         def remaining(again: list[MicroBatch]) -> Iterator[MicroBatch]:
             yield from again  # these stand in `asked` already
@@ -170,6 +174,8 @@ class Loader:
             if reason not in self._skipped:
                 logger.warning("skipped: %s", reason)
             self._skipped[reason] += 1
+        if self.features is not None:
+            return self.features.ready(reading.batch, reading.names)
         return ready(reading.batch, self.reader.image, self.device)
 
 
@@ -194,12 +200,15 @@ def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | N
 
 def padding_shares(batch: Batch) -> dict[str, float]:
     """Shares of the batch that are padding, in 0…1: of text positions and of image pixels."""
+    text = 1 - float(batch.text_mask.float().mean())
+    if batch.features is not None:
+        return {"text": text, "image": padding_share(batch.features)}
     images_I3HW, sizes_I2 = batch.images, batch.image_sizes
     if not isinstance(images_I3HW, Tensor) or sizes_I2 is None:
         raise TypeError("the batch's images are not padded yet")
     height, width = images_I3HW.shape[-2:]
     own = float(sizes_I2.prod(dim=1).sum()) / (len(sizes_I2) * height * width)
-    return {"text": 1 - float(batch.text_mask.float().mean()), "image": 1 - own}
+    return {"text": text, "image": 1 - own}
 
 
 def mean_padding(batches: list[Batch]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pixelbert_plugin.config.options import TrainingConfig
+from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
@@ -27,6 +28,7 @@ class Loaders:
     rank: int = 0  # of this process
     world_size: int = 1  # processes that share the work
     wait: Wait = field(default_factory=Wait)  # for data
+    features: ImageFeatures | None = None  # a frozen encoder's, where they are kept
 
     def of(self, mixture: Mixture) -> Loader:
         """A loader of these samples, with the negatives that the task needs."""
@@ -41,4 +43,5 @@ class Loaders:
             self.rank,
             self.world_size,
             self.wait,
+            self.features,
         )

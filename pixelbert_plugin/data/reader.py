@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pixelbert_plugin.data.collate import ImageKey, collate
+from pixelbert_plugin.data.feature_store import FeatureStore
 from pixelbert_plugin.data.images import BadImageError
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
@@ -38,6 +39,7 @@ class Reading:
 
     batch: Batch  # without samples: the main process has them
     bad_images: list[str]  # why images of it were skipped, one line each
+    names: list[str | None] = field(default_factory=list)  # what each image's features are kept by; [] where none are kept
 
     def pin_memory(self) -> "Reading":
         """Called by torch's DataLoader, as `Batch.pin_memory`."""
@@ -60,6 +62,7 @@ class Images:
     pixels: dict[ImageKey, Tensor | None] = field(default_factory=dict)  # 3 h w uint8; None where unreadable
     seeds: dict[ImageKey, int] = field(default_factory=dict)
     bad: dict[ImageKey, str] = field(default_factory=dict)  # why an image was skipped
+    names: dict[ImageKey, str | None] = field(default_factory=dict)  # what its features are kept by; None where unreadable
 
 
 class BatchReader(Dataset[Reading | Failure]):
@@ -76,6 +79,7 @@ class BatchReader(Dataset[Reading | Failure]):
     ):
         self.mixture, self.text, self.image, self.prepare, self.seed = mixture, text, image, prepare, seed
         self.negatives = negatives
+        self.store: FeatureStore | None = None  # where images need not be read, whose features it has
         self.note: Callable[[Path | None], None] | None = None  # told which image is being read, should the process die of it
 
     def __getitem__(self, micro_batch: MicroBatch) -> Reading | Failure:
@@ -104,7 +108,7 @@ class BatchReader(Dataset[Reading | Failure]):
             samples,
             encoded,
             keys,
-            _with_stand_ins(images.pixels),
+            _with_stand_ins(images.pixels, is_alike=self.store is None),
             images.seeds,
             weights=[0.0 if micro_batch.is_filler or any(key in images.bad for key in row) else 1.0 for row in keys],
             pad_token_id=self.text.pad_token_id,
@@ -112,7 +116,7 @@ class BatchReader(Dataset[Reading | Failure]):
         if micro_batch.with_texts:
             self.prepare(batch, seeds)
         bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
-        return Reading(replace(batch, samples=[]), bad_images)
+        return Reading(replace(batch, samples=[]), bad_images, list(images.names.values()))
 
     def _sample(self, number: int) -> tuple[Sample, tuple[str, int | str, int]]:
         """A sample, and what makes its draws its own: data set, sample id and how often it stood in the epoch before."""
@@ -134,6 +138,11 @@ class BatchReader(Dataset[Reading | Failure]):
             images.seeds[key] = derive(self.seed, "image", micro_batch.epoch, *key)
             if self.note is not None:
                 self.note(path)
+            if self.store is not None:
+                kept = images.names[key] = self.store.name(Path(path))
+                if kept is not None and (features := self.store.find(kept)) is not None:
+                    images.pixels[key] = features
+                    continue
             try:
                 image = self.image.decode(Path(path))
                 images.pixels[key] = self.image.augment(image, images.seeds[key]) if micro_batch.train else image
@@ -144,9 +153,12 @@ class BatchReader(Dataset[Reading | Failure]):
                         f"dataset_config.{name}.on_bad_image=skip"
                     ) from error
                 images.pixels[key], images.bad[key] = None, str(error)
+                if self.store is not None:
+                    images.names[key] = None
 
 
-def _with_stand_ins(images: dict[ImageKey, Tensor | None]) -> dict[ImageKey, Tensor]:
-    """A grey image for each that is skipped, so that shapes hold; its samples weigh nothing."""
-    size = next((image.shape for image in images.values() if image is not None), (3, 64, 64))
+def _with_stand_ins(images: dict[ImageKey, Tensor | None], is_alike: bool) -> dict[ImageKey, Tensor]:
+    """A grey image for each that is skipped, so that shapes hold; its samples weigh nothing. Of another image's size where it
+    `is_alike`; else, where others may have come as features, always of one size."""
+    size = next((image.shape for image in images.values() if image is not None and is_alike), (3, 64, 64))
     return {key: torch.full(size, 128, dtype=torch.uint8) if image is None else image for key, image in images.items()}

@@ -247,12 +247,14 @@ def _marks(
     settings: str,
 ) -> tuple[str, list[bytes]]:
     """What kept scores are valid for: the fingerprint of what all depend on, and for each block its images' files."""
+    are_kept = loader.features is not None  # features of images alone, whose last digits are others than a batch's
     digest = hashlib.sha256(
-        f"{settings} {loader.device.type} {loader.reader.image.config} {loader.reader.text.pad_token_id}".encode()
+        f"{settings} {loader.device.type} {loader.reader.image.config} {loader.reader.text.pad_token_id} {are_kept}".encode()
     )
     for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        copied = value.detach().cpu().contiguous().clone()  # NumPy would hold a storage that FSDP frees
+        digest.update(copied.view(-1).view(torch.uint8).numpy().data)
     for index, ids in zip(matrix.samples_T, texts, strict=True):
         digest.update(f"{loader.mixture[int(index)].sample_id} {ids}".encode())
     for rows in blocks:

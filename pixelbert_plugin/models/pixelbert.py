@@ -142,13 +142,7 @@ class PixelBert(nn.Module):
 
     def encode_images(self, batch: Batch) -> ImageMemory:
         """The images' pixels as the transformer takes them: sampled in training where asked for, projected, plus s_v."""
-        images = batch.images
-        dtype = next((parameter.dtype for parameter in self.image_encoder.parameters()), None)
-        if dtype == torch.float16 and isinstance(images, Tensor):
-            images = images.half()  # pure half training; nobody else casts where only this part of the model is called
-        with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
-            features = self.image_encoder(images, batch.image_sizes)
-        returned.pixel_features(self.image_encoder, features, len(images), self.image_encoder.out_channels)
+        features = self._features(batch) if batch.features is None else batch.features
         if isinstance(self.projection, ConvolutionalProjection):  # it needs every pixel's neighbours
             features = self.projection(features)
         pixels_IKC, mask_IK = features.pixels, features.mask
@@ -163,6 +157,17 @@ class PixelBert(nn.Module):
             pixels_IKD = pixels_IKD + self._position_embeddings(positions_IK, features.grid)
         pixels_IKD = self.pixel_dropout(self.pixel_norm(pixels_IKD))
         return ImageMemory(pixels=pixels_IKD, mask=mask_IK, positions=positions_IK, features=features)
+
+    def _features(self, batch: Batch) -> PixelFeatures:
+        """What the CNN gives for the batch's images."""
+        images = batch.images
+        dtype = next((parameter.dtype for parameter in self.image_encoder.parameters()), None)
+        if dtype == torch.float16 and isinstance(images, Tensor):
+            images = images.half()  # pure half training; nobody else casts where only this part of the model is called
+        with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
+            features = self.image_encoder(images, batch.image_sizes)
+        returned.pixel_features(self.image_encoder, features, len(images), self.image_encoder.out_channels)
+        return features
 
     def embed_texts(self, input_ids_RL: Tensor) -> Tensor:
         """R L D: word and position embeddings, before the transformer."""
@@ -189,6 +194,11 @@ class PixelBert(nn.Module):
         if self.config.freeze_image_encoder:
             self.image_encoder.eval()
         return self
+
+    @property
+    def frozen_image_encoder(self) -> nn.Module | None:
+        """The CNN, where it is left as it is (interfaces.Model)."""
+        return self.image_encoder if self.config.freeze_image_encoder else None
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters by optimizer: the paper trains the CNN by SGD and all else by AdamW."""

@@ -78,6 +78,12 @@ class ImageProcessor:
         return image
 
     @property
+    def augments(self) -> bool:
+        """Whether training changes images (interfaces.ImageProcessor)."""
+        config = self.config
+        return config.horizontal_flip > 0 or config.min_crop < 1 or config.color_jitter > 0
+
+    @property
     def normalization(self) -> Normalization:
         """Mean and std of the images it gives (interfaces.ImageProcessor)."""
         return self.config.mean, self.config.std

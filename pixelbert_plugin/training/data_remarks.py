@@ -60,3 +60,18 @@ def tell_new_answers(parts: Parts, options: ProcessorsConfig) -> None:
                 "anew, from these weights by checkpoint.pretrained, to have them",
                 *(len(missing), len(parts.processors["answers"].answers), ", ".join(map(repr, missing[:3]))),
             )
+
+
+def tell_features(parts: Parts) -> None:
+    """Say what the features of all images will take on the disk, where they are kept (training.cache_features)."""
+    features = parts.loaders.features
+
+    def tell() -> None:
+        images = [
+            path for mixture in parts.data.splits.values() for part in mixture.parts.values() for path in part.image_paths()
+        ]
+        told = features.estimate(images) if features is not None else None
+        if told is not None:
+            parts.job.console.out(told, highlight=False)
+
+    parts.job.processes.on_main(tell)

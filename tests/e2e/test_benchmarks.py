@@ -15,7 +15,7 @@ def test_the_naive_way_and_ours_compute_the_same():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     rows = done.stdout.split("note\n")[1].splitlines()
-    assert len(rows) == 9 and all("outputs within" in row for row in rows)
+    assert len(rows) == 11 and all("outputs within" in row for row in rows)
 
 
 @pytest.mark.slow

@@ -327,6 +327,7 @@ def test_two_images_per_text_are_both_read(vqa2_root):
 
 def test_share_of_padding():
     loader_batch = type("B", (), {})()
+    loader_batch.features = None
     loader_batch.images = torch.zeros(2, 3, 10, 20)
     loader_batch.image_sizes = torch.tensor([[10, 20], [5, 20]])
     loader_batch.text_mask = torch.tensor([[True, True], [True, False]])
