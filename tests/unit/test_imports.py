@@ -53,7 +53,7 @@ ALLOWED = {
         "build",
     },
     "__main__": {"commands"},
-    "loading": {"config", "data", "checkpoint", "tasks.base", "build"},
+    "loading": {"config", "data", "checkpoint", "tasks.base", "precision", "build"},
     "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base"},  # the public face
 }
 
