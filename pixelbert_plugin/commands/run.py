@@ -24,10 +24,10 @@ def _main(arguments: argparse.Namespace) -> int:
     logging.getLogger("pixelbert_plugin").setLevel(logging.DEBUG if arguments.debug else logging.INFO)
 
     from pixelbert_plugin import config as configuration
+    from pixelbert_plugin.config import describe, shipped
+    from pixelbert_plugin.registry import plugins
 
     if arguments.copy_config is not None:
-        from pixelbert_plugin.config import shipped
-
         if arguments.options:
             raise UserError(f"{arguments.options[0]!r}: --copy-config takes NAME alone; options are for the run of the copy")
         tell(shipped.copy(arguments.copy_config))
@@ -37,18 +37,11 @@ def _main(arguments: argparse.Namespace) -> int:
     path, overrides = split(arguments.options, "name one file, which may include others (--help)")
     config = None if path is None else configuration.resolve(path, overrides)
     if config is None:  # --list and --describe work without a configuration; env.user_dir may be given alone
-        from pixelbert_plugin.config import describe
-        from pixelbert_plugin.registry import plugins
-
         plugins.load(**describe.plugin_options(overrides))
 
     if arguments.list:
-        from pixelbert_plugin.config import describe, shipped
-
         tell(f"{describe.components()}\n{shipped.listing()}")
     elif arguments.describe is not None:
-        from pixelbert_plugin.config import describe
-
         tell(describe.options(arguments.describe))
     elif arguments.new_plugin is not None:
         from pixelbert_plugin.commands.new_plugin import write

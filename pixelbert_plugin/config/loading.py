@@ -2,7 +2,7 @@
 
 Every value remembers the file it came from (`RunConfig.sources`), for errors and for `--print-config`. Components'
 options (`model_config.<name>`, `dataset_config.<name>`, …) are checked by the registry once plugins are loaded:
-`complete`.
+`configure`.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ Kind = Literal[
 ]
 T = TypeVar("T")
 FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder
-Options = Annotated[Any, "options"]  # of a component: a mapping, and once the component is known, its Config (config.complete)
+Options = Annotated[Any, "options"]  # of a component: a mapping, and once the component is known, its Config (config.configure)
 Sections = Annotated[dict[str, Any], "options"]  # Options by component
 
 UNTYPED = "params given before the type"  # of a component's node: they are of the default type (see config/files.py)
