@@ -80,7 +80,7 @@ def complete(config: RunConfig) -> RunConfig:
         for kind, chosen, key, section in sections_of:
             sections = getattr(config, section)
             for name in chosen:
-                registry.get(kind, name, key)
+                registry.options_of(kind, name, key)
             for name in [*chosen, *(name for name in sections if name not in chosen)]:
                 options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
                 _settle(config, options, f"{section}.{name}.")

@@ -7,7 +7,7 @@ does so only where annotators disagree, so a class is predicted in its most freq
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,12 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_score, soft_scores
 from pixelbert_plugin.processors.answer_files import read_answers
-from pixelbert_plugin.registry.schema import FilePath, require
+from pixelbert_plugin.processors.options import AnswersConfig
 
 logger = logging.getLogger(__name__)
 normalized = lru_cache(maxsize=1 << 18)(normalize_answer)  # the same few thousand spellings recur
 on_one_line = lru_cache(maxsize=1 << 18)(one_line)
 NUM_NAMED = 5  # merged answers that are named
-
-
-@dataclass(kw_only=True)
-class AnswersConfig:
-    min_occurrences: int = 9  # answers seen less often as a question's main answer are left out (paper: 9, giving 3129)
-    splits: list[str] = field(default_factory=lambda: ["train"])  # where occurrences are counted (paper: train and val)
-    vocabulary: FilePath | None = None  # instead of counting: a text file, one answer a line, or a JSON list or mapping
-
-    def check(self) -> None:
-        require(self, "min_occurrences", low=1)
 
 
 @registry.register_processor("answers")

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,7 @@ from tokenizers.models import WordPiece
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry.schema import FilePath, require
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-@dataclass(kw_only=True)
-class WordPieceTokenizerConfig:
-    vocabulary: FilePath = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
-    max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
-    vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
-    lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
-
-    def check(self) -> None:
-        require(self, "max_length", low=3)  # [CLS], one word and [SEP]
-        require(self, "vocab_size", low=len(SPECIAL))
+from pixelbert_plugin.processors.options import SPECIAL, WordPieceTokenizerConfig
 
 
 @registry.register_processor("bert_tokenizer")

@@ -3,7 +3,6 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,17 +13,8 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.metrics.vqa import one_line, vqa_accuracy
 from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key
-from pixelbert_plugin.registry.schema import require
+from pixelbert_plugin.tasks.options import VqaConfig
 from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
-
-
-@dataclass(kw_only=True)
-class VqaConfig:
-    metric: str = "vqa_accuracy"  # registered metric that scores a predicted answer against the annotators' (official rule)
-    image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
-
-    def check(self) -> None:
-        require(self, "image_answers_weight", low=0)
 
 
 @registry.register_task("vqa")
