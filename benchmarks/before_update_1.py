@@ -111,7 +111,7 @@ def measure(what: str, root: Path, cache: Path) -> tuple[dict[str, float], dict[
         if name == "visual_genome":
             options.update(exclude_coco=None, exclude_flickr30k=None)
         builders[name] = registry.build("builder", name, options, f"dataset_config.{name}", data_dir=root, cache_dir=cache)
-    text = registry.build("processor", "bert_tokenizer", {"max_length": 24}, "text")
+    text = registry.build("processor", "bert_tokenizer", {}, "text")
     text.fit([" ".join([*loading.WORDS, *SUBJECTS])])
     image = registry.build("processor", "image", {}, "image")
     seconds, found = {}, {}
@@ -174,7 +174,8 @@ def main() -> None:
         loading.make_coco(root / "coco", train, val)
         make_questions(root / "vqa2", train, questions)
         make_images(root, regions, train, val)
-        print(f"{platform.python_implementation()} {platform.python_version()}, from the cache, files in the page cache")
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        print(f"{python}, {options.rounds} round(s); from the cache, files in the page cache", flush=True)
         for what, title in (
             ("pretrain", f"pre-training: {regions * loading.REGIONS:,} regions, captions of {train + val:,} images"),
             ("vqa2", f"VQA 2.0: {questions:,} questions about {train:,} images"),

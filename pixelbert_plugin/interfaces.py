@@ -188,6 +188,10 @@ class TextProcessor(Stateful, Protocol):
         """As Publishable's: the vocabulary. Default: nothing is written."""
         return {}
 
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts are cut. Default: each is tokenized."""
+        return sum(self(text)[1] for text in texts)
+
     def fit(self, texts: Iterable[str]) -> None:
         """Learn a vocabulary from the training texts. Called where `needs_fit` is true."""
         raise NotImplementedError(f"{type(self).__name__}.needs_fit is true, but it has no fit(texts)")
@@ -246,7 +250,8 @@ class AnswersProcessor(Stateful, Protocol):
 
     @abstractmethod
     def scores(self, answers: tuple[str, ...]) -> Tensor:
-        """A float32: how right each answer of the vocabulary is, in 0…1, given those of a question's annotators."""
+        """A float32: how right each answer of the vocabulary is, in 0…1, given those of a question's annotators, in whatever
+        order; so below."""
 
     @abstractmethod
     def covers(self, answers: tuple[str, ...]) -> bool:

@@ -109,10 +109,10 @@ class AnswerProcessor:
 
     def ceiling(self, answers: tuple[str, ...]) -> float:
         """The official accuracy of the best prediction that the vocabulary allows for a question, in 0…1."""
-        given, predicted = tuple(map(on_one_line, answers)), self._predicted  # where all agree, compared as they are written
-        if len(set(given)) > 1:
-            given, predicted = tuple(map(normalized, given)), self._predicted_normalized
-        matches = max((count for answer, count in Counter(given).items() if answer in predicted), default=0)
+        given, predicted = [*map(on_one_line, answers)], self._predicted  # where all agree, compared as they are written
+        if given.count(given[0]) < len(given):
+            given, predicted = [*map(normalized, given)], self._predicted_normalized
+        matches = max([given.count(answer) for answer in predicted.intersection(given)], default=0)
         return soft_score(matches, len(given)) if matches else 0.0
 
     def covers(self, answers: tuple[str, ...]) -> bool:

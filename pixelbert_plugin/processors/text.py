@@ -67,6 +67,24 @@ class WordPieceTokenizer:
             return ids, False
         return [*ids[: self.config.max_length - 1], ids[-1]], True
 
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts `__call__` would cut. A text has the pieces of its words, and a word is tokenized once."""
+        if not _has_berts_words(self._fitted):
+            return sum(self(text)[1] for text in texts)
+        pieces: dict[str, int] = {}
+        cut, room = 0, self.config.max_length - 2  # beside [CLS] and [SEP]
+        for text in texts:
+            if not text.isprintable():  # controls and spaces of other kinds, by which BERT does not part words as Python does
+                cut += self(text)[1]
+                continue
+            count = 0
+            for word in text.split():
+                if word not in pieces:
+                    pieces[word] = len(self._fitted.encode(word, add_special_tokens=False).ids)
+                count += pieces[word]
+            cut += count > room
+        return cut
+
     @property
     def vocab_size(self) -> int:
         return self._fitted.get_vocab_size()
@@ -161,6 +179,17 @@ def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+def _has_berts_words(tokenizer: Tokenizer) -> bool:
+    """Whether texts are parted at spaces before all else, so that no piece reaches over one; a folder can hold others."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        isinstance(tokenizer.normalizer, normalizers.BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece)
+        and not any(" " in token.content for token in added)
+    )
 
 
 def _with_template(tokenizer: Tokenizer) -> Tokenizer:

@@ -77,10 +77,10 @@ def _registered_as(definition: Definition) -> list[tuple[str, str]]:
     """Kind and name of each of its decorators that registers it."""
     found = []
     for decorator in definition.decorator_list:
-        if isinstance(decorator, ast.Call) and decorator.args and isinstance(decorator.args[0], ast.Constant):
-            called = ast.unparse(decorator.func).removeprefix("registry.")
-            if called.startswith("register_"):
-                found.append((called.removeprefix("register_"), decorator.args[0].value))
+        match decorator:
+            case ast.Call(args=[ast.Constant(value=str(name))]):
+                called = ast.unparse(decorator.func).removeprefix("registry.")
+                found += [(called.removeprefix("register_"), name)] if called.startswith("register_") else []
     return found
 
 
