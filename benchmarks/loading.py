@@ -143,6 +143,7 @@ def memory(pid: int | str, file: str, name: str) -> float:
 def measure(way: str, root: Path, cache: Path) -> dict[str, float]:
     """Load in one way; then fork workers that read samples at random."""
     from pixelbert_plugin.data import mixture as _  # noqa: F401 the imports are no part of the figures
+    from pixelbert_plugin.data.builders import coco, visual_genome  # noqa: F401 nor are these
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, start = memory("self", "status", "VmRSS"), time.perf_counter()

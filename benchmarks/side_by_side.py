@@ -30,7 +30,22 @@ class Ratio:
 HEAD = f"{'what':<44}{'naive':>12}{'ours':>12}{'ratio':>9}{'rounds':>8}  note"
 
 
-def compare(what: str, naive: Callable[[], object], ours: Callable[[], object], rounds: int, note: str = "") -> Ratio:
+def own_time() -> float:
+    """Processor time of all threads; on a GPU, which works meanwhile, the time that passed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def compare(
+    what: str,
+    naive: Callable[[], object],
+    ours: Callable[[], object],
+    rounds: int,
+    note: str = "",
+    clock: Callable[[], float] = own_time,
+) -> Ratio:
     """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both."""
     naive()
     ours()
@@ -41,14 +56,6 @@ def compare(what: str, naive: Callable[[], object], ours: Callable[[], object], 
             work()
             seconds.append(clock() - began)
     return Ratio(what, *map(statistics.median, taken), rounds, note)
-
-
-def clock() -> float:
-    """Processor time of all threads; on a GPU, which works meanwhile, the time that passed."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
 
 
 def largest_difference(naive: torch.Tensor, ours: torch.Tensor, bound: float = 1e-3) -> float:

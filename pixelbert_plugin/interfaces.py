@@ -202,6 +202,10 @@ class TextProcessor(Stateful, Protocol):
         """As Publishable's: the vocabulary. Default: nothing is written."""
         return {}
 
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts are cut. Default: each is tokenized."""
+        return sum(self(text)[1] for text in texts)
+
 
 class LearningTextProcessor(Learning, TextProcessor, Protocol):
     """A text processor whose `needs_fit` is true."""
@@ -265,7 +269,8 @@ class AnswersProcessor(Stateful, Protocol):
 
     @abstractmethod
     def scores(self, answers: tuple[str, ...]) -> Tensor:
-        """A float32: how right each answer of the vocabulary is, in 0…1, given those of a question's annotators."""
+        """A float32: how right each answer of the vocabulary is, in 0…1, given those of a question's annotators, in whatever
+        order; so below."""
 
     @abstractmethod
     def covers(self, answers: tuple[str, ...]) -> bool:

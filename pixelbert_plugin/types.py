@@ -3,15 +3,20 @@
 Legend: B samples, R texts (rows: each sample's own text, then its negatives; R = B where a task has none), L tokens,
 I images, H W padded height and width, N images per text (1; NLVR2: 2), Q = R·N sequences through the transformer,
 P pixels of the CNN's grid (rows × columns), K of them kept, D hidden size, S = L + K.
+
+Builders yield Samples without torch: it is imported by whoever makes a tensor.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(kw_only=True)
@@ -37,7 +42,7 @@ class Batch:
     # from workers: I × (3 h w) uint8, or features that were kept, rows columns C; on the device: I 3 H W float, padded with 0
     images: list[Tensor] | Tensor
     image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
-    features: "PixelFeatures | None" = None  # on the device, in the place of images, where a frozen encoder's are kept
+    features: PixelFeatures | None = None  # on the device, in the place of images, where a frozen encoder's are kept
     image_index: Tensor  # R N int64, which images each text is put to
     image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
@@ -47,8 +52,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A copy with `function` applied to every tensor."""
+        from torch import Tensor
 
         def apply(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -63,13 +69,15 @@ class Batch:
 
         return replace(self, **{item.name: apply(getattr(self, item.name)) for item in fields(self)})
 
-    def to(self, target: torch.device | torch.dtype) -> "Batch":
+    def to(self, target: torch.device | torch.dtype) -> Batch:
         """A copy on a device, or with its floating-point tensors as another type (which Apex asks of what a model is given)."""
+        import torch
+
         if isinstance(target, torch.dtype):
             return self.map(lambda tensor: tensor.to(target) if tensor.is_floating_point() else tensor)
         return self.map(lambda tensor: tensor.to(target, non_blocking=True))
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> Batch:
         """Called by torch's DataLoader, so that the copy to the GPU overlaps with computation."""
         return self.map(lambda tensor: tensor.pin_memory())
 

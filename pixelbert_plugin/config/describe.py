@@ -23,7 +23,7 @@ def components() -> str:
         lines.append(f"{kind}s")
         for name in registry.names(kind):
             try:
-                text = registry.description(registry.get(kind, name))
+                text = registry.description(kind, name)
             except UserError as error:  # a broken plugin must not hide the others
                 text = f"cannot be loaded: {error}"
             lines.append(f"  {name:<18} [{registry.origin(kind, name)}] {text}")
@@ -37,9 +37,8 @@ def options(name: str) -> str:
     blocks = []
     for kind in registry.KINDS:
         if name in registry.names(kind):
-            component = registry.get(kind, name)
-            blocks.append(f"{kind} {name} [{registry.origin(kind, name)}], {registry.location(component)}")
-            blocks.append(textwrap.indent(inspect.getdoc(component) or "", "  "))
+            blocks.append(f"{kind} {name} [{registry.origin(kind, name)}], {registry.source(kind, name)}")
+            blocks.append(textwrap.indent(registry.documentation(kind, name), "  "))
             config = registry.options_of(kind, name)
             blocks.append("\noptions:" if config else "\nno options")
             blocks += _fields(config, "  ") if config else []

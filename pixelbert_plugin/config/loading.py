@@ -86,7 +86,7 @@ def configure(config: RunConfig, only: Collection[str] | None = None) -> RunConf
             names = [name for name in dict.fromkeys([*chosen, *sections]) if only is None or f"{section}.{name}" in only]
             for name in names:
                 if name in chosen:
-                    registry.get(kind, name, key)
+                    registry.options_of(kind, name, key)
             for name in names:
                 options = registry.configure(kind, name, sections.get(name), f"{section}.{name}")
                 _settle(config, options, f"{section}.{name}.")

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sized
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -38,6 +39,11 @@ class Block(Rows[str]):
 
     def __getitem__(self, index: int) -> str:
         return self.content(range(len(self))[index]).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them, copied at once: several times as fast as one by one."""
+        content, offsets = self.bytes_T.tobytes(), self.offsets_M1.tolist()
+        return (content[start:end].decode() for start, end in pairwise(offsets))
 
     def content(self, row: int) -> bytes:
         """The bytes of one text."""

@@ -25,7 +25,7 @@ from pixelbert_plugin.data.blocks import Arrays
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5  # of the arrays; raise it when a builder reads the same files differently
+FORMAT = 6  # of the arrays; raise it when a builder reads the same files differently
 MANIFEST = "manifest.json"
 ASIDE = re.compile(r"\..+-[0-9a-f]{16}-[0-9]+-[0-9a-f]{8}")  # how folders are named while they are written
 

@@ -51,16 +51,27 @@ def missing_files(paths: list[Path]) -> list[Path]:
 
     One whose folder is no folder (an archive, for a processor of its own) counts as there.
     """
-    listed: dict[Path, set[str] | None] = {}
-    for folder in {path.parent for path in paths}:
-        try:
-            with os.scandir(folder) as entries:
-                listed[folder] = {entry.name for entry in entries if entry.is_file()}
-        except FileNotFoundError:
-            listed[folder] = set()
-        except OSError:
-            listed[folder] = None
-    return [path for path in paths if (names := listed[path.parent]) is not None and path.name not in names]
+    listed: dict[str, set[str] | None] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = _files_in(folder or ".")
+        names = listed[folder]
+        if names is not None and name not in names:
+            missing.append(path)
+    return missing
+
+
+def _files_in(folder: str) -> set[str] | None:
+    """None where it is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except FileNotFoundError:
+        return set()
+    except OSError:
+        return None
 
 
 def read_json(path: Path, key: str, remedy: str = "") -> Any:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from pixelbert_plugin.errors import RunError
+from pixelbert_plugin.processors.options import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -35,7 +36,6 @@ except ImportError:  # no wheel for this platform: Pillow gives the same bits, a
 
 ImageSource: TypeAlias = "str | Path | bytes | PilImage | np.ndarray"  # a file, its content, Pillow's image, or H W 3 uint8 RGB
 
-MAX_PIXELS = 178_956_970  # beyond which Pillow takes a file for a decompression bomb; 0.5 GB as RGB
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")  # Pillow's names
 BYTES_PER_PIXEL, BYTES_BESIDE = 16, 1 << 26  # no file that keeps the limit on pixels is larger: RGBA of 32 bits, metadata
 REMEDY = "raise processors.image.params.max_pixels if that is meant"

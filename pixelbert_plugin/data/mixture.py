@@ -2,10 +2,10 @@
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Mixture(Rows[Sample]):
     def __getitem__(self, index: int) -> Sample:
         return self.locate(index)[1]
 
+    def __iter__(self) -> Iterator[Sample]:
+        return chain.from_iterable(self.parts.values())
+
     def locate(self, index: int) -> tuple[str, Sample]:
         """The data set and the sample at a global index."""
         index = range(len(self))[index]
@@ -103,8 +106,9 @@ class Mixture(Rows[Sample]):
             return {"sizes_S2": _upright_sizes(paths)}
 
         sizes = cached(cache_dir, "image_sizes", images, folders, read)["sizes_S2"]
-        resized = [processor.resized(height, width) if height else (1, 1) for height, width in sizes.tolist()]
-        return np.array(resized)[self.images_M]
+        distinct, which = np.unique(sizes, axis=0, return_inverse=True)  # of 100,000 photographs some thousand
+        resized = [processor.resized(height, width) if height else (1, 1) for height, width in distinct.tolist()]
+        return np.array(resized)[which.reshape(-1)][self.images_M]
 
 
 def _as_samples(samples: Iterable[Sample], what: str) -> Samples:

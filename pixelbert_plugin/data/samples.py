@@ -3,8 +3,11 @@
 Whatever iterable of Sample a builder gives becomes this. Millions of samples take the memory of their texts and no Python
 object each: forked workers share the arrays, a cache maps them from disk, and a Sample is made when it is asked for.
 
-    records       of each sample its head, then its text. The head is JSON: the id; with a label [id, answers, answer, groups]
-    words         what answers and groups are made of, each once: a head has their numbers
+    records       of each sample its head, which is the id as JSON, then its text
+    words         what answers and groups are made of, each once; the next three have their numbers, and are empty without any
+    answers       of each sample those of its `answers`, one after the other, and where they end
+    answer_M      that of its `answer`, -1 for none
+    groups        of each sample those of its `groups`, name and kind in turn, and where they end
     images_M      which images a sample has: a number, by first use, equal for samples with the same images
     image sets    the images of each such number, as rows of the table of images, which are in the order of their first use
     images        their ids, also JSON, and their files, below the data set's root
@@ -16,7 +19,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, compress, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,9 @@ from pixelbert_plugin.types import Sample
 CHUNK = 4096  # samples that are written, or whose labels are read, at once
 DIGESTED = ("ids", "texts", "answers", "images of the samples")
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-Label = tuple[tuple[str, ...], str | None]  # a sample's answers and its main one
+Images = tuple[tuple[int | str, ...], tuple[Path, ...]]  # a sample's: ids and files
+Label = tuple[list[int], int, list[int]]  # of a sample, the numbers of its answers, of its main one and of its groups' words
+NO_LABEL: Label = ([], -1, [])
 
 
 class Samples(Rows[Sample]):
@@ -42,6 +47,9 @@ class Samples(Rows[Sample]):
         self.left_out = Block.of(arrays, "left_out")  # files of images that have no text
         self._records, self._heads_M = Block.of(arrays, "records"), arrays["heads"]  # in bytes
         self._words = Block.of(arrays, "words")
+        self._answers, self._answers_offsets = arrays["answers"], arrays["answers_offsets"]
+        self._answer_M = arrays["answer"]
+        self._groups, self._groups_offsets = arrays["groups"], arrays["groups_offsets"]
         self._image_ids, self._files = Block.of(arrays, "image_ids"), Block.of(arrays, "files")
         self._sets, self._sets_offsets = arrays["image_sets"], arrays["image_sets_offsets"]
         self._digests, self._repeated = arrays["digests"], arrays["repeated"]
@@ -56,48 +64,54 @@ class Samples(Rows[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
-        length, number = self._heads_M.item(row), self.images_M.item(row)
-        images = self._sets[self._sets_offsets.item(number) : self._sets_offsets.item(number + 1)].tolist()
-        record, ids, files = self._records.content(row), self._image_ids.contents(images), self._files.texts(images)
-        head, *image_ids = map(_value, (record[:length], *ids))
-        paths = tuple([self.root / file for file in files])
-        sample_id, answers, answer, groups = head if isinstance(head, list) else (head, (), None, ())
-        given, named = self._words.texts(answers), self._words.texts(groups)
-        return Sample(
-            sample_id=sample_id,
-            image_ids=tuple(image_ids),
-            images=paths,
-            text=record[length:].decode(),
-            answers=tuple(given),
-            answer=None if answer is None else self._words[answer],
-            groups=dict(zip(named[::2], named[1::2], strict=True)),
-        )
+        content, length = self._records.content(row), self._heads_M.item(row)
+        images = self._images(self.images_M.item(row))
+        (label,) = self._labels(row, row + 1)
+        return _sample(_value(content[:length]), content[length:].decode(), images, label, self._words)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """All of them, CHUNK at once: several times as fast as one by one."""
+        words, last = [*self._words], -1
+        images: Images = ((), ())
+        for first in range(0, len(self), CHUNK):
+            contents = list(self._contents(first))
+            ids = json.loads(b"[" + b",".join([content[:head] for content, head in contents]) + b"]")
+            numbers, labels = self.images_M[first : first + CHUNK].tolist(), self._labels(first, first + len(ids))
+            for (content, head), sample_id, number, label in zip(contents, ids, numbers, labels, strict=True):
+                if number != last:
+                    last, images = number, self._images(number)
+                yield _sample(sample_id, content[head:].decode(), images, label, words)
 
     def text(self, row: int) -> str:
         return self._records.content(row)[self._heads_M.item(row) :].decode()
 
-    def texts(self) -> Iterator[str]:
-        """The text of every sample."""
-        return (content[head:].decode() for content, head in self._contents())
+    def texts(self, is_wanted_M: np.ndarray | None = None) -> Iterator[str]:
+        """The text of every sample, or of those that are wanted; chunks without one are not looked at."""
+        for first in range(0, len(self), CHUNK):
+            wanted = None if is_wanted_M is None else is_wanted_M[first : first + CHUNK]
+            if wanted is None or wanted.any():
+                texts = (content[head:] for content, head in self._contents(first))
+                yield from map(bytes.decode, texts if wanted is None else compress(texts, wanted.tolist()))
 
     @property
     def text_bytes_M(self) -> np.ndarray:
         """M int64: how many bytes of UTF-8 each text has."""
         return np.diff(self._records.offsets_M1.astype(np.int64)) - self._heads_M
 
-    def labels(self) -> Iterator[Label]:
-        """`answers` and `answer` of every sample."""
-        if not len(self._words):
-            yield from repeat(((), None), len(self))
-            return
-        words = [*self._words]
-        heads = (content[:head] for content, head in self._contents())
-        for _ in range(0, len(self), CHUNK):
-            for head in json.loads(b"[" + b",".join(islice(heads, CHUNK)) + b"]"):
-                if isinstance(head, list):
-                    yield tuple([words[code] for code in head[1]]), None if head[2] is None else words[head[2]]
-                else:
-                    yield (), None
+    def answer_counts(self) -> tuple[Counter[str], Counter[str]]:
+        """How often each answer is one of a sample's `answers`, and how often its `answer`; both in the order of first use."""
+        answers = self._answer_M[self._answer_M >= 0]
+        return self._counted(self._answers), self._counted(answers)
+
+    def answer_sets(self) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The distinct `answers`, in whatever order, and how many samples have them; samples without are left out."""
+        words, lengths_M = [*self._words], np.diff(self._answers_offsets.astype(np.int64))
+        for length in np.unique(lengths_M[lengths_M > 0]).tolist():
+            starts = self._answers_offsets[:-1][lengths_M == length].astype(np.int64)
+            sets = np.sort(self._answers[starts[:, None] + np.arange(length)], axis=1)
+            content, size = sets.tobytes(), sets.itemsize * length
+            for codes, count in Counter([content[at : at + size] for at in range(0, len(content), size)]).items():
+                yield tuple([words[code] for code in np.frombuffer(codes, sets.dtype).tolist()]), count
 
     @property
     def num_images(self) -> int:
@@ -139,13 +153,35 @@ class Samples(Rows[Sample]):
         """By what it is of, a digest of all that the samples hold; of images their ids and names, wherever they lie."""
         return {name: digest.tobytes().hex() for name, digest in zip(DIGESTED, self._digests, strict=True)}
 
-    def _contents(self) -> Iterator[tuple[bytes, int]]:
-        """Each sample's head and text, and how long the head is."""
-        for first in range(0, len(self), CHUNK):
-            ends = self._records.offsets_M1[first : first + CHUNK + 1].tolist()
-            content, base = self._records.bytes_T[ends[0] : ends[-1]].tobytes(), ends[0]
-            for start, end, head in zip(ends[:-1], ends[1:], self._heads_M[first : first + CHUNK].tolist(), strict=True):
-                yield content[start - base : end - base], head
+    def _images(self, number: int) -> Images:
+        """Ids and files of the images that `images_M` has this number for."""
+        rows = self._sets[self._sets_offsets.item(number) : self._sets_offsets.item(number + 1)].tolist()
+        ids, files = self._image_ids.contents(rows), self._files.texts(rows)
+        return tuple(map(_value, ids)), tuple([self.root / file for file in files])
+
+    def _labels(self, start: int, stop: int) -> Iterable[Label]:
+        """Of the samples `start` … `stop` - 1."""
+        if not len(self._words):
+            return repeat(NO_LABEL, stop - start)
+        answers, groups = (
+            _parts(values, offsets[start : stop + 1].tolist())
+            for values, offsets in ((self._answers, self._answers_offsets), (self._groups, self._groups_offsets))
+        )
+        return zip(answers, self._answer_M[start:stop].tolist(), groups, strict=True)
+
+    def _counted(self, codes: np.ndarray) -> Counter[str]:
+        found, first, counts = np.unique(codes, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        return Counter(
+            {self._words[code]: count for code, count in zip(found[order].tolist(), counts[order].tolist(), strict=True)}
+        )
+
+    def _contents(self, first: int) -> Iterator[tuple[bytes, int]]:
+        """Head and text of each of CHUNK samples, and how long the head is."""
+        ends = self._records.offsets_M1[first : first + CHUNK + 1].tolist()
+        content, base = self._records.bytes_T[ends[0] : ends[-1]].tobytes(), ends[0]
+        for start, end, head in zip(ends[:-1], ends[1:], self._heads_M[first : first + CHUNK].tolist(), strict=True):
+            yield content[start - base : end - base], head
 
 
 class SamplesWriter:
@@ -160,6 +196,9 @@ class SamplesWriter:
         self._row_of: dict[int | str, int] = {}  # of each image, by its id
         self._image_ids, self._files, self._left_out = BlockWriter(), BlockWriter(), BlockWriter()
         self._words: dict[str, int] = {}  # numbered
+        self._answers, self._answers_offsets = array("i"), array("q", [0])
+        self._answer = array("i")  # M
+        self._groups, self._groups_offsets = array("i"), array("q", [0])
         self._hashes = array("q")  # of ids
         self._digests = [hashlib.blake2b(digest_size=16) for _ in DIGESTED]
         self._ids: list[str] = []  # of those that are not written yet
@@ -180,10 +219,17 @@ class SamplesWriter:
                 self._last = sample.image_ids, sample.images, number
         except BadSampleError as error:
             raise UserError(self.line(str(error))) from error
-        sample_id, label = sample.sample_id, ""
+        sample_id, label, (answers, answer, groups) = sample.sample_id, "", NO_LABEL
         if sample.answers or sample.answer is not None or sample.groups:
             answers, groups = self._word_numbers(sample.answers), self._word_numbers(chain.from_iterable(sample.groups.items()))
-            label = f",[{answers}],{'null' if sample.answer is None else self._word_numbers([sample.answer])},[{groups}]"
+            answer = -1 if sample.answer is None else self._word_numbers([sample.answer])[0]
+            shown = "null" if answer < 0 else answer
+            label = f",[{','.join(map(str, answers))}],{shown},[{','.join(map(str, groups))}]"
+        self._answers.extend(answers)
+        self._answers_offsets.append(len(self._answers))
+        self._answer.append(answer)
+        self._groups.extend(groups)
+        self._groups_offsets.append(len(self._groups))
         self._numbers.append(number)
         self._hashes.append(hash(sample_id))
         self._ids.append(str(sample_id) if type(sample_id) is int else _to_json(sample_id))
@@ -227,6 +273,7 @@ class SamplesWriter:
             **self._image_ids.block().arrays("image_ids"),
             **self._files.block().arrays("files"),
             **words.block().arrays("words"),
+            **self._label_arrays(),
             **self._left_out.block().arrays("left_out"),
             "digests": np.array([list(digest.digest()) for digest in self._digests], np.uint8),
             "repeated": np.zeros(0, np.int64),
@@ -234,9 +281,7 @@ class SamplesWriter:
         return {**arrays, "repeated": self._repeated(Samples(arrays))}
 
     def _write(self) -> None:
-        heads = [
-            f"[{one}{label}]".encode() if label else one.encode() for one, label in zip(self._ids, self._labels, strict=True)
-        ]
+        heads = [one.encode() for one in self._ids]
         self._records.extend([head + text for head, text in zip(heads, self._texts, strict=True)])
         self._head_bytes.extend(map(len, heads))
         ids, texts, answers, _ = self._digests
@@ -267,9 +312,20 @@ class SamplesWriter:
             )
         return row
 
-    def _word_numbers(self, words: Iterable[str]) -> str:
+    def _word_numbers(self, words: Iterable[str]) -> list[int]:
         known = self._words
-        return ",".join([str(known.setdefault(word, len(known))) for word in words])
+        return [known.setdefault(word, len(known)) for word in words]
+
+    def _label_arrays(self) -> Arrays:
+        """Without any word, empty ones: captions need no offsets to say so."""
+        has_words, none = bool(self._words), array("q", [0])
+        return {
+            "answers": np.frombuffer(self._answers, np.int32),
+            "answers_offsets": as_offsets(self._answers_offsets if has_words else none),
+            "answer": np.frombuffer(self._answer if has_words else array("i"), np.int32),
+            "groups": np.frombuffer(self._groups, np.int32),
+            "groups_offsets": as_offsets(self._groups_offsets if has_words else none),
+        }
 
     def _below_root(self, image: Path) -> str:
         """The image's path from the root, or a path of its own."""
@@ -287,6 +343,25 @@ class SamplesWriter:
         ids = [samples[row].sample_id for row in rows]
         counts = Counter(ids)
         return np.array([row for row, sample_id in zip(rows, ids, strict=True) if counts[sample_id] > 1][:1], np.int64)
+
+
+def _sample(sample_id: int | str, text: str, images: Images, label: Label, words: Block | list[str]) -> Sample:
+    answers, answer, groups = label
+    return Sample(
+        sample_id=sample_id,
+        image_ids=images[0],
+        images=images[1],
+        text=text,
+        answers=tuple([words[code] for code in answers]),
+        answer=None if answer < 0 else words[answer],
+        groups={words[name]: words[kind] for name, kind in zip(groups[::2], groups[1::2], strict=True)},
+    )
+
+
+def _parts(values: np.ndarray, ends: list[int]) -> list[list[int]]:
+    """What lies between the `ends`, each as a list."""
+    base, found = ends[0], values[ends[0] : ends[-1]].tolist()
+    return [found[start - base : end - base] for start, end in pairwise(ends)]
 
 
 def _value(content: bytes) -> Any:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.interfaces import AnswersProcessor, TextProcessor
 
@@ -37,7 +35,7 @@ def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcess
     if blank:
         yield Remark("empty texts", True, f"{blank:,} of {total:,} have no word")
     if text is not None:
-        cut = sum(text(long)[1] for long in _texts(samples, text.shortest_cut))
+        cut = text.count_cut(_texts(samples, text.shortest_cut))
         limit = "it takes" if text.max_length is None else f"processors.text.params.max_length={text.max_length} tokens"
         detail = f"{cut:,} of {total:,} are longer than {limit}"
         yield Remark("long texts", cut > 0, f"{detail}{', and are cut' if cut else ''}")
@@ -48,12 +46,11 @@ def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcess
 def _answers(samples: Samples, answers: AnswersProcessor) -> Iterator[Remark]:
     labelled = blank = covered = 0
     ceiling = 0.0
-    for given, _ in samples.labels():
-        if given:
-            labelled += 1
-            blank += not any(map(str.strip, given))
-            covered += answers.covers(given)
-            ceiling += answers.ceiling(given)
+    for given, count in samples.answer_sets():
+        labelled += count
+        blank += 0 if any(map(str.strip, given)) else count
+        covered += count * answers.covers(given)
+        ceiling += count * answers.ceiling(given)
     if not labelled:
         return
     share = covered / labelled
@@ -74,4 +71,4 @@ def _texts(samples: Samples, shortest: int, longest: int | None = None) -> Itera
     is_wanted_M = samples.text_bytes_M >= shortest
     if longest is not None:
         is_wanted_M &= samples.text_bytes_M <= longest
-    return map(samples.text, np.flatnonzero(is_wanted_M).tolist())
+    return samples.texts(is_wanted_M)

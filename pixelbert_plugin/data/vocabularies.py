@@ -38,10 +38,9 @@ def fit_answers(answers: Any, samples: Callable[[str], Mixture], is_training: bo
     spellings: Counter[str] = Counter()
     for split in answers.splits if answers.needs_fit else ["train"]:
         for part in samples(split).parts.values():
-            for given, answer in part.labels():
-                if answer is not None:
-                    main[answer] += 1
-                spellings.update(given)
+            given, answered = part.answer_counts()
+            spellings.update(given)
+            main.update(answered)
     if answers.needs_fit:
         answers.fit(main, spellings)
     else:

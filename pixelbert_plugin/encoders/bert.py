@@ -8,9 +8,9 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards, write_weights
+from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfig
 from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout, attend
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
-from pixelbert_plugin.registry.schema import FilePath, require
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -37,30 +37,7 @@ MLM_NAMES = {  # what follows it, and our names (models/heads.py); the output we
     "transform.LayerNorm.weight": "transform.2.weight",
     "transform.LayerNorm.bias": "transform.2.bias",
 }
-ARCHITECTURE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 FROM_WEIGHTS = (*ARCHITECTURE, "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps")
-
-
-@dataclass(kw_only=True)
-class BertTextEncoderConfig:
-    weights: FilePath | None = None  # a checkpoint of BERT's architecture: hub name (bert-base-uncased) or folder. None: random
-    hidden_size: int | None = None  # D. None: that of weights, else 768 (BERT-base, paper)
-    num_hidden_layers: int | None = None  # layers. None: that of weights, else 12
-    num_attention_heads: int | None = None  # heads. None: that of weights, else 12
-    intermediate_size: int | None = None  # width of the feed-forward part. None: that of weights, else 3072
-    max_position_embeddings: int | None = None  # longest text in tokens. None: that of weights, else 512
-    type_vocab_size: int | None = None  # token types. None: that of weights, else 2; only type 0 is used
-    hidden_act: str | None = None  # activation by transformers' name. None: that of weights, else gelu
-    layer_norm_eps: float | None = None  # None: that of weights, else 1e-12
-    dropout: float = 0.1  # probability, after embeddings and sub-layers (BERT's)
-    attention_dropout: float = 0.1  # probability, on attention weights (BERT's)
-    initializer_range: float = 0.02  # std of random weights; BERT's suits D = 768, a narrow D learns with about D^-0.5
-    layer_norm: Literal["torch", "apex"] = "torch"  # apex: its FusedLayerNorm where that is built, else torch's, with a warning
-
-    def check(self) -> None:
-        require(self, *ARCHITECTURE, "max_position_embeddings", "type_vocab_size", low=1)
-        require(self, "dropout", "attention_dropout", low=0, high=1)
-        require(self, "initializer_range", "layer_norm_eps", above=0)
 
 
 @registry.register_encoder("bert")

@@ -6,9 +6,9 @@ in: images_I3HW float, sizes_I2 int64 on the CPU; out: PixelFeatures (pixels_IPC
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,22 +41,12 @@ from pixelbert_plugin.encoders.cnn_formats import (
 )
 from pixelbert_plugin.encoders.folding import fold
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
+from pixelbert_plugin.encoders.options import ResNetConfig
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.interfaces import Normalization
-from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
 logger = logging.getLogger(__name__)
-Format = Literal["auto", "torchvision", "msra", "caffe2", "caffe2_std"]
-
-
-@dataclass(kw_only=True)
-class ResNetConfig:
-    weights: FilePath | None = None  # none: random; a torchvision enum name as IMAGENET1K_V1; or a file (.pth, .safetensors)
-    weights_format: Format = "auto"  # conventions of a file of weights (docs/weights.md); auto: of the source that it shows
-    stride_in_1x1: bool | None = None  # whether a stage strides in its first 1×1 convolution, not the 3×3. None: as `weights`
-    norm: Literal["trainable", "frozen", "sync"] = "trainable"  # batch norms: trained, fixed, or trained over all processes
-    max_pool: bool = True  # 2×2 max pooling after the last stage: total stride 64 (paper); off: 32
 
 
 class ResNetEncoder(nn.Module):

@@ -8,9 +8,9 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,12 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.checkpoint.weights import load_reported, one_line, read_state_dict, write_weights
 from pixelbert_plugin.encoders.masked_norm import inside_mask
+from pixelbert_plugin.encoders.options import TimmConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Normalization
-from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import PixelFeatures
 
 PRETRAINED = "pretrained"
-
-
-@dataclass(kw_only=True)
-class TimmConfig:
-    model: str = "resnet50"  # timm's name (timm.list_models()), of a model with feature maps
-    weights: FilePath | None = None  # none: random; pretrained: timm's own, from the hub; or a file (.pth, .safetensors)
-    stage: int = -1  # which of the model's feature maps; -1: the last
-    options: dict[str, Any] = field(default_factory=dict)  # more for timm.create_model, as dynamic_img_size: true for a ViT
-    norm: Literal["trainable", "frozen"] = "frozen"  # batch norms: trained on groups of images of one size, or fixed
 
 
 @registry.register_encoder("timm")

@@ -92,5 +92,5 @@ def wrap_model(own: str, name: str) -> type[MmfModel]:
             return model_yaml(own, name)
 
     Wrapped.__name__ = Wrapped.__qualname__ = f"Mmf_{own}"
-    Wrapped.__doc__ = registry.description(registry.get("model", own))
+    Wrapped.__doc__ = registry.description("model", own)
     return Wrapped

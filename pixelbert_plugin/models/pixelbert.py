@@ -7,9 +7,9 @@ in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +19,14 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Normalization
 from pixelbert_plugin.models.convolutional_projection import ConvolutionalProjection
 from pixelbert_plugin.models.heads import HEADS, AnswerHead
+from pixelbert_plugin.models.options import PixelBertConfig
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_component
-from pixelbert_plugin.registry.schema import Component, component, require
 from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
 
 logger = logging.getLogger(__name__)
 Choose: TypeAlias = Callable[[dict[str, Tensor], Batch], Tensor]  # logits of all rows → those that send gradient
-
-
-@dataclass(kw_only=True)
-class PixelBertConfig:
-    image_encoder: Component = component("encoder", "resnet50")  # image → pixel features
-    text_encoder: Component = component("encoder", "bert")  # text embeddings and the shared transformer
-    num_sampled_pixels: int | None = None  # pixels drawn per image in training; paper: 100 in pre-training. None: all
-    position_embedding: Literal["none", "2d"] = "none"  # 2d: learned row + column vectors (ClipBERT); none: the paper
-    max_grid_size: int = 64  # rows and columns that position_embedding=2d has vectors for
-    projection: Literal["linear", "conv3x3"] = "linear"  # conv3x3: ClipBERT's, a convolution with pooling; linear: the paper
-    pooler: bool = False  # BERT's tanh layer on [CLS] under the heads (ClipBERT); the paper shows none
-    pixel_layer_norm: bool = False  # layer norm on pixels before the transformer; the paper names none
-    pixel_layer_norm_eps: float = 1e-5  # torch's; ClipBERT: 1e-12
-    pixel_dropout: float = 0.0  # probability, on pixels before the transformer; the paper names none
-    freeze_image_encoder: bool = False  # leave the CNN as it is (paper: for retrieval), its batch norms' statistics too
-
-    def check(self) -> None:
-        require(self, "num_sampled_pixels", "max_grid_size", low=1)
-        require(self, "pixel_dropout", low=0, high=1)
-        require(self, "pixel_layer_norm_eps", above=0)
 
 
 @registry.register_model("pixelbert")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,8 @@ from torch.optim import Optimizer
 from pixelbert_plugin import registry
 from pixelbert_plugin.precision.loss_scale import LossScale
 from pixelbert_plugin.precision.master_weights import MasterWeights
-from pixelbert_plugin.registry.schema import ConfigError, require
+from pixelbert_plugin.precision.options import Fp16Config
+from pixelbert_plugin.registry.schema import ConfigError
 
 
 class Precision:
@@ -155,16 +155,6 @@ class Scaled(Precision):
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         self.scale.load_state_dict(state)
-
-
-@dataclass(kw_only=True)
-class Fp16Config:
-    init_scale: float = 65536.0  # factor on the loss at the start; 2^16, as torch.amp.GradScaler
-    growth_interval: int = 2000  # updates in a row with finite gradients before the factor is doubled; GradScaler's
-
-    def check(self) -> None:
-        require(self, "init_scale", above=0, high=2.0**100)
-        require(self, "growth_interval", low=1)
 
 
 @registry.register_precision("fp16")

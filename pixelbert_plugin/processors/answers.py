@@ -7,7 +7,7 @@ does so only where annotators disagree, so a class is predicted in its most freq
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,12 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import normalize_answer, one_line, soft_score, soft_scores
 from pixelbert_plugin.processors.answer_files import read_answers
-from pixelbert_plugin.registry.schema import FilePath, require
+from pixelbert_plugin.processors.options import AnswersConfig
 
 logger = logging.getLogger(__name__)
 normalized = lru_cache(maxsize=1 << 18)(normalize_answer)  # the same few thousand spellings recur
 on_one_line = lru_cache(maxsize=1 << 18)(one_line)
 NUM_NAMED = 5  # merged answers that are named
-
-
-@dataclass(kw_only=True)
-class AnswersConfig:
-    min_occurrences: int = 9  # answers seen less often as a question's main answer are left out (paper: 9, giving 3129)
-    splits: list[str] = field(default_factory=lambda: ["train"])  # where occurrences are counted (paper: train and val)
-    vocabulary: FilePath | None = None  # instead of counting: a text file, one answer a line, or a JSON list or mapping
-
-    def check(self) -> None:
-        require(self, "min_occurrences", low=1)
 
 
 @registry.register_processor("answers")
@@ -119,10 +109,10 @@ class AnswerProcessor:
 
     def ceiling(self, answers: tuple[str, ...]) -> float:
         """The official accuracy of the best prediction that the vocabulary allows for a question, in 0…1."""
-        given, predicted = tuple(map(on_one_line, answers)), self._predicted  # where all agree, compared as they are written
-        if len(set(given)) > 1:
-            given, predicted = tuple(map(normalized, given)), self._predicted_normalized
-        matches = max((count for answer, count in Counter(given).items() if answer in predicted), default=0)
+        given, predicted = [*map(on_one_line, answers)], self._predicted  # where all agree, compared as they are written
+        if given.count(given[0]) < len(given):
+            given, predicted = [*map(normalized, given)], self._predicted_normalized
+        matches = max([given.count(answer) for answer in predicted.intersection(given)], default=0)
         return soft_score(matches, len(given)) if matches else 0.0
 
     def covers(self, answers: tuple[str, ...]) -> bool:

@@ -5,7 +5,6 @@ I images; h w an image's own size, H W the largest's: in uint8 3hw each, out ima
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,34 +12,11 @@ import torchvision.transforms.v2.functional as T
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.data.images import MAX_PIXELS, ImageSource, read_image
+from pixelbert_plugin.data.images import ImageSource, read_image
 from pixelbert_plugin.interfaces import Normalization
-from pixelbert_plugin.registry.schema import require
+from pixelbert_plugin.processors.options import ImageConfig
 
 REDUCE_ABOVE = 2.0  # images this many times larger than needed are reduced in the worker, before transfer
-
-
-@dataclass(kw_only=True)
-class ImageConfig:
-    short_edge: int = 800  # pixels of the shorter side after resizing (paper: 800 for ResNet-50, 600 for ResNeXt-152)
-    long_edge: int = 1333  # largest longer side in pixels (paper: 1333 and 1000)
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in 0…1 (ImageNet, torchvision's)
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])  # of RGB in 0…1 (ImageNet, torchvision's)
-    horizontal_flip: float = 0.0  # probability in training; 0: the paper names none, and left/right are in questions
-    min_crop: float = 1.0  # training crops a random window with at least this share of each side; 1: no crop
-    color_jitter: float = 0.0  # training scales brightness, contrast and saturation by up to 1 ± this; 0: none
-    max_pixels: int = MAX_PIXELS  # a file of more, width × height, is a bad image (Pillow's limit: 0.5 GB as RGB)
-
-    def check(self) -> None:
-        require(self, "short_edge", "max_pixels", low=1)
-        require(self, "std", above=0)
-        require(self, "horizontal_flip", "color_jitter", low=0, high=1)
-        require(self, "min_crop", above=0, high=1)
-        if self.short_edge > self.long_edge:
-            raise ValueError("short_edge: must be at most long_edge")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != 3:
-                raise ValueError(f"{name}: needs three values, for red, green and blue")
 
 
 @registry.register_processor("image")

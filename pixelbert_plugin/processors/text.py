@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,7 @@ from tokenizers.models import WordPiece
 from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry.schema import FilePath, require
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-@dataclass(kw_only=True)
-class WordPieceTokenizerConfig:
-    vocabulary: FilePath = "train"  # hub name (bert-base-uncased), folder with tokenizer.json or vocab.txt, or train (learned)
-    max_length: int = 64  # tokens, [CLS] and [SEP] included; longer texts are cut and counted
-    vocab_size: int = 30522  # largest vocabulary that `vocabulary: train` learns (BERT's size)
-    lowercase: bool = True  # BERT-uncased's; for vocabulary train and vocab.txt
-
-    def check(self) -> None:
-        require(self, "max_length", low=3)  # [CLS], one word and [SEP]
-        require(self, "vocab_size", low=len(SPECIAL))
+from pixelbert_plugin.processors.options import SPECIAL, WordPieceTokenizerConfig
 
 
 @registry.register_processor("bert_tokenizer")
@@ -80,6 +66,24 @@ class WordPieceTokenizer:
         if len(ids) <= self.config.max_length:
             return ids, False
         return [*ids[: self.config.max_length - 1], ids[-1]], True
+
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts `__call__` would cut. A text has the pieces of its words, and a word is tokenized once."""
+        if not _has_berts_words(self._fitted):
+            return sum(self(text)[1] for text in texts)
+        pieces: dict[str, int] = {}
+        cut, room = 0, self.config.max_length - 2  # beside [CLS] and [SEP]
+        for text in texts:
+            if not text.isprintable():  # controls and spaces of other kinds, by which BERT does not part words as Python does
+                cut += self(text)[1]
+                continue
+            count = 0
+            for word in text.split():
+                if word not in pieces:
+                    pieces[word] = len(self._fitted.encode(word, add_special_tokens=False).ids)
+                count += pieces[word]
+            cut += count > room
+        return cut
 
     @property
     def vocab_size(self) -> int:
@@ -175,6 +179,17 @@ def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+def _has_berts_words(tokenizer: Tokenizer) -> bool:
+    """Whether texts are parted at spaces before all else, so that no piece reaches over one; a folder can hold others."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        isinstance(tokenizer.normalizer, normalizers.BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece)
+        and not any(" " in token.content for token in added)
+    )
 
 
 def _with_template(tokenizer: Tokenizer) -> Tokenizer:

@@ -7,6 +7,7 @@ from pixelbert_plugin.registry.registry import (
     build_component,
     configure,
     description,
+    documentation,
     get,
     location,
     names,
@@ -23,6 +24,7 @@ from pixelbert_plugin.registry.registry import (
     register_scheduler,
     register_task,
     require,
+    source,
 )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "build_component",
     "configure",
     "description",
+    "documentation",
     "get",
     "key_of",
     "location",
@@ -50,4 +53,5 @@ __all__ = [
     "register_scheduler",
     "register_task",
     "require",
+    "source",
 ]

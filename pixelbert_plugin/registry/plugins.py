@@ -1,4 +1,4 @@
-"""Loading components: the built-in ones, those of `env.user_dir` (MMF's way) and those of `plugins: [module]`."""
+"""Loading the user's components: those of `env.user_dir` (MMF's way) and those of `plugins: [module]`."""
 
 import hashlib
 import importlib
@@ -10,25 +10,10 @@ from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.registry import registry
 
 USER_MODULE = "pixelbert_user_"  # how the module names of env.user_dir begin
-BUILT_IN = (
-    "pixelbert_plugin.encoders",
-    "pixelbert_plugin.models",
-    "pixelbert_plugin.processors",
-    "pixelbert_plugin.data.builders",
-    "pixelbert_plugin.tasks",
-    "pixelbert_plugin.metrics",
-    "pixelbert_plugin.optim",
-    "pixelbert_plugin.precision.apex.fused_optim",
-    "pixelbert_plugin.precision.native",
-    "pixelbert_plugin.precision.apex.apex",
-    "pixelbert_plugin.mmf.checkpoint_reader",
-)
 
 
 def load(user_dir: str | None = None, modules: list[str] | None = None) -> None:
-    """Import the built-in components, then the user's; refuse names that entry points and decorators both claim."""
-    for module in BUILT_IN:
-        importlib.import_module(module)
+    """Import the user's components; refuse names that entry points and decorators both claim."""
     if user_dir:
         _load_user_dir(Path(user_dir))
     for module in modules or []:
@@ -107,5 +92,5 @@ def _refuse_shadowing() -> None:
     for kind in registry.KINDS:
         points = [point.name for point in registry._entry_points(kind)]
         for name in points:
-            if points.count(name) > 1 or name in registry._registered(kind):
+            if points.count(name) > 1 or name in registry._registered(kind) or registry._built_in(kind, name):
                 registry.get(kind, name)

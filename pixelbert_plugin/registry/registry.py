@@ -9,7 +9,8 @@
         def __init__(self, config: Config, ...): ...
 
 A component's options are the dataclass `Config` on it; `build` merges a YAML node into it. Another distribution adds
-components by entry points of the groups `pixelbert_plugin_models`, `pixelbert_plugin_encoders`, ….
+components by entry points of the groups `pixelbert_plugin_models`, `pixelbert_plugin_encoders`, …. Those of this
+package are known by their source, and imported when one is asked for (built_in.py).
 """
 
 import dataclasses
@@ -24,13 +25,13 @@ from typing import Any, TypeVar, get_args
 import catalogue
 
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.registry import contracts, schema
+from pixelbert_plugin.registry import built_in, contracts, schema
+from pixelbert_plugin.registry.built_in import PACKAGE, BuiltIn
 from pixelbert_plugin.registry.place import Place, place_of, tell
 from pixelbert_plugin.registry.schema import Component, ConfigError, Kind
 from pixelbert_plugin.registry.yaml_text import is_null, structure
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PACKAGE = Path(__file__).parent.parent
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
             config = contracts.config_of(component)
             if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
                 raise UserError(f"{kind} {name!r} of {location(component)}: its Config is not a dataclass")
-            taken = _registered(kind).get(name)
+            taken = _taken(kind, name, component)
             if taken is not None and taken is not component and not _is_same_source(taken, component):
                 raise _duplicate(kind, name, location(taken), location(component))
             if not callable(component):
@@ -94,25 +95,32 @@ def get(kind: Kind, name: str, path: str = "") -> Any:
                 f"({type(error).__name__}: {error}); repair or uninstall that distribution"
             ) from error
         # read again: importing the entry point may have run a decorator of the same name
-        taken = _registered(kind).get(name)
+        taken = _taken(kind, name, component)
         if taken is not None and taken is not component:
             raise _duplicate(kind, name, location(taken), _distribution(entry_points[0]))
         _accept(kind, name, component)
         return component
-    if name not in registered:
+    if name in registered:
+        return registered[name]
+    own = _built_in(kind, name)
+    if own is None:
         hint = schema.nearest(str(name), names(kind))
         message = f"no {kind} is registered as {name!r}{hint}. A plugin is loaded by env.user_dir=FOLDER or plugins=[MODULE]"
         raise schema.UnknownComponentError(path, message, kind, name)
-    return registered[name]
+    return own.load()
 
 
 def names(kind: Kind) -> list[str]:
     """All registered names of a kind, entry points included (they are not imported)."""
-    return sorted({*_registered(kind), *(point.name for point in _entry_points(kind))})
+    own = {name for of_kind, name in built_in.components() if of_kind == kind}
+    return sorted({*own, *_registered(kind), *(point.name for point in _entry_points(kind))})
 
 
 def options_of(kind: Kind, name: str, path: str = "") -> type | None:
-    """The dataclass of the component's options; None where it takes none."""
+    """The dataclass of the component's options; None where it takes none. Raises as `get`."""
+    own = _not_imported(kind, name)
+    if own is not None:
+        return own.config()
     return contracts.config_of(get(kind, name, path))
 
 
@@ -187,6 +195,8 @@ def origin(kind: Kind, name: str) -> str:
     points = [point for point in _entry_points(kind) if point.name == name]
     if points:
         return _distribution(points[0])
+    if _not_imported(kind, name) is not None:
+        return "built-in"
     component = _registered(kind)[name]
     return "built-in" if _is_built_in(component) else f"user plugin {location(component)}"
 
@@ -211,9 +221,21 @@ def _is_same_source(one: Any, other: Any) -> bool:
     return places[0] == places[1]
 
 
-def description(component: Any) -> str:
+def documentation(kind: Kind, name: str) -> str:
+    """A component's docstring."""
+    own = _not_imported(kind, name)
+    return own.documentation if own is not None else inspect.getdoc(get(kind, name)) or ""
+
+
+def description(kind: Kind, name: str) -> str:
     """The first line of a component's docstring."""
-    return (inspect.getdoc(component) or "").strip().split("\n")[0]
+    return documentation(kind, name).strip().split("\n")[0]
+
+
+def source(kind: Kind, name: str) -> str:
+    """Where a component is written: "file:line"."""
+    own = _not_imported(kind, name)
+    return own.location if own is not None else location(get(kind, name))
 
 
 def _is_built_in(component: Any) -> bool:
@@ -224,6 +246,24 @@ def _registered(kind: Kind) -> dict[str, Any]:
     """What decorators have registered: catalogue's own table, since its `get` lets entry points shadow it silently."""
     prefix = ("pixelbert_plugin", f"{kind}s")
     return {key[-1]: value for key, value in catalogue.REGISTRY.items() if key[:-1] == prefix}
+
+
+def _built_in(kind: Kind, name: str) -> BuiltIn | None:
+    return built_in.components().get((kind, name))
+
+
+def _not_imported(kind: Kind, name: str) -> BuiltIn | None:
+    """The component of this package that the name means, while it is known by its source alone."""
+    is_other = name in _registered(kind) or any(point.name == name for point in _entry_points(kind))
+    return None if is_other else _built_in(kind, name)
+
+
+def _taken(kind: Kind, name: str, component: Any) -> Any:
+    """What has the name that `component` is to have: registered, or of this package's modules, imported or not."""
+    registered, own = _registered(kind).get(name), _built_in(kind, name)
+    if registered is None and own is not None and own.module != getattr(component, "__module__", None):
+        return own.load()
+    return registered
 
 
 def _entry_points(kind: Kind) -> list[EntryPoint]:

@@ -3,7 +3,6 @@
 B samples, R = 2B texts with ITM (each sample's own text, then one of another image), L tokens, M masked words, V vocabulary.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,9 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.interfaces import MaskingTextProcessor, Task
 from pixelbert_plugin.processors.masking import mask_words
 from pixelbert_plugin.registry import returned
-from pixelbert_plugin.registry.schema import require
 from pixelbert_plugin.seeding import derive
+from pixelbert_plugin.tasks.options import PretrainConfig
 from pixelbert_plugin.types import Batch, ModelOutput, Result
-
-
-@dataclass(kw_only=True)
-class PretrainConfig:
-    mlm: bool = True  # masked language modelling, on matched pairs only (paper)
-    itm: bool = True  # image-text matching: one pair of an image with another image's text to each true pair (paper)
-    mask_probability: float = 0.15  # share of words that MLM chooses (paper); of them 80 % masked, 10 % replaced (BERT)
-    whole_words: bool = False  # choose all pieces of a word together
-
-    def check(self) -> None:
-        require(self, "mask_probability", above=0, high=1)
-        if not self.mlm and not self.itm:
-            raise ValueError("itm: false, and mlm too; at least one must be learned")
 
 
 @registry.register_task("pretrain")

@@ -1,7 +1,6 @@
 """Image-text retrieval (paper, section 4.2). B samples, each its image with R / B = 1 + n captions, the true one first."""
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,24 +12,10 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.interfaces import MatchingTask
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
-from pixelbert_plugin.registry.schema import require
+from pixelbert_plugin.tasks.options import RetrievalConfig
 from pixelbert_plugin.types import Batch, ModelOutput
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class RetrievalConfig:
-    num_negatives: int = 20  # random captions of other images beside each true one (paper)
-    num_hardest: int = 5  # of them, those with the highest loss that send gradient (paper)
-    fold_images: int | None = None  # images per fold for the metrics by folds (COCO: 1000). None: no folds
-    max_val_images: int | None = None  # a validation while training scores the split's first images only. None: all of them
-    max_test_images: int | None = None  # so does the final evaluation of val or test. None: all of them (paper)
-
-    def check(self) -> None:
-        require(self, "num_negatives", "num_hardest", "fold_images", "max_val_images", "max_test_images", low=1)
-        if self.num_hardest > self.num_negatives:
-            raise ValueError("num_hardest: must be at most num_negatives")
 
 
 @registry.register_task("retrieval")

@@ -1,9 +1,8 @@
 """Visual question answering as classification over answers (paper, section 4.1). B questions, A answers, I images."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,18 +12,10 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
-from pixelbert_plugin.processors.answers import AnswerProcessor, answer_key, on_one_line
-from pixelbert_plugin.registry.schema import require
+from pixelbert_plugin.processors.answers import AnswerProcessor
+from pixelbert_plugin.tasks.options import VqaConfig
+from pixelbert_plugin.tasks.question_prior import PrefixPrior, QuestionPrior, count_answered
 from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
-
-
-@dataclass(kw_only=True)
-class VqaConfig:
-    metric: str = "vqa_accuracy"  # registered metric that scores a predicted answer against the annotators' (official rule)
-    image_answers_weight: float = 0.0  # weight of the loss that trains the CNN directly (see VqaTask); 0 as in the paper
-
-    def check(self) -> None:
-        require(self, "image_answers_weight", low=0)
 
 
 @registry.register_task("vqa")
@@ -62,10 +53,8 @@ class VqaTask(Task):
         batch.targets["answers"] = torch.stack(rows)
 
     def fit(self, train_samples: Iterable[Sample]) -> None:
-        self.prior, self.prefix_prior = QuestionPrior(), PrefixPrior()
-        for sample in train_samples:
-            self.prior.add(sample)
-            self.prefix_prior.add(sample)
+        answered = count_answered(train_samples)
+        self.prior, self.prefix_prior = QuestionPrior(answered), PrefixPrior(answered)
 
     def loss(self, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """`answers`: summed over answers and questions. `image_answers`: summed over answers and images."""
@@ -115,61 +104,6 @@ class VqaTask(Task):
         """The official result file: question_id and answer, one row per question."""
         rows = [{"question_id": result.sample.sample_id, "answer": result.prediction} for result in results]
         return ".json", json.dumps(rows, ensure_ascii=False) + "\n"
-
-
-class QuestionPrior:
-    """The question-only baseline: the answer most often given to the same question in training, image unseen.
-
-    An unseen question gets the most frequent answer of its question_type, or of all training questions. Answers are counted
-    by class, as the vocabulary's are, and given in the class's most frequent spelling.
-    """
-
-    def __init__(self, train_samples: Iterable[Sample] = ()):
-        self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # by what is known of a question
-        self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by class
-        self._best: dict[tuple[str, str], str] = {}  # of `_counts`, as it is asked for
-        for sample in train_samples:
-            self.add(sample)
-
-    def add(self, sample: Sample) -> None:
-        """Count a training question, all of them before the first guess; one without an answer is passed over."""
-        if sample.answer is None:
-            return
-        answer = answer_key(sample.answer)
-        self._spellings[answer][on_one_line(sample.answer)] += 1
-        for known in self.keys(sample):
-            self._counts[known][answer] += 1
-
-    def __call__(self, sample: Sample) -> str:
-        known = next((known for known in self.keys(sample) if known in self._counts), None)
-        if known is None:
-            return ""
-        if known not in self._best:
-            self._best[known] = _most_frequent(self._spellings[_most_frequent(self._counts[known])])
-        return self._best[known]
-
-    def keys(self, sample: Sample) -> list[tuple[str, str]]:
-        """What is known of a question, from the most to the least specific."""
-        kind = sample.groups.get("question_type", "")
-        return [("question", sample.text.lower().strip()), ("type", kind), ("all", "")]
-
-
-class PrefixPrior(QuestionPrior):
-    """The baseline by a question's first words: the longest of its prefixes, up to four words, that training knows.
-
-    VQA's question types are such prefixes, and its authors' "per question type" prior is this one; here no type is needed.
-    """
-
-    longest = 4  # words
-
-    def keys(self, sample: Sample) -> list[tuple[str, str]]:
-        words = sample.text.lower().rstrip("?!. ").split()[: self.longest]
-        return [("prefix", " ".join(words[:number])) for number in range(len(words), -1, -1)]
-
-
-def _most_frequent(counts: Counter[str]) -> str:
-    """Ties by the alphabet."""
-    return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def _by_image(batch: Batch) -> tuple[Tensor, Tensor]:

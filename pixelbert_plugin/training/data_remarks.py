@@ -1,6 +1,7 @@
 """What is told of a run's data: before time is spent on it, and where a training goes on with other data than it began with."""
 
 import logging
+from collections import Counter
 from typing import Any
 
 from pixelbert_plugin.config.options import ProcessorsConfig
@@ -52,7 +53,10 @@ def tell_new_answers(parts: Parts, options: ProcessorsConfig) -> None:
     fresh = build_processor(options, "answers")
     if fresh.needs_fit:
         data_sets = (samples for split in fresh.splits for samples in parts.data.samples(split).parts.values())
-        fresh.fit((answer for samples in data_sets for _, answer in samples.labels() if answer is not None), ())
+        main: Counter[str] = Counter()
+        for samples in data_sets:
+            main.update(samples.answer_counts()[1])
+        fresh.fit(main, ())
         missing = sorted(set(fresh.answers) - set(parts.processors["answers"].answers))
         if missing:
             logger.warning(

@@ -24,3 +24,21 @@ def test_both_ways_of_a_checkpoint_hold_the_same():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert done.stdout.count("tensors, equal") == 2
+
+
+@pytest.mark.slow
+def test_what_is_measured_before_update_1_finds_the_same_each_time():
+    """Beside itself, which must find the same with a cache of its own."""
+    command = [
+        sys.executable,
+        BENCHMARKS / "before_update_1.py",
+        "--scale",
+        "0.002",
+        "--rounds",
+        "1",
+        "--beside",
+        BENCHMARKS.parent,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "pre-training: " in done.stdout and done.stdout.count("all of it") == 2 and "question priors" in done.stdout

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pixelbert_plugin.precision.apex.levels import LARGEST_SCALE, ApexConfig, check_eps, resolve
+from pixelbert_plugin.precision.apex.levels import LARGEST_SCALE, check_eps, resolve
 from pixelbert_plugin.precision.loss_scale import check_scale
 from pixelbert_plugin.precision.master_weights import full_weights, is_norm_kept
 from pixelbert_plugin.precision.native import Precision, clip_gradients, global_norm
+from pixelbert_plugin.precision.options import ApexConfig
 
 WINDOW = 2000  # updates after which amp doubles its scale, at exactly this count
 

@@ -7,8 +7,9 @@ import torch
 from pixelbert_plugin import registry
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 from pixelbert_plugin.precision.apex.amp import ApexAmp
-from pixelbert_plugin.precision.apex.levels import ApexConfig, NativeLevel, resolve
+from pixelbert_plugin.precision.apex.levels import NativeLevel, resolve
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.precision.options import ApexConfig
 from pixelbert_plugin.registry.schema import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -2,15 +2,16 @@
 
 import logging
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.optim.optimizers import AdamWConfig, NamedParameters, SgdConfig, decay_groups
+from pixelbert_plugin.optim.optimizers import NamedParameters, decay_groups
+from pixelbert_plugin.optim.options import AdamWConfig, SgdConfig
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.precision.options import LambConfig
 from pixelbert_plugin.registry.schema import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,6 @@ def fused_sgd(config: SgdConfig, named_parameters: NamedParameters) -> Optimizer
         optimizer = torch.optim.SGD(groups, **options, fused=True)
     optimizer.rule = "sgd"
     return optimizer
-
-
-@dataclass(kw_only=True)
-class LambConfig(AdamWConfig):
-    eps: float = 1e-6  # Apex's
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # Apex's
 
 
 @registry.register_optimizer("fused_lamb")

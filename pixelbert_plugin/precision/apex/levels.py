@@ -3,7 +3,7 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,31 +13,10 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.precision.loss_scale import LossScale
 from pixelbert_plugin.precision.master_weights import cast_to_half, full_weights
 from pixelbert_plugin.precision.native import Scaled
+from pixelbert_plugin.precision.options import ApexConfig
 from pixelbert_plugin.registry.schema import ConfigError
 
 LARGEST_SCALE = 2.0**24  # amp.initialize's max_loss_scale
-
-
-@dataclass(kw_only=True)
-class ApexConfig:
-    opt_level: Literal["O0", "O1", "O2", "O3"] = "O1"  # O0 float32, O1 casts per operation, O2 half weights, O3 pure half
-    loss_scale: str | int | float | None = None  # dynamic, or a fixed factor. None: dynamic for O1 and O2, 1 for O0 and O3
-    keep_batchnorm_fp32: bool | None = None  # batch norms in float32 where weights are half. None: O2 true, O3 false
-    master_weights: bool | None = None  # float32 masters of half weights. None: O2 true, O3 false
-    backend: Literal["auto", "apex", "native"] = "auto"  # apex: NVIDIA's or an error; auto: native where it is not usable
-
-    def check(self) -> None:
-        for name in ("keep_batchnorm_fp32", "master_weights"):
-            if self.opt_level == "O1" and getattr(self, name) is not None:
-                raise ValueError(f"{name}: opt_level O1 leaves weights and batch norms float32; leave it out, or use O2")
-        if self.loss_scale in (None, "dynamic"):
-            return
-        try:
-            factor = float(self.loss_scale)
-        except ValueError:
-            factor = math.nan
-        if not 0 < factor < math.inf:
-            raise ValueError("loss_scale: must be dynamic or a number above 0")
 
 
 @dataclass(kw_only=True)

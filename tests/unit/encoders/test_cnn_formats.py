@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.encoders.cnn_formats import FORMATS, read_layout, recognised
-from pixelbert_plugin.encoders.resnet import Format, ResNetEncoder
+from pixelbert_plugin.encoders.options import Format
+from pixelbert_plugin.encoders.resnet import ResNetEncoder
 from pixelbert_plugin.errors import UserError
 from unit.checkpoint.test_array_pickle import python2_pickle
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as T
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import Tokenizer, pre_tokenizers
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import BadImageError, upright_size
@@ -79,6 +82,37 @@ def test_vocabulary_does_not_depend_on_the_process():
     command = [sys.executable, "-c", code]
     other = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert os.environ.get("PYTHONHASHSEED") != "7" and other.stdout == f"{build_on(texts).state_dict()}\n"
+
+
+ODD = st.sampled_from("aAbB é́ßΣİ.,-[]東ﷺ🏄\u200d\u3000\x1c\t\n\x00\u00a0\u0345")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.text(ODD | st.characters(codec="utf-8"), max_size=12)))
+def test_texts_are_counted_as_cut_that_are_cut(cut_counter, texts):
+    """Word by word, of any script, with the controls and spaces that Python and BERT part words by otherwise."""
+    texts += ["[MASK] a[MASK]b", "a b a b a"]
+    assert cut_counter.count_cut(texts) == sum(cut_counter(text)[1] for text in texts) > 0
+
+
+@pytest.fixture(scope="module")
+def cut_counter():
+    text = build("bert_tokenizer", max_length=6)
+    text.fit(["aab ab b é east 東 . ,", "aab ab ß"] * 3)
+    return text
+
+
+def test_a_tokenizer_that_is_not_berts_counts_text_by_text(tmp_path, cut_counter):
+    """One that parts texts at punctuation alone."""
+    other = Tokenizer.from_str(cut_counter._tokenizer.to_str())
+    other.pre_tokenizer = pre_tokenizers.Punctuation()
+    other.save(str(tmp_path / "tokenizer.json"))
+    read = build("bert_tokenizer", max_length=6, vocabulary=str(tmp_path))
+    texts = ["a b", "a b a b a b", "aab ab b é", "b"]
+    by_word = sum(
+        sum(len(read._tokenizer.encode(word, add_special_tokens=False)) for word in text.split()) > 4 for text in texts
+    )
+    assert read.count_cut(texts) == sum(read(text)[1] for text in texts) != by_word
 
 
 def test_rare_words_are_made_of_pieces_and_nothing_seen_is_unknown():

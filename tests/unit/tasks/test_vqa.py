@@ -9,7 +9,6 @@ import torch
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.tasks.vqa import PrefixPrior, QuestionPrior
 from pixelbert_plugin.types import Batch, Sample
 
 
@@ -93,34 +92,6 @@ def test_predictions_metrics_and_prior():
     assert suffix == ".json" and json.loads(text) == rows
 
 
-def test_prior_falls_back_from_question_to_type_to_all():
-    prior = QuestionPrior([sample(0), sample(1, "b?", "blue", "thing"), sample(2, "c?", "blue", "thing")])
-    assert prior(sample(9)) == "red"
-    assert prior(sample(9, "new?", kind="thing")) == "blue"
-    assert prior(sample(9, "new?", kind="color")) == "red"
-    assert prior(sample(9, "new?", kind="never")) == "blue"
-
-
-def test_prior_by_first_words_takes_the_longest_prefix_that_training_knows():
-    asked = ["what color is the cat?", "what color is the dog?", "what color are these", "how many dogs are there?", "why?"]
-    train = [
-        sample(n, text, answer) for n, (text, answer) in enumerate(zip(asked, ["Red", "red.", "blue", "2", "2"], strict=True))
-    ]
-    prior = PrefixPrior(train)
-    assert (
-        prior(sample(9, "What color is the very big house?")) == "Red"
-    )  # four words; of its class's spellings by the alphabet
-    assert prior(sample(9, "what color was it?")) == "Red"  # "what color": red twice, blue once
-    assert prior(sample(9, "what color are those?")) == "blue"
-    assert prior(sample(9, "how old?")) == "2" and prior(sample(9, "is it?")) == "2"  # red and 2 twice each: by the alphabet
-    assert PrefixPrior()(sample(9)) == ""
-    vqa = task()
-    vqa.fit(train)
-    output = SimpleNamespace(logits={"answers": torch.tensor([[1.0, 0.0]])})
-    result = vqa.predict(output, SimpleNamespace(samples=[sample(9, "what color are they", "blue")]))[0]
-    assert result.scores == {"accuracy": 0, "ceiling": 1, "question_prior": 0, "prefix_prior": 1}
-
-
 def test_the_right_class_is_right_where_all_annotators_agree():
     answers = registry.build("processor", "answers", {"min_occurrences": 1}, "a")
     answers.fit(["t-shirt", "yes", "yes"])
@@ -136,12 +107,6 @@ def test_the_right_class_is_right_where_all_annotators_agree():
     assert batch.targets["answers"].tolist() == [[0.0, 1.0]]
 
 
-def test_priors_give_the_spelling_that_annotators_write():
-    """Ten times "t-shirt": the normalised "t shirt" would earn nothing."""
-    prior = QuestionPrior([sample(0, answer="t-shirt"), sample(1, answer="t-shirt"), sample(2, answer="T shirt")])
-    assert prior(sample(9)) == "t-shirt"
-
-
 def test_metric_is_chosen_by_name():
     @registry.register_metric("half_for_all")
     def half_for_all(prediction, answers):
@@ -153,3 +118,11 @@ def test_metric_is_chosen_by_name():
     assert result.scores == {"accuracy": 0.5}
     with pytest.raises(UserError, match="no metric is registered as 'vqa_acuracy'; did you mean vqa_accuracy"):
         task(metric="vqa_acuracy")
+
+
+def test_both_priors_are_among_the_scores():
+    vqa = task()
+    vqa.fit([sample(0, "what color is it?"), sample(1, "what color are these", "blue"), sample(2, "why?", "red")])
+    output = SimpleNamespace(logits={"answers": torch.tensor([[1.0, 0.0]])})
+    result = vqa.predict(output, SimpleNamespace(samples=[sample(9, "what color are they", "blue")]))[0]
+    assert result.scores == {"accuracy": 0, "ceiling": 1, "question_prior": 0, "prefix_prior": 1}
