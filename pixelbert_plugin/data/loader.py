@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from pixelbert_plugin.data.ahead import one_ahead
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
 from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
@@ -68,7 +68,8 @@ class Loader:
         texts_per_image: int | None,
         with_samples: bool = False,
     ) -> Iterator[tuple[list[Batch], int]]:
-        """Endless: for each update from `position` on, this process's micro-batches and the samples of all processes.
+        """Endless: for each update from `position` on, this process's micro-batches as they were read, with images in uint8
+        (`one_ahead` makes them ready for the model), and the samples of all processes.
 
         `batch_size` is of all processes, `micro_batch_size` of one (None: its whole share). The last update of an epoch may
         be short. Every process gets as many micro-batches; where one's share is too small for that, a micro-batch is filled
@@ -97,6 +98,19 @@ class Loader:
             largest = math.ceil(samples / self.world_size)
             yield [next(batches) for _ in range(math.ceil(largest / (micro_batch_size or largest)))], samples
             left = left - samples or len(self)
+
+    def one_ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Each of an update's micro-batches as the model takes it, made ready while the model computes on the one before."""
+        return one_ahead(batches, self.ready, self.device)
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch that was read, as the model takes it."""
+        return ready(batch, self.reader.image, self.device)
+
+    def mean_padding(self, batches: list[Batch]) -> dict[str, float]:
+        """The mean of the `padding_shares` of batches that were read."""
+        shares = [padding_shares(batch, self.reader.image) for batch in batches]
+        return {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
 
     def order(self, seed: int, epoch: int, batch_size: int, texts_per_image: int | None) -> np.ndarray:
         """The samples of an epoch in order; see `weighted_epoch` for how repeated ones are numbered."""
@@ -128,15 +142,16 @@ class Loader:
         yield from self._until_stopped(self._read(MicroBatch(0, group, False, with_texts=False) for group in groups))
 
     def _until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches of an evaluation, which SIGTERM and Ctrl-C end between two of them. Several processes end it together."""
+        """Batches of an evaluation, ready for the model. SIGTERM and Ctrl-C end it between two of them; several processes end
+        it together."""
         for batch in batches:
             if self.world_size == 1 and self.wait.is_interrupted():
                 raise Stopped("stopped in an evaluation; checkpoint.resume=true goes on from the last checkpoint")
-            yield batch
+            yield self.ready(batch)
 
     def _read(self, micro_batches: Iterable[MicroBatch], with_samples: bool = False) -> Iterator[Batch]:
-        """The batch of each micro-batch, in order, with its samples where they are asked for. Where a worker dies, new ones go
-        on from the first batch that is missing."""
+        """The batch of each micro-batch as it was read, in order, with its samples where they are asked for. Where a worker
+        dies, new ones go on from the first batch that is missing."""
         asked: deque[MicroBatch] = deque()  # and not yet given
 
         def remaining(again: list[MicroBatch]) -> Iterator[MicroBatch]:
@@ -170,7 +185,7 @@ class Loader:
             if reason not in self._skipped:
                 logger.warning("skipped: %s", reason)
             self._skipped[reason] += 1
-        return ready(reading.batch, self.reader.image, self.device)
+        return reading.batch
 
 
 def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:
@@ -192,17 +207,9 @@ def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | N
     return [(piece, False) if len(piece) else (ids[:1], True) for piece in pieces]
 
 
-def padding_shares(batch: Batch) -> dict[str, float]:
-    """Shares of the batch that are padding, in 0…1: of text positions and of image pixels."""
-    images_I3HW, sizes_I2 = batch.images, batch.image_sizes
-    if not isinstance(images_I3HW, Tensor) or sizes_I2 is None:
-        raise TypeError("the batch's images are not padded yet")
-    height, width = images_I3HW.shape[-2:]
-    own = float(sizes_I2.prod(dim=1).sum()) / (len(sizes_I2) * height * width)
+def padding_shares(batch: Batch, image: ImageProcessor) -> dict[str, float]:
+    """Shares that are padding, in 0…1, of a batch that was read: of text positions, and of pixels once images are resized."""
+    sizes = [image.resized(*pixels.shape[-2:]) for pixels in batch.images]
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    own = sum(rows * columns for rows, columns in sizes) / (len(sizes) * height * width)
     return {"text": 1 - float(batch.text_mask.float().mean()), "image": 1 - own}
-
-
-def mean_padding(batches: list[Batch]) -> dict[str, float]:
-    """The mean of the batches' `padding_shares`."""
-    shares = [padding_shares(batch) for batch in batches]
-    return {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}

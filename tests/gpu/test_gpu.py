@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from conftest import write_config
+from unit.data.test_loader import make_loader
 
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
@@ -45,3 +46,19 @@ def test_resume_on_a_gpu_goes_on_from_the_checkpoint(tmp_path, vqa2_root):
     arguments = ("training.device=cuda", "checkpoint.resume=true", "training.max_updates=6")
     assert cli.main([f"config={config}", *arguments]) == 0
     assert len(losses(tmp_path / "run")) == 6
+
+
+def test_batches_made_one_ahead_are_those_made_on_the_spot(vqa2_root):
+    """While the device is busy with the one before, so that a stream that did not wait would show."""
+    loader = make_loader(vqa2_root)
+    loader.device = torch.device("cuda")
+    read, _ = next(loader.updates(0, 24, 2, 2))
+    read = [batch.pin_memory() for batch in read]
+    expected = [loader.ready(batch).images.cpu() for batch in read]
+    busy, found = torch.randn(2048, 2048, device="cuda"), []
+    for batch in loader.one_ahead(read):
+        for _ in range(20):
+            busy = (busy @ busy).tanh()
+        found.append((batch.images + 0 * busy[0, 0]).clone())
+        del batch
+    assert len(found) == 12 and all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))

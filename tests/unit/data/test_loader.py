@@ -138,7 +138,7 @@ def make_loader(root, workers=0, split="train", seed=1, negatives=0, **image):
 
 def take(loader, position, updates, batch=8, micro=3, texts=2):
     iterator = loader.updates(position, batch, micro, texts, with_samples=True)
-    return [next(iterator)[0] for _ in range(updates)]
+    return [list(loader.one_ahead(next(iterator)[0])) for _ in range(updates)]
 
 
 def test_updates_cover_every_epoch_exactly_and_resume_anywhere(vqa2_root):
@@ -326,11 +326,12 @@ def test_two_images_per_text_are_both_read(vqa2_root):
 
 
 def test_share_of_padding():
-    loader_batch = type("B", (), {})()
-    loader_batch.images = torch.zeros(2, 3, 10, 20)
-    loader_batch.image_sizes = torch.tensor([[10, 20], [5, 20]])
-    loader_batch.text_mask = torch.tensor([[True, True], [True, False]])
-    assert padding_shares(loader_batch) == {"text": 0.25, "image": 0.25}
+    image = registry.build("processor", "image", {"short_edge": 10, "long_edge": 20}, "i")
+    read = SimpleNamespace(
+        images=[torch.zeros(3, 20, 40), torch.zeros(3, 5, 20)],  # resized: 10 × 20 and 5 × 20
+        text_mask=torch.tensor([[True, True], [True, False]]),
+    )
+    assert padding_shares(read, image) == {"text": 0.25, "image": 0.25}
 
 
 def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
@@ -366,10 +367,10 @@ def test_sizes_are_read_once_until_a_folder_changes(own_vqa2_root, tmp_path, mon
 
 def test_batches_go_on_where_a_killed_worker_left(own_vqa2_root, caplog):
     whole = [batch for update in take(make_loader(own_vqa2_root, horizontal_flip=0.5), 0, 9) for batch in update]
-    iterator = make_loader(own_vqa2_root, workers=2, horizontal_flip=0.5).updates(0, 8, 3, 2)
-    found = []
+    loader = make_loader(own_vqa2_root, workers=2, horizontal_flip=0.5)
+    iterator, found = loader.updates(0, 8, 3, 2), []
     for number in range(9):
-        found += next(iterator)[0]
+        found += loader.one_ahead(next(iterator)[0])
         if number in (1, 4):
             workers = multiprocessing.active_children()
             os.kill(workers[number % len(workers)].pid, signal.SIGKILL)
