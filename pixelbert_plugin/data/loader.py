@@ -16,7 +16,7 @@ import torch
 from pixelbert_plugin.data.ahead import one_ahead
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
-from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
+from pixelbert_plugin.data.sampler import by_text_length, epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import Stopped, UserError
 from pixelbert_plugin.processors.image import ImageProcessor
@@ -84,7 +84,7 @@ class Loader:
                 for at in range(start, len(order), batch_size):
                     ids = order[at : at + batch_size]
                     leaders = self.leaders(ids)
-                    shares = share(np.arange(len(ids)), self.rank, self.world_size, micro_batch_size)
+                    shares = share(self.alike(ids), self.rank, self.world_size, micro_batch_size)
                     yield [
                         MicroBatch(epoch, ids[places], True, is_filler=is_filler, leaders=leaders[places])
                         for places, is_filler in shares
@@ -119,6 +119,14 @@ class Loader:
         sample_ids = ids % len(images_M)
         sizes = None if self.sizes_M2 is None else self.sizes_M2[sample_ids]
         return ids[train_order(images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
+
+    def alike(self, ids: np.ndarray) -> np.ndarray:
+        """The places of an update's samples, those together that are to share a micro-batch; see `by_text_length`."""
+        sample_ids = ids % len(self.mixture)
+        if self.sizes_M2 is None:
+            return np.arange(len(ids))
+        mixture = self.mixture
+        return by_text_length(mixture.images_M[sample_ids], self.sizes_M2[sample_ids], mixture.text_bytes_M[sample_ids])
 
     def leaders(self, ids: np.ndarray) -> np.ndarray:
         """For each of an update's samples, the first of those that share its images: the group that one draw is made for."""
@@ -198,12 +206,12 @@ def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:
 def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | None) -> list[tuple[np.ndarray, bool]]:
     """This process's part of an update's samples as micro-batches, and of each whether it only fills up.
 
-    Neighbours stay together, since they share images. All processes get as many micro-batches.
+    Neighbours stay together, since they share images. All processes get as many micro-batches, and their first ones are made of
+    neighbours too, as are their second ones, …: so no process has all of the long texts, for which the others would wait.
     """
-    largest = math.ceil(len(ids) / world_size)
-    micro = micro_batch_size or largest
-    own = ids[len(ids) * rank // world_size : len(ids) * (rank + 1) // world_size]
-    pieces = [own[at : at + micro] for at in range(0, largest, micro)]
+    together = world_size * (micro_batch_size or math.ceil(len(ids) / world_size))  # samples of all processes' k-th ones
+    blocks = [ids[at : at + together] for at in range(0, len(ids), together)]
+    pieces = [block[len(block) * rank // world_size : len(block) * (rank + 1) // world_size] for block in blocks]
     return [(piece, False) if len(piece) else (ids[:1], True) for piece in pieces]
 
 
