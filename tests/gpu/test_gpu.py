@@ -8,6 +8,7 @@ from conftest import write_config
 from unit.data.test_loader import make_loader
 
 from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, ValidArea
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -62,3 +63,20 @@ def test_batches_made_one_ahead_are_those_made_on_the_spot(vqa2_root):
         found.append((batch.images + 0 * busy[0, 0]).clone())
         del batch
     assert len(found) == 12 and all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
+def test_norms_of_a_padded_batch_are_the_cpus():
+    found = {}
+    for device in ("cpu", "cuda"):
+        area = ValidArea()
+        area.set(torch.tensor([(30, 41), (25, 40), (30, 33)]), (30, 41), torch.device(device))
+        draw = torch.Generator().manual_seed(1)
+        values = torch.randn(3, 8, 30, 41, generator=draw).to(device, memory_format=torch.channels_last).requires_grad_()
+        gradient = torch.randn(3, 8, 30, 41, generator=draw).to(device)
+        norm = MaskedBatchNorm2d(8, area).to(device).train()
+        normalised = norm(values)
+        normalised.backward(gradient)
+        kept = (normalised.detach(), values.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+        found[device] = [value.cpu() for value in kept]
+    for gpu, cpu in zip(found["cuda"], found["cpu"], strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)
