@@ -118,14 +118,15 @@ class ImageProcessor:
 
 
 def zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """float32. On a CPU in huge pages where the system has them: what is as large as a batch of images is new memory each time,
-    and to get it in pages of 4 kB takes half as long as resizing into it."""
+    """Of torch's default type. On a CPU in huge pages where the system has them: what is as large as a batch of images is new
+    memory each time, and to get it in pages of 4 kB takes half as long as resizing into it."""
     if device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(shape, device=device)
-    memory = mmap.mmap(-1, torch.float32.itemsize * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    dtype = torch.get_default_dtype()
+    memory = mmap.mmap(-1, dtype.itemsize * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def resize(values_3hw: Tensor, height: int, width: int) -> Tensor:
@@ -137,7 +138,7 @@ def resize(values_3hw: Tensor, height: int, width: int) -> Tensor:
         return F.interpolate(values_3hw[None], (height, width), mode="bilinear", antialias=True)[0]
     # Enlarged, each pixel is a mean of four, and antialiasing changes nothing: the same by `grid_sample`, whose kernel takes a
     # third of the time on a CPU (benchmarks/input_path.txt)
-    points = torch.empty(height, width, 2, device=values_3hw.device)
+    points = values_3hw.new_empty(height, width, 2)
     points[..., 0] = (torch.arange(width, device=points.device) + 0.5).mul_(2 / width).sub_(1)
     points[..., 1] = (torch.arange(height, device=points.device) + 0.5).mul_(2 / height).sub_(1)[:, None]
     return F.grid_sample(values_3hw[None], points[None], padding_mode="border", align_corners=False)[0]
