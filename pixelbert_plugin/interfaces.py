@@ -357,7 +357,8 @@ class LearnedTask(Protocol):
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """By part of the loss: how many terms its sum has, so that micro-batches add up to the mean of the update."""
+        """By part of the loss: how many terms its sum has, so that micro-batches add up to the mean of the update. Asked before
+        the images are on the device: of `batch.images` nothing is known yet."""
 
 
 class Task(LearnedTask, Protocol):

@@ -43,6 +43,8 @@ class Batch:
     images: list[Tensor] | Tensor
     image_sizes: Tensor | None = None  # I 2 int64 on the CPU, height and width of each image before padding
     features: PixelFeatures | None = None  # on the device, in the place of images, where a frozen encoder's are kept
+    # from workers, what each image's features are kept by; None: it stands in for an unreadable image. []: none are kept
+    feature_names: list[str | None] = field(default_factory=list)
     image_index: Tensor  # R N int64, which images each text is put to
     image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped

@@ -54,7 +54,7 @@ class TrainingConfig:
     seed: int = 1  # seeds weights, order, augmentation, pixel sampling and dropout
     num_workers: int = 2  # data-loader workers of each process, which read and decode; 0: in the process itself
     num_threads: int | None = None  # CPU threads of each process. None: torch's choice (torchrun sets 1 for several)
-    bucket_by_size: bool = False  # batches of images of like size, so that little is padding (reads image headers once)
+    bucket_by_size: bool = False  # images of like size, texts of like length together: less padding (reads image headers once)
     cache_features: bool = False  # a frozen CNN's features of each image are computed once, and kept in env.cache_dir
     max_grad_norm: float | None = None  # clip the global norm of all gradients. None: no clipping; the paper names none
     sanity_check: bool = True  # before update 1: every split's files, and one batch of each through model and metrics

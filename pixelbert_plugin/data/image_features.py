@@ -66,12 +66,12 @@ class ImageFeatures:
             self._store = FeatureStore(self.folder, weights, self.max_bytes, self.writers)
         return self._store
 
-    def ready(self, batch: Batch, names: Sequence[str | None]) -> Batch:
+    def ready(self, batch: Batch) -> Batch:
         """The batch on the device with `features` of its images, which are as workers give them: uint8, or features from the
-        store. `names`: what each image's features are to be kept by; None: it stands in for an unreadable one."""
+        store."""
         found = [
             self._of(image, name) if image.dtype == torch.uint8 else image
-            for image, name in zip(batch.images, names, strict=True)
+            for image, name in zip(batch.images, batch.feature_names, strict=True)
         ]
         batch = replace(batch, images=[]).to(self.device)
         return replace(batch, features=padded([each.to(self.device, non_blocking=True) for each in found]))

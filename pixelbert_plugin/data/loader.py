@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from pixelbert_plugin.data.ahead import one_ahead
 from pixelbert_plugin.data.image_features import ImageFeatures, padding_share
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader, Failure, MicroBatch, Reading
-from pixelbert_plugin.data.sampler import epoch_size, evaluation_order, train_order, weighted_epoch
+from pixelbert_plugin.data.sampler import by_text_length, epoch_size, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.workers import Wait, WorkerDeath, read_in_workers
 from pixelbert_plugin.errors import Stopped, UserError
 from pixelbert_plugin.processors.image import ImageProcessor
-from pixelbert_plugin.types import Batch
+from pixelbert_plugin.types import Batch, PixelFeatures
 
 logger = logging.getLogger(__name__)
 MAX_WORKER_DEATHS = 3  # in a row, without a batch in between
@@ -44,6 +44,7 @@ class Loader:
     def __post_init__(self) -> None:
         self._parts = {name: (len(samples), self.weights.get(name, 1.0)) for name, samples in self.mixture.parts.items()}
         self._skipped: Counter[str] = Counter()
+        self._grids: list[PixelFeatures] = []  # of the update that was last made ready, where features are kept
 
     @property
     def mixture(self) -> Mixture:
@@ -70,7 +71,8 @@ class Loader:
         texts_per_image: int | None,
         with_samples: bool = False,
     ) -> Iterator[tuple[list[Batch], int]]:
-        """Endless: for each update from `position` on, this process's micro-batches and the samples of all processes.
+        """Endless: for each update from `position` on, this process's micro-batches as they were read, with images in uint8
+        (`one_ahead` makes them ready for the model), and the samples of all processes.
 
         `batch_size` is of all processes, `micro_batch_size` of one (None: its whole share). The last update of an epoch may
         be short. Every process gets as many micro-batches; where one's share is too small for that, a micro-batch is filled
@@ -85,7 +87,7 @@ class Loader:
                 for at in range(start, len(order), batch_size):
                     ids = order[at : at + batch_size]
                     leaders = self.leaders(ids)
-                    shares = share(np.arange(len(ids)), self.rank, self.world_size, micro_batch_size)
+                    shares = share(self.alike(ids), self.rank, self.world_size, micro_batch_size)
                     yield [
                         MicroBatch(epoch, ids[places], True, is_filler=is_filler, leaders=leaders[places])
                         for places, is_filler in shares
@@ -100,6 +102,31 @@ class Loader:
             yield [next(batches) for _ in range(math.ceil(largest / (micro_batch_size or largest)))], samples
             left = left - samples or len(self)
 
+    def one_ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Each of an update's micro-batches as the model takes it, made ready while the model computes on the one before."""
+        self._grids = []
+        return one_ahead(batches, self._ready_to_train, self.device)
+
+    def _ready_to_train(self, batch: Batch) -> Batch:
+        made = self.ready(batch)
+        if made.features is not None:
+            self._grids.append(made.features)
+        return made
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch that was read, as the model takes it."""
+        if self.features is not None:
+            return self.features.ready(batch)
+        return ready(batch, self.reader.image, self.device)
+
+    def mean_padding(self, batches: list[Batch]) -> dict[str, float]:
+        """The mean share of padding, in 0…1, of the batches of the update that was last made ready: of text positions, and of
+        pixels of images, or of features' grids where these are kept."""
+        texts = [1 - float(batch.text_mask.float().mean()) for batch in batches]
+        grids = map(padding_share, self._grids)
+        images = [*grids] if self.features is not None else [padding_share_of(batch, self.reader.image) for batch in batches]
+        return {name: sum(shares) / len(shares) for name, shares in (("text", texts), ("image", images))}
+
     def order(self, seed: int, epoch: int, batch_size: int, texts_per_image: int | None) -> np.ndarray:
         """The samples of an epoch in order; see `weighted_epoch` for how repeated ones are numbered."""
         images_M = self.mixture.images_M
@@ -107,6 +134,14 @@ class Loader:
         sample_ids = ids % len(images_M)
         sizes = None if self.sizes_M2 is None else self.sizes_M2[sample_ids]
         return ids[train_order(images_M[sample_ids], seed, epoch, texts_per_image, batch_size, sizes)]
+
+    def alike(self, ids: np.ndarray) -> np.ndarray:
+        """The places of an update's samples, those together that are to share a micro-batch; see `by_text_length`."""
+        sample_ids = ids % len(self.mixture)
+        if self.sizes_M2 is None:
+            return np.arange(len(ids))
+        mixture = self.mixture
+        return by_text_length(mixture.images_M[sample_ids], self.sizes_M2[sample_ids], mixture.text_bytes_M[sample_ids])
 
     def leaders(self, ids: np.ndarray) -> np.ndarray:
         """For each of an update's samples, the first of those that share its images: the group that one draw is made for."""
@@ -130,15 +165,16 @@ class Loader:
         yield from self._until_stopped(self._read(MicroBatch(0, group, False, with_texts=False) for group in groups))
 
     def _until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches of an evaluation, which SIGTERM and Ctrl-C end between two of them. Several processes end it together."""
+        """Batches of an evaluation, ready for the model. SIGTERM and Ctrl-C end it between two of them; several processes end
+        it together."""
         for batch in batches:
             if self.world_size == 1 and self.wait.is_interrupted():
                 raise Stopped("stopped in an evaluation; checkpoint.resume=true goes on from the last checkpoint")
-            yield batch
+            yield self.ready(batch)
 
     def _read(self, micro_batches: Iterable[MicroBatch], with_samples: bool = False) -> Iterator[Batch]:
-        """The batch of each micro-batch, in order, with its samples where they are asked for. Where a worker dies, new ones go
-        on from the first batch that is missing."""
+        """The batch of each micro-batch as it was read, in order, with its samples where they are asked for. Where a worker
+        dies, new ones go on from the first batch that is missing."""
         asked: deque[MicroBatch] = deque()  # and not yet given
         if self.features is not None:
             self.reader.store = self.features.opened()
@@ -174,9 +210,7 @@ class Loader:
             if reason not in self._skipped:
                 logger.warning("skipped: %s", reason)
             self._skipped[reason] += 1
-        if self.features is not None:
-            return self.features.ready(reading.batch, reading.names)
-        return ready(reading.batch, self.reader.image, self.device)
+        return reading.batch
 
 
 def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:
@@ -189,29 +223,17 @@ def ready(batch: Batch, image: ImageProcessor, device: torch.device) -> Batch:
 def share(ids: np.ndarray, rank: int, world_size: int, micro_batch_size: int | None) -> list[tuple[np.ndarray, bool]]:
     """This process's part of an update's samples as micro-batches, and of each whether it only fills up.
 
-    Neighbours stay together, since they share images. All processes get as many micro-batches.
+    Neighbours stay together, since they share images. All processes get as many micro-batches, and their first ones are made of
+    neighbours too, as are their second ones, …: so no process has all of the long texts, for which the others would wait.
     """
-    largest = math.ceil(len(ids) / world_size)
-    micro = micro_batch_size or largest
-    own = ids[len(ids) * rank // world_size : len(ids) * (rank + 1) // world_size]
-    pieces = [own[at : at + micro] for at in range(0, largest, micro)]
+    together = world_size * (micro_batch_size or math.ceil(len(ids) / world_size))  # samples of all processes' k-th ones
+    blocks = [ids[at : at + together] for at in range(0, len(ids), together)]
+    pieces = [block[len(block) * rank // world_size : len(block) * (rank + 1) // world_size] for block in blocks]
     return [(piece, False) if len(piece) else (ids[:1], True) for piece in pieces]
 
 
-def padding_shares(batch: Batch) -> dict[str, float]:
-    """Shares of the batch that are padding, in 0…1: of text positions and of image pixels."""
-    text = 1 - float(batch.text_mask.float().mean())
-    if batch.features is not None:
-        return {"text": text, "image": padding_share(batch.features)}
-    images_I3HW, sizes_I2 = batch.images, batch.image_sizes
-    if not isinstance(images_I3HW, Tensor) or sizes_I2 is None:
-        raise TypeError("the batch's images are not padded yet")
-    height, width = images_I3HW.shape[-2:]
-    own = float(sizes_I2.prod(dim=1).sum()) / (len(sizes_I2) * height * width)
-    return {"text": text, "image": 1 - own}
-
-
-def mean_padding(batches: list[Batch]) -> dict[str, float]:
-    """The mean of the batches' `padding_shares`."""
-    shares = [padding_shares(batch) for batch in batches]
-    return {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
+def padding_share_of(batch: Batch, image: ImageProcessor) -> float:
+    """The share of pixels, in 0…1, that is padding once the images of a batch that was read are resized."""
+    sizes = [image.resized(*pixels.shape[-2:]) for pixels in batch.images]
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    return 1 - sum(rows * columns for rows, columns in sizes) / (len(sizes) * height * width)

@@ -92,6 +92,11 @@ class Mixture(Rows[Sample]):
             used += len(samples.first_image_of_set)
         return np.concatenate(numbers)
 
+    @cached_property
+    def text_bytes_M(self) -> np.ndarray:
+        """M int64: how long each sample's text is, in bytes of UTF-8."""
+        return np.concatenate([samples.text_bytes_M for samples in self.parts.values()])
+
     def resized_sizes(self, processor: ImageProcessor, cache_dir: Path | None = None) -> np.ndarray:
         """M 2 int64: height and width of each sample's first image after resizing, read from the files' headers.
 

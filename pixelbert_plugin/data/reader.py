@@ -39,7 +39,6 @@ class Reading:
 
     batch: Batch  # without samples: the main process has them
     bad_images: list[str]  # why images of it were skipped, one line each
-    names: list[str | None] = field(default_factory=list)  # what each image's features are kept by; [] where none are kept
 
     def pin_memory(self) -> "Reading":
         """Called by torch's DataLoader, as `Batch.pin_memory`."""
@@ -116,7 +115,7 @@ class BatchReader(Dataset[Reading | Failure]):
         if micro_batch.with_texts:
             self.prepare(batch, seeds)
         bad_images = [] if micro_batch.is_filler else list(dict.fromkeys(images.bad.values()))
-        return Reading(replace(batch, samples=[]), bad_images, list(images.names.values()))
+        return Reading(replace(batch, samples=[], feature_names=list(images.names.values())), bad_images)
 
     def _sample(self, number: int) -> tuple[Sample, tuple[str, int | str, int]]:
         """A sample, and what makes its draws its own: data set, sample id and how often it stood in the epoch before."""

@@ -84,6 +84,17 @@ def _bucketed(order: np.ndarray, sizes_M2: np.ndarray, batch_size: int, draw: np
     return np.concatenate(pieces)
 
 
+def by_text_length(images_M: np.ndarray, sizes_M2: np.ndarray, text_bytes_M: np.ndarray) -> np.ndarray:
+    """A permutation of an update's M samples: neighbours of one image stay together, and images of one size come by their
+    longest text, so that a micro-batch's texts are padded less.
+
+    Which samples an update has stays as it was, so that a resume repeats and skips none.
+    """
+    starts = np.flatnonzero(np.r_[True, images_M[1:] != images_M[:-1]])
+    longest_M = np.repeat(np.maximum.reduceat(text_bytes_M, starts), np.diff(np.r_[starts, len(images_M)]))
+    return np.lexsort((np.arange(len(images_M)), longest_M, sizes_M2[:, 1], sizes_M2[:, 0]))
+
+
 def evaluation_order(images_M: np.ndarray, sizes_M2: np.ndarray | None = None) -> np.ndarray:
     """A fixed permutation of range(M) in which pairs of one image stand together, and images of like size."""
     if sizes_M2 is None:

@@ -138,9 +138,12 @@ class Batches:
         for update in range(self._updates + 1, end + 1):
             micro_batches, _ = next(updates)
             totals = self._totals(micro_batches) if is_alone else {}
-            filler = replace(micro_batches[-1], weights=torch.zeros_like(micro_batches[-1].weights))
-            micro_batches += [filler] * (frequency - len(micro_batches))
-            for index, batch in enumerate(micro_batches):
+            ready = self.loader.one_ahead(micro_batches)
+            for index in range(frequency):
+                if index < len(micro_batches):
+                    batch = next(ready)
+                elif index == len(micro_batches):
+                    batch = replace(batch, weights=torch.zeros_like(batch.weights))
                 yield sample_list(Carried(batch, update, index, totals))
         self._updates = end
 
@@ -158,10 +161,8 @@ class Batches:
 
     def _totals(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         counts = [self.split.setting.task.counts(batch) for batch in micro_batches]
-        return {
-            part: mmf_processes().sum(torch.as_tensor(sum(count[part] for count in counts)).float()).clamp(min=1)
-            for part in counts[0]
-        }
+        sums = {part: torch.as_tensor(sum(count[part] for count in counts)).float() for part in counts[0]}
+        return {part: mmf_processes().sum(value.to(self.loader.device)).clamp(min=1) for part, value in sums.items()}
 
 
 def mmf_processes() -> Processes:

@@ -3,7 +3,7 @@
 Each part of the loss is the mean over all its terms in the update, however they fall into micro-batches and processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,8 +33,15 @@ class Step:
     seed: int  # of dropout
     max_grad_norm: float | None = None  # clip the norm of all gradients together; None: no clipping
 
-    def __call__(self, micro_batches: list[Batch], update: int, epoch: float) -> tuple[dict[str, Tensor], Tensor]:
-        """Update number `update` (from 1), which starts when `epoch` passes are done.
+    def __call__(
+        self,
+        micro_batches: list[Batch],
+        update: int,
+        epoch: float,
+        made_ready: Callable[[list[Batch]], Iterator[Batch]] = iter,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Update number `update` (from 1), which starts when `epoch` passes are done. `made_ready` gives each micro-batch in
+        turn as the model takes it; only what the losses are divided by is asked of all of them before.
 
         Returns this process's share of each part of the loss (scalars; over all processes they add up to the loss), and the
         norm of all gradients before clipping (scalar float32).
@@ -42,8 +49,9 @@ class Step:
         self._set_rates(self.schedule(update, epoch))
         totals = self._totals(micro_batches)
         losses = {part: torch.zeros((), device=total.device) for part, total in totals.items()}
-        for index, batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
+        ready = made_ready(micro_batches)
+        for index in range(len(micro_batches)):
+            batch, is_last = next(ready), index == len(micro_batches) - 1
             torch.manual_seed(derive(self.seed, "dropout", update, index, self.processes.rank))
             with self.parallel.accumulating(is_last):
                 parts = {part: value / totals[part] for part, value in self.parallel(batch).items()}
@@ -51,6 +59,7 @@ class Step:
                 self.precision.backward(cast(Tensor, sum(parts.values())) * self.processes.world_size, is_last)
             for part, value in parts.items():
                 losses[part] += value.detach()
+            del batch  # before the next is asked for: `enumerate` would hold it until then
         norm = self.precision.step(self.optimizers.values(), self.max_grad_norm)  # one norm, clip, one decision for all
         is_norm = isinstance(norm, Tensor) and norm.numel() == 1
         returned.require(is_norm, self.precision, "step(optimizers, max_norm)", "the gradients' norm, a scalar tensor", norm)
@@ -70,5 +79,5 @@ class Step:
         counts = [self.task.counts(batch) for batch in micro_batches]
         names = list(counts[0])
         sums = [cast(Tensor, sum(count[part] for count in counts)) for part in names]
-        totals = self.processes.sum(torch.stack(sums).float())
+        totals = self.processes.sum(torch.stack(sums).float().to(self.precision.device))
         return dict(zip(names, totals.clamp(min=1), strict=True))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin.checkpoint.checkpoints import TrainState
 from pixelbert_plugin.config.options import TrainingConfig
-from pixelbert_plugin.data.loader import Loader, mean_padding
+from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.distributed.parallel import on_all
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, RunError, Stopped
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, check_monitor
@@ -63,7 +63,7 @@ class Trainer:
             while not is_over:
                 began, before = time.perf_counter(), self.position
                 micro_batches, samples = self._next(updates)
-                losses, norm = self.step(micro_batches, state.update + 1, before / len(self.loader))
+                losses, norm = self.step(micro_batches, state.update + 1, before / len(self.loader), self.loader.one_ahead)
                 state.update += 1
                 state.samples += samples
                 state.position = before + samples
@@ -221,7 +221,7 @@ class Trainer:
         }
         if self.step.precision.loss_scale is not None:
             record |= {"loss_scale": self.step.precision.loss_scale, "skipped_updates": self.step.precision.skipped_updates}
-        self.events.train(record, mean_padding(micro_batches))
+        self.events.train(record, self.loader.mean_padding(micro_batches))
 
 
 def is_finite(values: Tensor) -> Tensor:

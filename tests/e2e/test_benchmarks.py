@@ -42,3 +42,21 @@ def test_what_is_measured_before_update_1_finds_the_same_each_time():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "pre-training: " in done.stdout and done.stdout.count("all of it") == 2 and "question priors" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_input_paths_give_the_same_images():
+    command = [sys.executable, BENCHMARKS / "input_path.py", "--rounds", "1", "--images", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.count("outputs within") == 2
+
+
+@pytest.mark.slow
+def test_little_of_a_batch_is_padding():
+    command = [sys.executable, BENCHMARKS / "padding.py", "--images", "1000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    row = next(line for line in done.stdout.splitlines() if line.startswith("pre-training"))
+    pixels, _, both = map(float, row.split()[1:])
+    assert 1 <= pixels < 1.02 and 1 < both < 1.08  # of 5,000 images 1.05: the more, the more of like length

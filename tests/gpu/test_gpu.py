@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 from conftest import write_config
+from unit.data.test_loader import make_loader
 
 from pixelbert_plugin.commands import run as cli
+from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, ValidArea
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -45,3 +47,36 @@ def test_resume_on_a_gpu_goes_on_from_the_checkpoint(tmp_path, vqa2_root):
     arguments = ("training.device=cuda", "checkpoint.resume=true", "training.max_updates=6")
     assert cli.main([f"config={config}", *arguments]) == 0
     assert len(losses(tmp_path / "run")) == 6
+
+
+def test_batches_made_one_ahead_are_those_made_on_the_spot(vqa2_root):
+    """While the device is busy with the one before, so that a stream that did not wait would show."""
+    loader = make_loader(vqa2_root)
+    loader.device = torch.device("cuda")
+    read, _ = next(loader.updates(0, 24, 2, 2))
+    read = [batch.pin_memory() for batch in read]
+    expected = [loader.ready(batch).images.cpu() for batch in read]
+    busy, found = torch.randn(2048, 2048, device="cuda"), []
+    for batch in loader.one_ahead(read):
+        for _ in range(20):
+            busy = (busy @ busy).tanh()
+        found.append((batch.images + 0 * busy[0, 0]).clone())
+        del batch
+    assert len(found) == 12 and all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
+def test_norms_of_a_padded_batch_are_the_cpus():
+    found = {}
+    for device in ("cpu", "cuda"):
+        area = ValidArea()
+        area.set(torch.tensor([(30, 41), (25, 40), (30, 33)]), (30, 41), torch.device(device))
+        draw = torch.Generator().manual_seed(1)
+        values = torch.randn(3, 8, 30, 41, generator=draw).to(device, memory_format=torch.channels_last).requires_grad_()
+        gradient = torch.randn(3, 8, 30, 41, generator=draw).to(device)
+        norm = MaskedBatchNorm2d(8, area).to(device).train()
+        normalised = norm(values)
+        normalised.backward(gradient)
+        kept = (normalised.detach(), values.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+        found[device] = [value.cpu() for value in kept]
+    for gpu, cpu in zip(found["cuda"], found["cpu"], strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)

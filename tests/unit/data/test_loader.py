@@ -18,11 +18,11 @@ from PIL import Image
 from pixelbert_plugin import registry
 from pixelbert_plugin.data import mixture as mixture_module
 from pixelbert_plugin.data import workers as workers_module
-from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.data.loader import Loader, padding_share_of, share
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
-from pixelbert_plugin.data.sampler import evaluation_order, train_order, weighted_epoch
+from pixelbert_plugin.data.sampler import by_text_length, evaluation_order, train_order, weighted_epoch
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.seeding import derive
@@ -70,6 +70,62 @@ def test_buckets_hold_images_of_one_size_and_the_short_batch_is_last():
     assert mixed <= 1
     plain = train_order(numbers, 3, 0, 1, 10)
     assert sum(len(set(sizes[plain[at : at + 10], 0])) > 1 for at in range(0, 103, 10)) > 5
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    images=st.lists(st.integers(0, 6), min_size=1, max_size=40),
+    lengths=st.lists(st.integers(1, 30), min_size=40, max_size=40),
+)
+def test_images_of_one_size_come_by_their_longest_text(images, lengths):
+    numbers, lengths = np.array(images), np.array(lengths[: len(images)])
+    sizes = np.stack([numbers % 3, numbers % 2], axis=1)
+    order = by_text_length(numbers, sizes, lengths)
+    assert sorted(order.tolist()) == list(range(len(images)))
+    # by hand: runs of one image, each as (height, width, longest text, place)
+    runs, start = [], 0
+    for stop in range(1, len(images) + 1):
+        if stop == len(images) or images[stop] != images[start]:
+            runs.append((*sizes[start].tolist(), int(lengths[start:stop].max()), start, stop))
+            start = stop
+    assert order.tolist() == [place for *_, first, last in sorted(runs) for place in range(first, last)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(count=st.integers(1, 40), world_size=st.integers(1, 5), micro=st.one_of(st.none(), st.integers(1, 9)))
+def test_an_update_is_shared_out_once_and_neighbours_are_computed_together(count, world_size, micro):
+    shares = [share(np.arange(count), rank, world_size, micro) for rank in range(world_size)]
+    steps = list(zip(*shares, strict=True))  # every process has as many micro-batches
+    largest = -(-count // world_size)
+    assert len(steps) == -(-largest // (micro or largest))
+    given_out = [place for step in steps for places, is_filler in step if not is_filler for place in places.tolist()]
+    assert given_out == list(range(count))
+    for step in steps:
+        assert all(1 <= len(places) <= (micro or largest) for places, _ in step)
+        assert max(len(places) for places, _ in step) - min(len(places) for places, is_filler in step if not is_filler) <= 1
+
+
+def test_micro_batches_hold_texts_of_like_length_and_an_updates_samples_and_draws_stay(vqa2_root):
+    plain, sorted_ = make_loader(vqa2_root, min_crop=0.6), make_loader(vqa2_root, min_crop=0.6)
+    lengths = {}
+    for row, sample in enumerate(sorted_.mixture):
+        assert sorted_.mixture.text_bytes_M[row] == len(sample.text.encode())
+        lengths[sample.sample_id] = int(sorted_.mixture.images_M[row] * 7 % 12)  # the fixture's are too much alike
+    sorted_.mixture.text_bytes_M = np.array(list(lengths.values()))
+    plain.sizes_M2 = sorted_.sizes_M2 = np.full((36, 2), 48)
+    plain.alike = lambda ids: np.arange(len(ids))
+    drawn, longest = [], []
+    for loader in (plain, sorted_):
+        updates = take(loader, 0, 3, batch=12, micro=3, texts=3)
+        longest.append([[max(map(lengths.get, batch.sample_ids)) for batch in update] for update in updates])
+        drawn.append([{key: seed for batch in update for key, seed in seeds(batch)} for update in updates])
+    assert drawn[0] == drawn[1] and all(len(update) == 12 for update in drawn[0])
+    assert [sorted(update) for update in longest[0]] == longest[1] != longest[0]
+
+
+def seeds(batch):
+    """Of each sample, the seed that its image is drawn with."""
+    return zip(batch.sample_ids, batch.image_seeds[batch.image_index[:, 0]].tolist(), strict=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,7 +194,7 @@ def make_loader(root, workers=0, split="train", seed=1, negatives=0, **image):
 
 def take(loader, position, updates, batch=8, micro=3, texts=2):
     iterator = loader.updates(position, batch, micro, texts, with_samples=True)
-    return [next(iterator)[0] for _ in range(updates)]
+    return [list(loader.one_ahead(next(iterator)[0])) for _ in range(updates)]
 
 
 def test_updates_cover_every_epoch_exactly_and_resume_anywhere(vqa2_root):
@@ -326,12 +382,12 @@ def test_two_images_per_text_are_both_read(vqa2_root):
 
 
 def test_share_of_padding():
-    loader_batch = type("B", (), {})()
-    loader_batch.features = None
-    loader_batch.images = torch.zeros(2, 3, 10, 20)
-    loader_batch.image_sizes = torch.tensor([[10, 20], [5, 20]])
-    loader_batch.text_mask = torch.tensor([[True, True], [True, False]])
-    assert padding_shares(loader_batch) == {"text": 0.25, "image": 0.25}
+    image = registry.build("processor", "image", {"short_edge": 10, "long_edge": 20}, "i")
+    read = SimpleNamespace(
+        images=[torch.zeros(3, 20, 40), torch.zeros(3, 5, 20)],  # resized: 10 × 20 and 5 × 20
+        text_mask=torch.tensor([[True, True], [True, False]]),
+    )
+    assert padding_share_of(read, image) == 0.25
 
 
 def test_sizes_read_from_headers_are_those_of_the_batches(vqa2_root):
@@ -367,10 +423,10 @@ def test_sizes_are_read_once_until_a_folder_changes(own_vqa2_root, tmp_path, mon
 
 def test_batches_go_on_where_a_killed_worker_left(own_vqa2_root, caplog):
     whole = [batch for update in take(make_loader(own_vqa2_root, horizontal_flip=0.5), 0, 9) for batch in update]
-    iterator = make_loader(own_vqa2_root, workers=2, horizontal_flip=0.5).updates(0, 8, 3, 2)
-    found = []
+    loader = make_loader(own_vqa2_root, workers=2, horizontal_flip=0.5)
+    iterator, found = loader.updates(0, 8, 3, 2), []
     for number in range(9):
-        found += next(iterator)[0]
+        found += loader.one_ahead(next(iterator)[0])
         if number in (1, 4):
             workers = multiprocessing.active_children()
             os.kill(workers[number % len(workers)].pid, signal.SIGKILL)
@@ -404,7 +460,7 @@ def test_several_processes_share_an_update(own_vqa2_root):
         parts = [part[number] for part in several]
         weighted = [
             sample_id
-            for batches, _ in parts
+            for batches in zip(*(batches for batches, _ in parts), strict=True)
             for batch in batches
             for sample_id, weight in zip(batch.sample_ids, batch.weights.tolist(), strict=True)
             if weight

@@ -8,7 +8,6 @@ import torch
 from preloaded import script, together
 
 from pixelbert_plugin.commands import command
-from pixelbert_plugin.data.loader import share
 from pixelbert_plugin.distributed.processes import ALONE, is_loss
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, UserError
 from pixelbert_plugin.registry.schema import ConfigError
@@ -84,20 +83,6 @@ def test_only_torchs_own_errors_are_taken_for_a_loss():
     assert is_loss(RuntimeError("[…/gloo/transport/tcp/pair.cc] Connection closed by peer"))
     assert is_loss(torch.distributed.DistBackendError("x"))
     assert not is_loss(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) and not is_loss(UserError("timed out"))
-
-
-def test_shares_cover_an_update_and_are_of_equal_number():
-    for samples in range(1, 20):
-        ids = torch.arange(100, 100 + samples).numpy()
-        for processes in (1, 2, 3, 7):
-            for micro in (None, 1, 2, 5, 30):
-                shares = [share(ids, rank, processes, micro) for rank in range(processes)]
-                assert len({len(part) for part in shares}) == 1
-                own = [int(i) for part in shares for piece, is_filler in part for i in piece if not is_filler]
-                assert own == ids.tolist()
-                assert all(
-                    len(piece) >= 1 and (not is_filler or len(piece) == 1) for part in shares for piece, is_filler in part
-                )
 
 
 def test_each_error_is_told_once_a_machine_before_the_processes_are_connected(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """Text, image and answer processors."""
 
+import gc
 import io
+import mmap
 import os
 import struct
 import subprocess
@@ -18,6 +20,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.processors.image import resize, zeros
 
 
 def build(name, **params):
@@ -273,6 +276,48 @@ def test_enlarged_shrunk_and_kept_images_are_torchvisions_resized_then_normalise
         resized = T.resize(source.float(), size, antialias=True)
         torch.testing.assert_close(own[:, : size[0], : size[1]], (resized / 255 - mean) / std, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
+
+
+def enlarged(values_3hw, height, width):
+    """float64, by the definition: pixel centres, the two nearest rows and columns, the outermost ones repeated."""
+
+    def along(values, axis, size):
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) * values.shape[axis] / size - 0.5
+        low = at.floor().long()
+        share = (at - low).view([-1 if each == axis else 1 for each in range(3)])
+        rows = [values.index_select(axis, place.clamp(0, values.shape[axis] - 1)) for place in (low, low + 1)]
+        return rows[0] * (1 - share) + rows[1] * share
+
+    return along(along(values_3hw.double(), 1, height), 2, width)
+
+
+@pytest.mark.parametrize(
+    ("own", "to"), [((48, 64), (80, 107)), ((1, 5), (3, 15)), ((30, 40), (30, 41)), ((480, 640), (800, 1067))]
+)
+def test_enlarging_by_the_definition(own, to):
+    values = torch.rand(3, *own, generator=torch.Generator().manual_seed(1))
+    # neighbours of up to 1 apart, at a place that is known to within a pixel's number times float32's last digit
+    torch.testing.assert_close(resize(values, *to).double(), enlarged(values, *to), rtol=0, atol=2e-7 * max(16, *own))
+
+
+def test_images_memory_is_zero_and_stays_while_it_is_used(monkeypatch):
+    shape = (2, 3, 700, 800)
+    whole = zeros(shape, torch.device("cpu"))
+    assert whole.dtype == torch.float32 and whole.shape == shape and not whole.any()
+    part = whole[1, 2, 5:].fill_(7)
+    del whole
+    gc.collect()
+    others = [zeros(shape, torch.device("cpu")).fill_(1) for _ in range(3)]
+    assert (part == 7).all() and len(others) == 3
+
+    class Refusing(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("pixelbert_plugin.processors.image.mmap.mmap", Refusing)
+    assert not zeros(shape, torch.device("cpu")).any()
+    monkeypatch.delattr("pixelbert_plugin.processors.image.mmap.MADV_HUGEPAGE")
+    assert not zeros(shape, torch.device("cpu")).any()
 
 
 def test_very_large_images_are_reduced_before_transfer(tmp_path):

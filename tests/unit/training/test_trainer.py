@@ -31,6 +31,9 @@ class Data:
     def __len__(self):
         return 8
 
+    def one_ahead(self, batches):
+        return iter(batches)
+
     def updates(self, position, batch_size, micro_batch_size, texts_per_image):
         at = position % 8
         while True:
