@@ -208,7 +208,7 @@ def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
         """As the loader does it, in one process."""
         found = [store.find(name) for name in names]
         decoded = [processor.decode(file) if kept is None else kept for file, kept in zip(files, found, strict=True)]
-        return features.ready(replace(batch, images=decoded), names)
+        return features.ready(replace(batch, images=decoded, feature_names=names))
 
     @torch.no_grad()
     def computed() -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.image_features import ImageFeatures, padded
 from pixelbert_plugin.data.images import BadImageError
-from pixelbert_plugin.data.loader import Loader, padding_shares
+from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.errors import UserError
@@ -135,8 +135,18 @@ def test_the_model_computes_with_them_what_it_does_with_images(tmp_path, vqa2_ro
             found, expected = model(kept_batch), model(batch)
             torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
             assert found.grid == expected.grid and torch.equal(found.pixel_mask, expected.pixel_mask)
-            assert padding_shares(kept_batch)["text"] == padding_shares(batch)["text"]
-            assert padding_shares(kept_batch)["image"] == pytest.approx(1 - float(kept_batch.features.mask.float().mean()))
+
+
+def test_padding_is_that_of_the_grids_of_the_latest_update(tmp_path, vqa2_root):
+    loader = make_loader(vqa2_root, make_features(tmp_path))
+    updates = loader.updates(0, 8, 4, 1)
+    for _ in range(2):
+        batches, _ = next(updates)
+        masks = [batch.features.mask.float() for batch in loader.one_ahead(batches)]
+        expected = 1 - sum(float(mask.mean()) for mask in masks) / len(masks)
+        assert len(masks) == 2 and loader.mean_padding(batches)["image"] == pytest.approx(expected)
+        texts = [float(batch.text_mask.float().mean()) for batch in batches]
+        assert loader.mean_padding(batches)["text"] == pytest.approx(1 - sum(texts) / 2)
 
 
 def test_damaged_features_are_computed_again_and_said_once(tmp_path, vqa2_root, caplog):
