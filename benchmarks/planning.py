@@ -5,9 +5,9 @@
 Each configuration trains in a process of its own, updates on the same micro-batches of the miniature world. Measured are the
 bytes that autograd saves for the backward pass (each storage once, weights left out), the resident memory's highest value above
 what the process had before the model was built (after another training of its kind, whose code and caches stay), and the
-processor's seconds of an update, on one thread. The plan is given the micro-batches' shape (pairs, images and their size, longest
-text) and runs without data, as for a GPU, but with a CPU's operations. Time: the rate of the first configuration of each
-precision is taken for all others of it. What a GPU's own libraries take was not measured.
+processor's seconds of an update, on one thread. The plan is given the micro-batches' shape (pairs, images and their size,
+longest text) and runs without data, as for a GPU, but with a CPU's operations. Time: the rate of the first configuration of
+each precision is taken for all others of it. What a GPU's own libraries take was not measured.
 """
 
 import argparse
@@ -86,16 +86,21 @@ CASES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def measure(name: str, data: str) -> dict[str, float]:
+def measure(name: str, folder: str) -> dict[str, float]:
     """One configuration, measured and planned, in this process."""
     config_name, overrides = CASES[name]
-    shared = [f"env.data_dir={data}", "env.cache_dir=null", f"{IMAGE}.params.weights=null", "training.num_workers=0"]
-    config = configuration.resolve(CONFIGS / f"{config_name}.yaml", [*shared, "processors.answers.params.min_occurrences=1", *overrides])
+    shared = [f"env.data_dir={folder}", "env.cache_dir=null", f"{IMAGE}.params.weights=null", "training.num_workers=0"]
+    config = configuration.resolve(
+        CONFIGS / f"{config_name}.yaml", [*shared, "processors.answers.params.min_occurrences=1", *overrides]
+    )
     training, device = config.training, torch.device("cpu")
-    task, processors = learn_task(config, RunData.of(config), Start())
-    loader = Loaders(training, None, task, processors, device).of(RunData.of(config).splits["train"])
+    data = RunData.of(config)
+    task, processors = learn_task(config, data, Start())
+    loader = Loaders(training, None, task, processors, device).of(data.splits["train"])
     pairs = task.pairs_per_sample
-    batches, _ = next(loader.updates(0, training.batch_size // pairs, training.micro_batch_size // pairs, training.texts_per_image))
+    batches, _ = next(
+        loader.updates(0, training.batch_size // pairs, training.micro_batch_size // pairs, training.texts_per_image)
+    )
     numbers = native.choose("bf16" if training.precision == "bf16" else "fp32", {}, device)
 
     def training_step() -> Step:
@@ -140,11 +145,14 @@ def measure(name: str, data: str) -> dict[str, float]:
 
     first = batches[0]
     shape = Shape(
-        len(first), len(first.image_seeds) // (task.images_per_sample or 1), first.input_ids.shape[1], tuple(first.images.shape[-2:])
+        len(first),
+        len(first.image_seeds) // (task.images_per_sample or 1),
+        first.input_ids.shape[1],
+        tuple(first.images.shape[-2:]),
     )
-    simulation = Simulation(config, numbers, device, len(processors["answers"]) if "answers" in processors else 2, [])
-    planned = simulation.step(shape)
-    whole = memory.of_training(simulation.weights(), planned, 1, "ddp", len(batches) > 1, has_gpu=False)
+    with Simulation(config, numbers, device, data.samples, 2, []) as simulation:
+        planned = simulation.step(shape)
+        whole = memory.of_training(simulation.weights(), planned, 1, "ddp", len(batches) > 1, has_gpu=False)
     return {
         "saved": measured,
         "planned_saved": planned.saved,
@@ -193,7 +201,11 @@ def main() -> None:
             if arguments.only not in name:
                 continue
             done = subprocess.run(
-                [sys.executable, __file__, "--measure", name, data], env=environment, capture_output=True, text=True, check=False
+                [sys.executable, __file__, "--measure", name, data],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr[-3000:]}")
@@ -206,7 +218,9 @@ def main() -> None:
             for what, form, unit in (("saved", "{:.0f}", 1e6), ("resident", "{:.0f}", 1e6), ("seconds", "{:.3f}", 1)):
                 error = found[f"planned_{what}"] / found[what] - 1
                 both = f"{form.format(found[f'planned_{what}'] / unit)} / {form.format(found[what] / unit)}"
-                row += f"{both:>{16 if what == 'seconds' else 15}}{'' if what == 'seconds' and is_first else f'{error:+.0%}':>8}"
+                row += (
+                    f"{both:>{16 if what == 'seconds' else 15}}{'' if what == 'seconds' and is_first else f'{error:+.0%}':>8}"
+                )
                 if what != "seconds" or not is_first:
                     errors["time" if what == "seconds" else what].append(abs(error))
             print(row, flush=True)

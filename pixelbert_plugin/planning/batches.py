@@ -1,4 +1,4 @@
-"""A micro-batch of the right shapes whose words and images mean nothing. B samples, R texts, L tokens, N images per text, I images."""
+"""A micro-batch of the right shapes that means nothing. B samples, R texts, L tokens, N images per text, I images."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -21,8 +21,8 @@ class Card:
     source: str = "its data sheet"
 
 
-# NVIDIA's data sheets; where one gives the rate with sparsity, half of it. RTX4090: NVIDIA's Ada white paper, products summed in
-# float32.
+# NVIDIA's data sheets; where one gives the rate with sparsity, half of it. RTX4090: NVIDIA's Ada white paper, with sums in
+# float32
 CARDS = (
     Card("H200", 141, 989, 989, 494, 67),  # "NVIDIA H200 Tensor Core GPU", SXM
     Card("H100", 80, 989, 989, 494, 67),  # "NVIDIA H100 Tensor Core GPU", SXM

@@ -32,13 +32,14 @@ class DryRun(TorchDispatchMode):
     """The bookkeeper. Use `running` to enter it."""
 
     def __init__(self, device: torch.device):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.live = 0  # bytes of fake tensors that exist now, gradients of weights left out
         self.gradients = 0  # bytes of those
         self.operations = 0
         self._alive: dict[int, weakref.ref[Any]] = {}  # by storage
         self._is_building = False
+        self._learned: set[int] = set()  # weights that have a gradient
         self.forget_peaks()
 
     def forget_peaks(self) -> None:
@@ -54,9 +55,16 @@ class DryRun(TorchDispatchMode):
         finally:
             self._is_building = False
 
-    def add_gradient(self, gradient: Tensor) -> None:
-        """A weight's first gradient, which stays until the optimizer's step."""
-        self.gradients += gradient.numel() * gradient.element_size()
+    def forget_gradients(self) -> None:
+        """As after the optimizer's step."""
+        self.gradients = 0
+        self._learned.clear()
+
+    def add_gradient(self, weight: Tensor, gradient: Tensor) -> None:
+        """A part of a weight's gradient. The first one stays, as a sum that the others are added to."""
+        if id(weight) not in self._learned:
+            self._learned.add(id(weight))
+            self.gradients += weight.numel() * weight.element_size()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -98,9 +106,7 @@ def _counts(func: Any) -> Callable[..., int] | None:
     return cast("Callable[..., int] | None", flop_registry.get(func._overloadpacket))
 
 
-def _count_convolution_backward(
-    gradient: Tensor, values: Tensor, weight: Tensor, *others: Any, out_val: Any
-) -> int:
+def _count_convolution_backward(gradient: Tensor, values: Tensor, weight: Tensor, *others: Any, out_val: Any) -> int:
     """As many as forward for each gradient that is asked for, of the input and of the weight. (torch's own count is too high
     for grouped convolutions.)"""
     *_, is_transposed, _output_padding, _groups, is_wanted = others
@@ -139,9 +145,9 @@ def _fused_attention(
     has_gradient = torch.is_grad_enabled() and query.requires_grad
     return cast(
         Tensor,
-        aten._scaled_dot_product_efficient_attention(
-            query, key, value, bias, has_gradient, dropout_p, is_causal, scale=scale
-        )[0],
+        aten._scaled_dot_product_efficient_attention(query, key, value, bias, has_gradient, dropout_p, is_causal, scale=scale)[
+            0
+        ],
     )
 
 
@@ -162,7 +168,7 @@ def _random_state_of_no_gpu() -> Iterator[None]:
     """What is drawn twice alike asks for the state of the GPU's generator, and nothing is drawn here."""
     usual = torch.cuda.get_rng_state, torch.cuda.set_rng_state
     torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()
-    torch.cuda.set_rng_state = lambda state, device="cuda": None
+    torch.cuda.set_rng_state = lambda new_state, device="cuda": None
     try:
         yield
     finally:
@@ -218,22 +224,19 @@ class Autocasting:
             torch.set_autocast_dtype("cuda", usual[1])
 
 
-def backward(losses: list[Tensor], books: DryRun) -> None:
+def backward(losses: list[Tensor], learn: Callable[[Tensor, Tensor], None]) -> None:
     """The backward pass of the only one of `losses`, which is taken out, so that what is done with can be freed.
 
     It walks the graph as torch's engine does, later nodes first, but on this thread: the engine has one for each GPU, and there
-    is none. Gradients of weights go to `books.add_gradient`.
+    is none. `learn` is given every weight with each part of its gradient.
     """
     loss = losses.pop()
     waiting: dict[int, dict[int, Tensor]] = {}  # by node's number: gradients by output
     heap: list[tuple[int, Any]] = []
-    seen: set[int] = set()  # weights that have a gradient
 
     def give(node: Any, number: int, gradient: Tensor) -> None:
         if isinstance(weight := getattr(node, "variable", None), Tensor):
-            if id(weight) not in seen:
-                seen.add(id(weight))
-                books.add_gradient(weight)
+            learn(weight, _as_wanted(gradient, weight))
             return
         place = node._sequence_nr()
         if place not in waiting:
@@ -251,7 +254,7 @@ def backward(losses: list[Tensor], books: DryRun) -> None:
         place, node = heapq.heappop(heap)
         found = waiting.pop(-place)
         wanted = node._input_metadata
-        given = [_as_wanted(found.pop(number, None), wanted[number]) for number in range(len(wanted))]
+        given = [_as_wanted(found.pop(number), each) if number in found else None for number, each in enumerate(wanted)]
         call = node.apply if isinstance(node, torch.autograd.function.BackwardCFunction) else node
         with torch.no_grad():
             results = call(*given)
@@ -266,10 +269,8 @@ def backward(losses: list[Tensor], books: DryRun) -> None:
         del targets, target, gradient
 
 
-def _as_wanted(gradient: Tensor | None, wanted: Any) -> Tensor | None:
+def _as_wanted(gradient: Tensor, wanted: Any) -> Tensor:
     """A gradient in the type and shape of what it is of, as torch's engine gives it."""
-    if gradient is None:
-        return None
     if tuple(gradient.shape) != tuple(wanted.shape):
         gradient = gradient.sum_to_size(*wanted.shape)
     return gradient if gradient.dtype == wanted.dtype else gradient.to(wanted.dtype)

@@ -42,6 +42,11 @@ class Lengths:
 
     splits: dict[str, dict[str, Split]]
     image_size: tuple[int, int] | None  # height and width in pixels, of the data's files; None: not there
+    builders: dict[str, Builder]
+
+    def samples(self, split: str) -> Mixture:
+        """The samples themselves. Raises UserError where they are not here."""
+        return Mixture.build(self.builders, split)
 
     def epoch(self, weights: dict[str, float]) -> tuple[int, float]:
         """Samples of an epoch of training, and how many groups they are."""
@@ -71,9 +76,12 @@ def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
             elif (official := _official(name, builder, split, limit)) is not None:
                 found[name] = official
                 unread.append(f"{name}'s {split}: {official.samples:,} samples")
+    for name, split in splits.get("train", {}).items():
+        if split.images is None and limit and limit > 1:
+            assumed.append(f"{limit} texts of {name} always share their images, as many as training.texts_per_image lets")
     if unread:
         assumed.append(f"the official numbers, since the files are not in env.data_dir: {'; '.join(unread)}")
-    return Lengths(splits, image_size)
+    return Lengths(splits, image_size, builders)
 
 
 def _read(name: str, builder: Builder, split: str) -> Mixture | None:

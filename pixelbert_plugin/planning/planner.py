@@ -86,7 +86,9 @@ def plan(config: RunConfig, own: PlanConfig) -> Plan:
     """Raises UserError for options that contradict each other, and what the run itself would refuse."""
     with configuration.naming_sources(config.sources):
         refuse(config)
-        return Planner(config, own).plan()
+        planner = Planner(config, own)
+        with planner.simulation:
+            return planner.plan()
 
 
 class Planner:
@@ -102,17 +104,14 @@ class Planner:
                 f"{training.batch_size} pairs per update are fewer than the {self.gpus.number} GPUs that share them",
             )
         self.precision_name, self.precision, rate = choose_precision(config, self.gpus.card)
-        if own.rate is not None:
-            self.tflops = own.rate
-        else:
-            self.tflops = rate * (own.utilization or UTILIZATION)
-            share = "utilization" if own.utilization else "utilization, a guess (utilization=N or a measured rate=TFLOPS)"
-            self.assumed.append(
-                f"{self.tflops:,.0f} TFLOP/s: {rate:g} of {self.gpus.card.source}, at {own.utilization or UTILIZATION:g} {share}"
-            )
+        self.tflops = own.rate or rate * (own.utilization or UTILIZATION)
+        if own.rate is None:
+            share = f"{own.utilization or UTILIZATION:g} utilization{'' if own.utilization else ', a guess'}"
+            told = f"{self.tflops:,.0f} TFLOP/s: {rate:g} by {self.gpus.card.source}, at {share}"
+            self.assumed.append(f"{told} (utilization=N, or a measured rate=TFLOPS)")
         self.lengths = lengths.measure(config, self.assumed)
         device = torch.device("cuda", 0)
-        self.simulation = Simulation(config, self.precision, device, own.answers, self.assumed)
+        self.simulation = Simulation(config, self.precision, device, self.lengths.samples, own.answers, self.assumed)
         self.pairs = self.simulation.task.pairs_per_sample
         image = self.simulation.processors["image"]
         files = own.height_and_width or self.lengths.image_size
@@ -123,11 +122,21 @@ class Planner:
         if not training.bucket_by_size:
             self.assumed.append("no padding of images: batches would hold images of like size (training.bucket_by_size)")
 
+    @property
+    def samples(self) -> int:
+        """Of an update, on one GPU."""
+        return math.ceil(self.config.training.batch_size // self.pairs / self.gpus.number)
+
+    @property
+    def micro(self) -> int:
+        """Samples of a micro-batch."""
+        training = self.config.training
+        return min(self.samples, max(1, (training.micro_batch_size or training.batch_size) // self.pairs))
+
     def plan(self) -> Plan:
+        """Inside `with self.simulation`."""
         config, training = self.config, self.config.training
-        weights = self.simulation.weights()
-        samples = math.ceil(training.batch_size // self.pairs / self.gpus.number)  # of an update, on one GPU
-        micro = min(samples, max(1, (training.micro_batch_size or training.batch_size) // self.pairs))
+        weights, samples, micro = self.simulation.weights(), self.samples, self.micro
         text = self.simulation.processors["text"]
         longest = max(self.own.tokens, text.max_length or 0)
         self.assumed.append(
@@ -137,14 +146,14 @@ class Planner:
             batch_size=training.batch_size,
             micro_batch_size=micro * self.pairs,
             micro_batches=math.ceil(samples / micro),
-            images=self._shape(micro, 3).groups * (self.simulation.task.images_per_sample or 1),
+            images=self.shape(micro, 3).groups * (self.simulation.task.images_per_sample or 1),
             image_size=self.size,
             tokens=self.own.tokens,
             longest=longest,
         )
         evaluation = self._evaluation(longest)
         needed = self._memory(weights, samples, micro, longest)
-        step = self.simulation.step(self._shape(micro, self.own.tokens))
+        step = self.simulation.step(self.shape(micro, self.own.tokens))
         per_sample = (step.forward + step.backward) / micro
         course, evaluations, hours = self._course(per_sample)
         kept = training_kept(config)
@@ -167,7 +176,7 @@ class Planner:
             assumed=self.assumed,
         )
 
-    def _shape(self, samples: int, tokens: int) -> Shape:
+    def shape(self, samples: int, tokens: int) -> Shape:
         """A micro-batch of training, with as many images as its samples have on average."""
         epoch, groups = self.lengths.epoch(self.config.training.dataset_weights)
         limit = self.config.training.texts_per_image
@@ -175,7 +184,7 @@ class Planner:
         return Shape(samples, max(1, math.ceil(round(samples * share, 6))), tokens, self.size)
 
     def _memory(self, weights: Weights, samples: int, micro: int, longest: int) -> Memory:
-        step = self.simulation.step(self._shape(micro, longest))
+        step = self.simulation.step(self.shape(micro, longest))
         return memory.of_training(weights, step, self.gpus.number, self.config.training.parallel, micro < samples)
 
     def _evaluation(self, tokens: int) -> Evaluation:
@@ -191,9 +200,7 @@ class Planner:
         share = max((split.images / split.samples for split in known if split.images), default=1.0)
         return Shape(samples, max(1, math.ceil(samples * share)), tokens, self.size)
 
-    def _fit(
-        self, weights: Weights, samples: int, micro: int, longest: int, needed: Memory, evaluation: Evaluation
-    ) -> Fit:
+    def _fit(self, weights: Weights, samples: int, micro: int, longest: int, needed: Memory, evaluation: Evaluation) -> Fit:
         """The largest micro-batch is guessed along the line through two of them, and tried."""
         available = round(self.gpus.card.memory_gb * GB)
         evaluating = memory.of_evaluation(needed, evaluation)
@@ -213,7 +220,9 @@ class Planner:
         course, operations = None, 0.0
         if "train" in config.splits():
             if not epoch:
-                self.assumed.append(f"how long it takes is unknown: {', '.join(missing)} is not here; samples=N says how many there are")
+                self.assumed.append(
+                    f"how long it takes is unknown: {', '.join(missing)} is not here; samples=N says how many there are"
+                )
                 return None, 0.0, None
             course = Course.of(config, epoch, self.pairs)
             operations = per_sample * course.samples

@@ -29,7 +29,9 @@ class Course:
         batch_samples = training.batch_size // pairs_per_sample
         length = Length.of(training, epoch_samples, batch_samples)
         updates = length.total_updates()
-        samples = min(updates * batch_samples, int(min(length.end, math.inf)) if training.max_epochs else updates * batch_samples)
+        samples = min(
+            updates * batch_samples, int(min(length.end, math.inf)) if training.max_epochs else updates * batch_samples
+        )
         if "val" not in config.splits():
             return cls(epoch_samples, updates, samples, 0)
         in_updates, in_epochs = training.evaluation_every

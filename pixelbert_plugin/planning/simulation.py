@@ -1,13 +1,14 @@
 """A micro-batch of a training, and of an evaluation, without a device: what is alive when, and how many operations."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_model, build_task
@@ -16,9 +17,10 @@ from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.distributed.parallel import Losses
 from pixelbert_plugin.interfaces import MatchingModel, Model, Task
 from pixelbert_plugin.planning.batches import Shape, make, without_data
-from pixelbert_plugin.planning.dry_run import Autocasting, DryRun, backward, move, running
-from pixelbert_plugin.planning.stand_ins import Assumptions, answer_processor, text_processor, without_files
+from pixelbert_plugin.planning.dry_run import Autocasting, backward, move, running
+from pixelbert_plugin.planning.stand_ins import Assumptions, Samples, answer_processor, text_processor, without_files
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.types import Batch
 
 BLOCK = 16  # images that are encoded together where every pair is scored (evaluation/retrieval.py)
 
@@ -59,154 +61,153 @@ class Evaluation:
 
 
 class Simulation:
-    """The model of a configuration, built without weights on a GPU that need not be there."""
+    """The model of a configuration, built without weights on a GPU that need not be there; `with` it, look at what it does."""
 
-    def __init__(self, config: RunConfig, precision: Precision, device: torch.device, answers: int, assumed: Assumptions):
-        """`precision`: one of the CPU, whose casts are made on `device`. What is taken for granted is added to `assumed`."""
+    def __init__(
+        self,
+        config: RunConfig,
+        precision: Precision,
+        device: torch.device,
+        samples: Samples,
+        answers: int,
+        assumed: Assumptions,
+    ):
+        """`precision`: one of the CPU, whose casts are made on `device`. `samples`: what vocabularies are learned from; where
+        they are not here VQA has so many `answers`. What is taken for granted is added to `assumed`."""
         made = without_files(config.model_config[config.model], assumed)
         self.config = replace(config, model_config={**config.model_config, config.model: made})
         roles = registry.get("task", config.task, "task").processors
         image = registry.build_component("processor", config.processors.image, "processors.image.params")
         makers = {
-            "text": lambda: text_processor(config, assumed),
-            "answers": lambda: answer_processor(config, answers, assumed),
+            "text": lambda: text_processor(config, samples, assumed),
+            "answers": lambda: answer_processor(config, samples, answers, assumed),
         }
         self.processors = {role: makers[role]() if role in makers else image for role in roles}
         self.task: Task = build_task(config, self.processors)
         self.device, self.precision = device, precision
         self.autocasting = Autocasting(precision, device)
 
-    @contextmanager
-    def built(self) -> Iterator[tuple[nn.Module, DryRun]]:
-        """The model on its device, and the bookkeeper that sees what it does."""
-        with torch.random.fork_rng(devices=[]), running(self.device) as books:
-            with books.building():
-                model = build_model(self.config, self.task, self.processors)
-                move(model, self.device)
-                self.precision.prepare(model, {})
-            yield model, books
+    def __enter__(self) -> "Simulation":
+        """Build the model, and look at what it does until the end of the `with`."""
+        self._open = ExitStack()
+        with ExitStack() as opened:
+            opened.enter_context(torch.random.fork_rng(devices=[]))
+            self.books = opened.enter_context(running(self.device))
+            with self.books.building():
+                self.model = build_model(self.config, self.task, self.processors)
+                move(self.model, self.device)
+                self.precision.prepare(self.model, {})
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
 
     def weights(self) -> Weights:
         """Raises ConfigError where the optimizers are not those of the model's parameter groups."""
-        with self.built() as (model, _):
-            described = cast(Model, model)
-            groups = described.parameter_groups()
-            refuse_groups(self.config.model, list(groups), list(self.config.optimizer))
-            parameters = list(model.parameters())
-            trained = {name: [(n, p) for n, p in group if p.requires_grad] for name, group in groups.items()}
-            halves = [p for group in trained.values() for _, p in group if p.dtype == torch.float16]
-            has_masters = bool(getattr(getattr(self.precision, "level", None), "has_masters", False))
-            masters = 4 * sum(p.numel() for p in halves) if has_masters else 0
-            state = sum(
-                _state_bytes(self.config, name, group, has_masters) for name, group in trained.items() if group
-            )
-            gradients = {name: _bytes([p for _, p in group]) for name, group in trained.items()}
-            units = [_bytes(list(unit.parameters())) for unit in described.shard_units()]
-            buffers = _bytes(list(model.buffers()))
-            numbers: Counter[str] = Counter()
-            for name, parameter in model.named_parameters():
-                numbers[name.partition(".")[0]] += parameter.numel()
-            return Weights(
-                numbers=dict(numbers),
-                held=_bytes(parameters) + buffers,
-                gradients=sum(gradients.values()),
-                masters=masters,
-                optimizer=state,
-                largest_optimized=max(gradients.values(), default=0) * (2 if has_masters else 1),
-                largest_unit=max(units, default=0),
-                outside_units=_bytes(parameters) - sum(units),
-                checkpoint=4 * sum(numbers.values()) + buffers + state,
-            )
+        described = cast(Model, self.model)
+        groups = described.parameter_groups()
+        refuse_groups(self.config.model, list(groups), list(self.config.optimizer))
+        parameters, buffers = list(self.model.parameters()), _bytes(self.model.buffers())
+        trained = {name: [each for _, each in group if each.requires_grad] for name, group in groups.items()}
+        halves = [each for group in trained.values() for each in group if each.dtype == torch.float16]
+        has_masters = bool(getattr(_level(self.precision), "has_masters", False))
+        state = sum(_state_bytes(self.config, name, group, has_masters) for name, group in trained.items() if group)
+        gradients = {name: _bytes(group) for name, group in trained.items()}
+        units = [_bytes(unit.parameters()) for unit in described.shard_units()]
+        numbers: Counter[str] = Counter()
+        for name, parameter in self.model.named_parameters():
+            numbers[name.partition(".")[0]] += parameter.numel()
+        return Weights(
+            numbers=dict(numbers),
+            held=_bytes(parameters) + buffers,
+            gradients=sum(gradients.values()),
+            masters=4 * sum(each.numel() for each in halves) if has_masters else 0,
+            optimizer=state,
+            largest_optimized=max(gradients.values(), default=0) * (2 if has_masters else 1),
+            largest_unit=max(units, default=0),
+            outside_units=_bytes(parameters) - sum(units),
+            checkpoint=4 * sum(numbers.values()) + buffers + state,
+        )
 
     def step(self, shape: Shape) -> Step:
-        """One micro-batch of training."""
-        batch = make(self.task, self.processors["text"], shape)
-        with self.built() as (model, books):
-            losses = Losses(model.train(), self.task, cast(Precision, self.autocasting))
-            before, operations = books.live, books.operations
-            with books.building():
-                given = without_data(self._cast(batch), shape.size, self.device)
-            books.forget_peaks()
-            loss: list[Tensor] = [cast(Tensor, sum(losses(given).values()))]
-            saved, forward = books.live - before, books.operations - operations
-            backward(loss, books)
-            return Step(
-                saved=saved,
-                peak=books.peak - before,
-                peak_with_gradients=books.peak_with_gradients - before,
-                forward=forward,
-                backward=books.operations - operations - forward,
-            )
+        """One micro-batch of training: the run's own forward pass and losses (distributed/parallel.py), so that what is changed
+        there or in the model, such as recomputing activations instead of keeping them, shows here without a word."""
+        books = self.books
+        losses = Losses(self.model.train(), self.task, cast(Precision, self.autocasting))
+        books.forget_gradients()
+        before, operations = books.live, books.operations
+        given = self._batch(make(self.task, self.processors["text"], shape), shape)
+        loss: list[Tensor] = [cast(Tensor, sum(losses(given).values()))]
+        saved, forward = books.live - before, books.operations - operations
+        backward(loss, books.add_gradient)
+        return Step(
+            saved=saved,
+            peak=books.peak - before,
+            peak_with_gradients=books.peak_with_gradients - before,
+            forward=forward,
+            backward=books.operations - operations - forward,
+        )
 
     def evaluation(self, shape: Shape) -> Evaluation:
         """One forward of an evaluation; where every pair is scored, of so many pairs."""
         if self.task.scores_all_pairs:
             return self._scoring(shape)
-        batch = make(self.task, self.processors["text"], shape)
-        with self.built() as (model, books), torch.no_grad():
-            before, operations = books.live, books.operations
-            with books.building():
-                given = without_data(self._cast(batch), shape.size, self.device)
-            books.forget_peaks()
-            with self.autocasting.autocast():
-                model.eval()(given)
-            return Evaluation(books.peak - before, (books.operations - operations) / shape.samples)
+        books, operations, before = self.books, self.books.operations, self.books.live
+        given = self._batch(make(self.task, self.processors["text"], shape), shape)
+        with torch.no_grad(), self.autocasting.autocast():
+            self.model.eval()(given)
+        return Evaluation(books.peak - before, (books.operations - operations) / shape.samples)
 
     def _scoring(self, shape: Shape) -> Evaluation:
-        batch = make(self.task, self.processors["text"], replace(shape, samples=BLOCK, groups=BLOCK), with_negatives=False)
-        pairs = shape.samples
-        with self.built() as (model, books), torch.no_grad():
-            matching = cast(MatchingModel, model.eval())
-            before, operations = books.live, books.operations
-            with books.building():
-                given = without_data(self._cast(batch), shape.size, self.device)
-            books.forget_peaks()
-            with self.autocasting.autocast():
-                images = matching.encode_images(given)
-                per_image = (books.operations - operations) / BLOCK
-                words = matching.embed_texts(given.input_ids)
-            operations = books.operations
-            with self.autocasting.autocast():
-                first, mask = words[:1].expand(pairs, -1, -1), given.text_mask[:1].expand(pairs, -1)
-                pixels, own = images.pixels[:1].expand(pairs, -1, -1), images.mask[:1].expand(pairs, -1)
-                fused, _, _ = matching.fuse(first, mask, pixels, own)
-                matching.cls_logits(fused)
-            return Evaluation(books.peak - before, (books.operations - operations) / pairs, per_image)
+        block = replace(shape, samples=BLOCK, groups=BLOCK)
+        pairs, books, before = shape.samples, self.books, self.books.live
+        given = self._batch(make(self.task, self.processors["text"], block, with_negatives=False), block)
+        matching, operations = cast(MatchingModel, self.model.eval()), books.operations
+        with torch.no_grad(), self.autocasting.autocast():
+            images = matching.encode_images(given)
+            per_image = (books.operations - operations) / BLOCK
+            words, operations = matching.embed_texts(given.input_ids), books.operations
+            first, mask = words[:1].expand(pairs, -1, -1), given.text_mask[:1].expand(pairs, -1)
+            pixels, own = images.pixels[:1].expand(pairs, -1, -1), images.mask[:1].expand(pairs, -1)
+            fused, _, _ = matching.fuse(first, mask, pixels, own)
+            matching.cls_logits(fused)
+        return Evaluation(books.peak - before, (books.operations - operations) / pairs, per_image)
 
-    def _cast(self, batch: Any) -> Any:
-        """What half weights are given."""
-        has_half = bool(getattr(getattr(self.precision, "level", None), "has_half_weights", False))
-        return batch.to(torch.float16) if has_half else batch
+    def _batch(self, batch: Batch, shape: Shape) -> Batch:
+        """The batch as the model takes it; the highest moment is looked for from here on."""
+        with self.books.building():
+            given = without_data(batch, shape.size, self.device)
+            if getattr(_level(self.precision), "has_half_weights", False):
+                given = replace(given.to(torch.float16), image_sizes=given.image_sizes)
+        self.books.forget_peaks()
+        return given
 
 
-def _bytes(tensors: list[Any]) -> int:
+def _level(precision: Precision) -> Any:
+    """Apex's, which says what of the weights is half; None of a precision that has none."""
+    return getattr(precision, "level", None)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _state_bytes(config: RunConfig, group: str, named: list[tuple[str, nn.Parameter]], has_masters: bool) -> int:
+def _state_bytes(config: RunConfig, group: str, parameters: list[Tensor], has_masters: bool) -> int:
     """Bytes of the state that the group's optimizer keeps, found by letting it take a step with small weights of its own: state
     of a weight's shape grows with it, other is once for each."""
     total = 0
-    with _on_the_cpu():
-        for ndim in {parameter.ndim for _, parameter in named}:
-            own = [parameter for _, parameter in named if parameter.ndim == ndim]
-            dtype = torch.float32 if has_masters else own[0].dtype
-            small = nn.Parameter(torch.ones((2,) * ndim, dtype=dtype))
+    for ndim in {parameter.ndim for parameter in parameters}:
+        own = [parameter for parameter in parameters if parameter.ndim == ndim]
+        with unset_fake_temporarily():
+            small = nn.Parameter(torch.ones((2,) * ndim, dtype=torch.float32 if has_masters else own[0].dtype))
             optimizer: torch.optim.Optimizer = registry.build_component(
                 "optimizer", config.optimizer[group], f"optimizer.{group}.params", named_parameters=[("weight", small)]
             )
             small.grad = torch.ones_like(small)
             optimizer.step()
-            for value in optimizer.state.get(small, {}).values():
-                if isinstance(value, Tensor):
-                    grows = value.shape == small.shape and ndim > 0
-                    numbers = sum(p.numel() for p in own) if grows else value.numel() * len(own)
-                    total += value.element_size() * numbers
+        for value in optimizer.state.get(small, {}).values():
+            if isinstance(value, Tensor):
+                grows = value.shape == small.shape and ndim > 0
+                total += value.element_size() * (sum(each.numel() for each in own) if grows else value.numel() * len(own))
     return total
-
-
-def _on_the_cpu() -> Any:
-    """Real tensors for a moment, inside a dry run."""
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-    return unset_fake_temporarily()

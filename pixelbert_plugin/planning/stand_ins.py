@@ -1,6 +1,8 @@
 """Parts of a run where their files are not: architectures without weights, vocabularies of the right size without words."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,15 +12,18 @@ from tokenizers.models import WordPiece
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import RunConfig
-from pixelbert_plugin.data.vocabularies import build_processor
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text
 from pixelbert_plugin.encoders.bert import ARCHITECTURE, FROM_WEIGHTS, BertTextEncoderConfig
 from pixelbert_plugin.encoders.resnet import ResNetConfig
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.answers import AnswerProcessor
 from pixelbert_plugin.processors.text import SPECIAL, WordPieceTokenizerConfig
 from pixelbert_plugin.registry.schema import Component, FilePath, type_hints
 
 BERT_VOCABULARY = 30522  # entries of bert-base-uncased's
 BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+Samples = Callable[[str], Mixture]  # of a split; raises UserError where they are not here
 Assumptions = list[str]  # what was taken for granted, each in one line
 
 
@@ -72,31 +77,36 @@ def _config_of(weights: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and ARCHITECTURE.keys() <= content.keys() else None
 
 
-def text_processor(config: RunConfig, assumed: Assumptions) -> Any:
-    """The text processor, its vocabulary read where it lies here, else as large and without words."""
+def text_processor(config: RunConfig, samples: Samples, assumed: Assumptions) -> Any:
+    """The text processor, its vocabulary read or learned where its files are here, else as large and without words."""
     params = config.processors.text.params
     if not isinstance(params, WordPieceTokenizerConfig):
         return build_processor(config.processors, "text")
     folder = Path(params.vocabulary)
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         return build_processor(config.processors, "text")
-    size = params.vocab_size if params.vocabulary == "train" else BERT_VOCABULARY
-    assumed.append(
-        f"a vocabulary of {size:,} entries: that of {params.vocabulary} is not at hand"
-        if params.vocabulary != "train"
-        else f"a vocabulary of {size:,} entries, the most that processors.text.params.vocab_size lets train learn"
-    )
     made = registry.build("processor", config.processors.text.type, replace(params, vocabulary="train"))
+    if params.vocabulary != "train":
+        size, why = BERT_VOCABULARY, f"{params.vocabulary} is not at hand"
+    else:
+        with suppress(UserError):
+            fit_text(made, samples)
+            return made
+        size, why = params.vocab_size, "the most that processors.text.params.vocab_size lets train learn"
+    assumed.append(f"a vocabulary of {size:,} entries: {why}")
     words = [*SPECIAL, *(f"word{number}" for number in range(size - len(SPECIAL)))]
     tokenizer = Tokenizer(WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     made.load_state_dict({"tokenizer": tokenizer.to_str()})
     return made
 
 
-def answer_processor(config: RunConfig, number: int, assumed: Assumptions) -> Any:
-    """The answer processor, with so many answers where they would be counted in data."""
+def answer_processor(config: RunConfig, samples: Samples, number: int, assumed: Assumptions) -> Any:
+    """The answer processor, its answers counted where the data are here, else so many."""
     made = build_processor(config.processors, "answers")
     if isinstance(made, AnswerProcessor) and made.needs_fit:
+        with suppress(UserError):
+            fit_answers(made, samples, is_training=True)
+            return made
         assumed.append(f"{number:,} answers (answers=N for others)")
         names = [f"answer{index}" for index in range(number)]
         made.load_state_dict({"answers": names, "spellings": names})
