@@ -67,12 +67,13 @@ def main() -> None:
         planner = Planner(config, own)
         shape = planner.shape(planner.micro, own.tokens)
         with planner.simulation as simulation:
+            per_sample = planner.operations_per_sample()
             step = simulation.step(shape)
-        operations = step.forward + step.backward
-        rate = operations / measured_seconds(simulation, shape, device) if is_gpu else arguments.tflops * TERA
+        rate = arguments.tflops * TERA
+        if is_gpu:
+            rate = (step.forward + step.backward) / measured_seconds(simulation, shape, device)
         epoch, _ = planner.lengths.epoch(config.training.dataset_weights)
         samples = Course.of(config, epoch, planner.pairs).samples
-        per_sample = operations / shape.samples
         figures = (
             f"{per_sample / 1e9:.0f}",
             f"{rate / per_sample:.1f}",

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from pixelbert_plugin.interfaces import Precision
+from pixelbert_plugin.precision.native import Precision
 
 aten = torch.ops.aten
 

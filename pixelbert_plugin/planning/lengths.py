@@ -76,8 +76,8 @@ def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
             elif (official := _official(name, builder, split, limit)) is not None:
                 found[name] = official
                 unread.append(f"{name}'s {split}: {official.samples:,} samples")
-    for name, split in splits.get("train", {}).items():
-        if split.images is None and limit and limit > 1:
+    for name, of_train in splits.get("train", {}).items():
+        if of_train.images is None and limit and limit > 1:
             assumed.append(f"{limit} texts of {name} always share their images, as many as training.texts_per_image lets")
     if unread:
         assumed.append(f"the official numbers, since the files are not in env.data_dir: {'; '.join(unread)}")

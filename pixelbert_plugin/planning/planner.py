@@ -146,15 +146,14 @@ class Planner:
             batch_size=training.batch_size,
             micro_batch_size=micro * self.pairs,
             micro_batches=math.ceil(samples / micro),
-            images=self.shape(micro, 3).groups * (self.simulation.task.images_per_sample or 1),
+            images=self.shape(micro, longest).groups * (self.simulation.task.images_per_sample or 1),
             image_size=self.size,
             tokens=self.own.tokens,
             longest=longest,
         )
         evaluation = self._evaluation(longest)
         needed = self._memory(weights, samples, micro, longest)
-        step = self.simulation.step(self.shape(micro, self.own.tokens))
-        per_sample = (step.forward + step.backward) / micro
+        per_sample = self.operations_per_sample()
         course, evaluations, hours = self._course(per_sample)
         kept = training_kept(config)
         return Plan(
@@ -176,12 +175,29 @@ class Planner:
             assumed=self.assumed,
         )
 
-    def shape(self, samples: int, tokens: int) -> Shape:
-        """A micro-batch of training, with as many images as its samples have on average."""
+    def images(self, samples: int) -> float:
+        """How many images, or pairs of them, the samples of a micro-batch of training have on average."""
         epoch, groups = self.lengths.epoch(self.config.training.dataset_weights)
         limit = self.config.training.texts_per_image
-        share = groups / epoch if epoch else 1 / (limit or samples)
-        return Shape(samples, max(1, math.ceil(round(samples * share, 6))), tokens, self.size)
+        return max(1.0, samples * (groups / epoch if epoch else 1 / (limit or samples)))
+
+    def shape(self, samples: int, tokens: int) -> Shape:
+        """A micro-batch of training; a part of an image counts as one."""
+        return Shape(samples, math.ceil(round(self.images(samples), 6)), tokens, self.size)
+
+    def operations_per_sample(self) -> float:
+        """Forward and backward, between those of the numbers of images below and above the average. Inside `with
+        self.simulation`."""
+        micro, images = self.micro, self.images(self.micro)
+
+        def operations(groups: int) -> int:
+            step = self.simulation.step(Shape(micro, groups, self.own.tokens, self.size))
+            return step.forward + step.backward
+
+        found = float(operations(math.floor(images)))
+        if (part := images % 1) > 1e-6:
+            found += part * (operations(math.ceil(images)) - found)
+        return found / micro
 
     def _memory(self, weights: Weights, samples: int, micro: int, longest: int) -> Memory:
         step = self.simulation.step(self.shape(micro, longest))

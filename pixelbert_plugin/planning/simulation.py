@@ -1,7 +1,7 @@
 """A micro-batch of a training, and of an evaluation, without a device: what is alive when, and how many operations."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -112,7 +112,7 @@ class Simulation:
         trained = {name: [each for _, each in group if each.requires_grad] for name, group in groups.items()}
         halves = [each for group in trained.values() for each in group if each.dtype == torch.float16]
         has_masters = bool(getattr(_level(self.precision), "has_masters", False))
-        state = sum(_state_bytes(self.config, name, group, has_masters) for name, group in trained.items() if group)
+        states = [_state_bytes(self.config, name, group, has_masters) for name, group in trained.items()]
         gradients = {name: _bytes(group) for name, group in trained.items()}
         units = [_bytes(unit.parameters()) for unit in described.shard_units()]
         numbers: Counter[str] = Counter()
@@ -123,11 +123,11 @@ class Simulation:
             held=_bytes(parameters) + buffers,
             gradients=sum(gradients.values()),
             masters=4 * sum(each.numel() for each in halves) if has_masters else 0,
-            optimizer=state,
+            optimizer=sum(states),
             largest_optimized=max(gradients.values(), default=0) * (2 if has_masters else 1),
             largest_unit=max(units, default=0),
             outside_units=_bytes(parameters) - sum(units),
-            checkpoint=4 * sum(numbers.values()) + buffers + state,
+            checkpoint=4 * sum(numbers.values()) + buffers + sum(states),
         )
 
     def step(self, shape: Shape) -> Step:
@@ -193,7 +193,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _state_bytes(config: RunConfig, group: str, parameters: list[Tensor], has_masters: bool) -> int:
+def _state_bytes(config: RunConfig, group: str, parameters: Sequence[Tensor], has_masters: bool) -> int:
     """Bytes of the state that the group's optimizer keeps, found by letting it take a step with small weights of its own: state
     of a weight's shape grows with it, other is once for each."""
     total = 0

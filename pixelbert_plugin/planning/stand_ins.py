@@ -38,11 +38,13 @@ def without_files(options: Any, assumed: Assumptions) -> Any:
     if isinstance(options, ResNetConfig) and options.norm == "sync":  # needs a GPU to be built; of the same size
         options = replace(options, norm="trainable")
     changes: dict[str, Any] = {}
+    kind: Any = type(options)
+    hints = type_hints(kind)
     for field in fields(options):
         value = getattr(options, field.name)
         if isinstance(value, Component):
             changes[field.name] = Component(value.type, without_files(value.params, assumed))
-        elif field.default is None and value is not None and FilePath in get_args(type_hints(type(options))[field.name]):
+        elif field.default is None and value is not None and FilePath in get_args(hints[field.name]):
             changes[field.name] = None
     made = replace(options, **changes)
     registry.place.tell(made, registry.place_of(options))

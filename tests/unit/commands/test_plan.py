@@ -38,8 +38,8 @@ def test_a_plan_adds_up(capsys):
 
 def test_the_same_twice_costs_the_same_whatever_the_gpus_and_their_memory(capsys):
     one, four = (numbers(capsys, MINI, f"gpus={gpus}", "samples=8000", "rate=1") for gpus in ("1xT4", "4xT4"))
-    assert one["hours"]["training"] == pytest.approx(4 * four["hours"]["training"])
-    assert one["sample_operations"] == pytest.approx(four["sample_operations"], rel=0.02)
+    assert one["hours"]["training"] == pytest.approx(4 * four["hours"]["training"], rel=0.03)
+    assert one["sample_operations"] == pytest.approx(four["sample_operations"], rel=0.03)
     sharded = numbers(capsys, MINI, "gpus=4xT4", "samples=8000", "training.parallel=fsdp")
     assert sharded["memory"]["optimizer_state"] == pytest.approx(four["memory"]["optimizer_state"] / 4, rel=0.01)
     assert sharded["memory"]["ddp_buckets"] == 0

@@ -4,6 +4,7 @@ import pytest
 from conftest import ROOT
 
 from pixelbert_plugin import config as configuration
+from pixelbert_plugin.planning.batches import Shape
 from pixelbert_plugin.planning.cards import read_gpus
 from pixelbert_plugin.planning.options import PlanConfig
 from pixelbert_plugin.planning.planner import Planner, choose_precision, largest_that_fits, plan
@@ -76,7 +77,8 @@ def test_an_update_is_shared_by_the_gpus():
     planner = Planner(resolved("pretrain"), PlanConfig(gpus="8xH100"))
     assert (planner.samples, planner.micro, planner.size) == (256, 64, (800, 1067))
     shape = planner.shape(planner.micro, 16)
-    assert shape.groups == 10  # 64 · (113,287 + 7 · 108,077) / (566,747 + 5,400,000) = 9.3
+    assert shape.groups == 10  # 64 · (113,287 + 7 · 108,077) / (566,747 + 5,400,000) = 9.33
+    assert planner.images(64) == pytest.approx(9.33, abs=0.005)
     assert Planner(resolved("vqa2_x152"), PlanConfig(gpus="1xH100", image_size="480x640")).size == (600, 800)
 
 
@@ -85,3 +87,14 @@ def test_more_gpus_than_pairs_and_what_a_run_would_refuse():
         plan(resolved("vqa2", "training.batch_size=4", "training.micro_batch_size=4"), PlanConfig(gpus="8xH100"))
     with pytest.raises(ConfigError, match=r"is not set, and neither is training\.max_epochs"):
         plan(resolved("vqa2", "training.max_epochs=null"), PlanConfig(gpus="8xH100"))
+
+
+def test_operations_are_those_of_the_average_number_of_images():
+    """With 9.25 images a quarter of the way between those of 9 and those of 10."""
+    planner = Planner(resolved("mini/pretrain"), PlanConfig(gpus="1xH100"))
+    planner.images = lambda samples: 9.25
+    with planner.simulation as simulation:
+        steps = [simulation.step(Shape(planner.micro, images, 16, planner.size)) for images in (9, 10)]
+        below, above = (step.forward + step.backward for step in steps)
+        assert planner.operations_per_sample() == pytest.approx((0.75 * below + 0.25 * above) / planner.micro)
+    assert below < above
