@@ -32,8 +32,10 @@ options of its own, beside the configuration's:
   answers=N              of VQA's vocabulary where it would be counted in data that are not here (3129)
   format=json            numbers for a program: bytes, operations, hours
 
-Nothing is downloaded and no weight is read: the model runs over tensors without data, as on the GPU that is named. The table
-says what was assumed. The exit status is 0 where it fits too little memory as well, which the table says; 2 for wrong input."""
+Nothing is downloaded and no weight is read: the model runs over tensors without data, as on the GPU that is named. Below the
+tables stands what was assumed (docs/planning.md).
+
+exit status: 0 also where it does not fit, which the table says; 1 an unexpected error, 2 wrong input, 130 interrupted"""
 
 
 def parser() -> Parser:

@@ -79,6 +79,8 @@ class Plan:
         values = asdict(self)
         values["memory"]["total"] = self.memory.total
         values["fit"]["fits"] = self.fit.fits
+        if self.hours is not None:
+            values["hours"]["total"] = self.hours.total
         return values
 
 

@@ -93,7 +93,7 @@ def test_every_shipped_configuration_can_be_planned(path, capsys):
         ([MINI, "gpus=1xL4", "rate=0"], "error: rate: 0.0 is invalid: must be above 0"),
         ([MINI, "gpus=1xL4", "price_per_gpu_hour=-1"], "error: price_per_gpu_hour: -1.0 is invalid: must be at least 0"),
         ([MINI, "gpus=1xL4", "image_size=640"], "error: image_size: '640' is invalid: write height x width in pixels"),
-        ([MINI, "gpus=1xL4", "format=xml"], "error: format: xml is invalid"),
+        ([MINI, "gpus=1xL4", "format=xml"], "error: format: 'xml' is invalid: must be table or json"),
         (
             [MINI, "gpus=1xT4", "training.precision=bf16"],
             "error: training.precision: 'bf16': T4 has no bf16; it has ",
