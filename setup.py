@@ -93,6 +93,7 @@ setup(
             "pixelbert-run = pixelbert_plugin.commands.run:program",
             "pixelbert-data = pixelbert_plugin.commands.data:main",
             "pixelbert-sweep = pixelbert_plugin.commands.sweep:main",
+            "pixelbert-plan = pixelbert_plugin.commands.plan:main",
         ]
     },
 )

@@ -38,8 +38,9 @@ ALLOWED = {
     "parts": {"config", "data", "tasks.base", "precision", "distributed", "checkpoint", "training", "build"},
     "run": {"config", "data", "distributed", "checkpoint", "training", "evaluation", "build", "parts", "loading"},
     "sweep": {"config"},
+    "planning": {"config", "data", "precision", "distributed.parallel", "training.length", "build", "encoders", "processors"},
     "miniature": set(),
-    "commands": {"__version__", "config", "build", "data", "encoders", "run", "sweep", "miniature"},
+    "commands": {"__version__", "config", "build", "data", "encoders", "run", "sweep", "planning", "miniature"},
     "mmf": {
         "__version__",
         "config",
