@@ -185,6 +185,7 @@ def test_what_is_trained_is_saved_when_a_wait_for_data_ends(world_size, is_saved
         step=SimpleNamespace(processes=SimpleNamespace(world_size=world_size)),
         state=SimpleNamespace(update=3),
         _save=lambda: saved.append(3),
+        settle=lambda: saved.append("on the disk"),
         _stopped=lambda when: Stopped(f"stopped {when} update 3"),
     )
 
