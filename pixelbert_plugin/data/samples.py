@@ -30,7 +30,7 @@ from pixelbert_plugin.data.checked import BadSampleError, checked, is_plain
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.types import Sample
 
-CHUNK = 4096  # samples that are written, or whose labels are read, at once
+CHUNK = 4096  # samples that are written or read at once
 DIGESTED = ("ids", "texts", "answers", "images of the samples")
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Images = tuple[tuple[int | str, ...], tuple[Path, ...]]  # a sample's: ids and files
@@ -196,8 +196,8 @@ class SamplesWriter:
         self._row_of: dict[int | str, int] = {}  # of each image, by its id
         self._image_ids, self._files, self._left_out = BlockWriter(), BlockWriter(), BlockWriter()
         self._words: dict[str, int] = {}  # numbered
-        self._answers, self._answers_offsets = array("i"), array("q", [0])
-        self._answer = array("i")  # M
+        self._answers, self._answers_offsets = array("i"), array("q", [0])  # this and what follows: nothing before a label
+        self._answer = array("i")
         self._groups, self._groups_offsets = array("i"), array("q", [0])
         self._hashes = array("q")  # of ids
         self._digests = [hashlib.blake2b(digest_size=16) for _ in DIGESTED]
@@ -219,17 +219,15 @@ class SamplesWriter:
                 self._last = sample.image_ids, sample.images, number
         except BadSampleError as error:
             raise UserError(self.line(str(error))) from error
-        sample_id, label, (answers, answer, groups) = sample.sample_id, "", NO_LABEL
+        sample_id, label = sample.sample_id, ""
         if sample.answers or sample.answer is not None or sample.groups:
             answers, groups = self._word_numbers(sample.answers), self._word_numbers(chain.from_iterable(sample.groups.items()))
             answer = -1 if sample.answer is None else self._word_numbers([sample.answer])[0]
             shown = "null" if answer < 0 else answer
             label = f",[{','.join(map(str, answers))}],{shown},[{','.join(map(str, groups))}]"
-        self._answers.extend(answers)
-        self._answers_offsets.append(len(self._answers))
-        self._answer.append(answer)
-        self._groups.extend(groups)
-        self._groups_offsets.append(len(self._groups))
+            self._label(answers, answer, groups)
+        elif self._words:
+            self._label(*NO_LABEL)
         self._numbers.append(number)
         self._hashes.append(hash(sample_id))
         self._ids.append(str(sample_id) if type(sample_id) is int else _to_json(sample_id))
@@ -316,15 +314,26 @@ class SamplesWriter:
         known = self._words
         return [known.setdefault(word, len(known)) for word in words]
 
+    def _label(self, answers: list[int], answer: int, groups: list[int]) -> None:
+        """Of the sample that comes next; those before the first label of all have none."""
+        before = len(self._numbers) - len(self._answer)
+        if before:
+            self._answer.extend([-1] * before)
+            self._answers_offsets.extend([0] * before)
+            self._groups_offsets.extend([0] * before)
+        self._answers.extend(answers)
+        self._answers_offsets.append(len(self._answers))
+        self._answer.append(answer)
+        self._groups.extend(groups)
+        self._groups_offsets.append(len(self._groups))
+
     def _label_arrays(self) -> Arrays:
-        """Without any word, empty ones: captions need no offsets to say so."""
-        has_words, none = bool(self._words), array("q", [0])
         return {
             "answers": np.frombuffer(self._answers, np.int32),
-            "answers_offsets": as_offsets(self._answers_offsets if has_words else none),
-            "answer": np.frombuffer(self._answer if has_words else array("i"), np.int32),
+            "answers_offsets": as_offsets(self._answers_offsets),
+            "answer": np.frombuffer(self._answer, np.int32),
             "groups": np.frombuffer(self._groups, np.int32),
-            "groups_offsets": as_offsets(self._groups_offsets if has_words else none),
+            "groups_offsets": as_offsets(self._groups_offsets),
         }
 
     def _below_root(self, image: Path) -> str:
