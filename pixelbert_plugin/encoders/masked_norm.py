@@ -143,7 +143,7 @@ class _Normalised(Function):
     Padding that is filled with the mean μ leaves it as it is, adds nothing to the sum of squares, and takes no part in the
     backward pass's sum over gradient times x - μ; what is divided by N there must be divided by n, which factors of the scale
     and of 1/σ do. Only the gradient's own mean is put right afterwards. Besides what torch does for a batch without padding,
-    this writes padding thrice and adds a number to each channel of the gradient.
+    this writes padding four times and adds a number to each channel of the gradient.
     """
 
     @staticmethod

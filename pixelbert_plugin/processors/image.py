@@ -80,6 +80,7 @@ class ImageProcessor:
         height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
         padded = zeros((len(sizes), 3, height, width), torch.device(device))
         mean, std = self._scale(padded.device)
+        points: dict[tuple[int, int], Tensor] = {}  # of the last size: a batch's images are mostly of one
         # one by one, in place, and normalised where there are fewer pixels (benchmarks/input_path.txt)
         for place, image, (height, width) in zip(padded, images, sizes, strict=True):
             # as decoded, an image's channels stand last, where torch computes a channel's values one by one
@@ -87,7 +88,7 @@ class ImageProcessor:
             grows = height * width > values[0].numel()
             if grows:
                 values.sub_(mean).div_(std)
-            values = resize(values, height, width)
+            values = resize(values, height, width, points)
             place[:, :height, :width] = values if grows else values.sub_(mean).div_(std)
         return padded, torch.tensor(sizes)
 
@@ -111,8 +112,9 @@ def zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
-def resize(values_3hw: Tensor, height: int, width: int) -> Tensor:
-    """3 height width, bilinear; where an image shrinks, over all the pixels that become one (antialiasing)."""
+def resize(values_3hw: Tensor, height: int, width: int, points: dict[tuple[int, int], Tensor]) -> Tensor:
+    """3 height width, bilinear; where an image shrinks, over all the pixels that become one (antialiasing). `points`: where the
+    last size's pixels lie, for the next image."""
     own_height, own_width = values_3hw.shape[-2:]
     if (own_height, own_width) == (height, width):
         return values_3hw
@@ -120,7 +122,9 @@ def resize(values_3hw: Tensor, height: int, width: int) -> Tensor:
         return F.interpolate(values_3hw[None], (height, width), mode="bilinear", antialias=True)[0]
     # Enlarged, each pixel is a mean of four, and antialiasing changes nothing: the same by `grid_sample`, whose kernel takes a
     # third of the time on a CPU (benchmarks/input_path.txt)
-    points = values_3hw.new_empty(height, width, 2)
-    points[..., 0] = (torch.arange(width, device=points.device) + 0.5).mul_(2 / width).sub_(1)
-    points[..., 1] = (torch.arange(height, device=points.device) + 0.5).mul_(2 / height).sub_(1)[:, None]
-    return F.grid_sample(values_3hw[None], points[None], padding_mode="border", align_corners=False)[0]
+    if (height, width) not in points:
+        points.clear()
+        points[height, width] = places = values_3hw.new_empty(1, height, width, 2)
+        places[..., 0] = (torch.arange(width, device=places.device) + 0.5).mul_(2 / width).sub_(1)
+        places[..., 1] = (torch.arange(height, device=places.device) + 0.5).mul_(2 / height).sub_(1)[:, None]
+    return F.grid_sample(values_3hw[None], points[height, width], padding_mode="border", align_corners=False)[0]

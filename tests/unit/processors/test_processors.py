@@ -297,7 +297,11 @@ def enlarged(values_3hw, height, width):
 def test_enlarging_by_the_definition(own, to):
     values = torch.rand(3, *own, generator=torch.Generator().manual_seed(1))
     # neighbours of up to 1 apart, at a place that is known to within a pixel's number times float32's last digit
-    torch.testing.assert_close(resize(values, *to).double(), enlarged(values, *to), rtol=0, atol=2e-7 * max(16, *own))
+    points = {(2, 2): torch.zeros(1, 2, 2, 2)}
+    for _ in range(2):
+        found = resize(values, *to, points)
+        torch.testing.assert_close(found.double(), enlarged(values, *to), rtol=0, atol=2e-7 * max(16, *own))
+    assert list(points) == [to]
 
 
 def test_images_memory_is_zero_and_stays_while_it_is_used(monkeypatch):
