@@ -28,7 +28,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin.build import build_model, build_optimizers, learn_task
 from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.data.loaders import Loaders
-from pixelbert_plugin.data.run_data import RunData
+from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.distributed.parallel import Losses, wrap
 from pixelbert_plugin.distributed.processes import ALONE
 from pixelbert_plugin.planning import memory
@@ -94,8 +94,8 @@ def measure(name: str, folder: str) -> dict[str, float]:
         CONFIGS / f"{config_name}.yaml", [*shared, "processors.answers.params.min_occurrences=1", *overrides]
     )
     training, device = config.training, torch.device("cpu")
-    data = RunData.of(config)
-    task, processors = learn_task(config, data, Start())
+    data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
+    task, processors = learn_task(config.chosen_task, config.processors, data, Start())
     loader = Loaders(training, None, task, processors, device).of(data.splits["train"])
     pairs = task.pairs_per_sample
     batches, _ = next(
@@ -104,7 +104,7 @@ def measure(name: str, folder: str) -> dict[str, float]:
     numbers = native.choose("bf16" if training.precision == "bf16" else "fp32", {}, device)
 
     def training_step() -> Step:
-        model = build_model(config, task, processors).train()
+        model = build_model(config.chosen_model, task, processors, config.training.seed).train()
         optimizers = build_optimizers(config, model)
         numbers.prepare(model, optimizers)
         return Step(

@@ -60,7 +60,7 @@ class Lengths:
 
 def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
     """The lengths of the splits that `run_type` names. A data set that is neither here nor known is left out."""
-    builders = build_builders(config)
+    builders = build_builders(config.datasets, config.dataset_config, config.env)
     limit = config.training.texts_per_image
     splits: dict[str, dict[str, Split]] = {split: {} for split in config.splits()}
     image_size = None

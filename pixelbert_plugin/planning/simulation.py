@@ -83,7 +83,7 @@ class Simulation:
             "answers": lambda: answer_processor(config, samples, answers, assumed),
         }
         self.processors = {role: makers[role]() if role in makers else image for role in roles}
-        self.task: Task = build_task(config, self.processors)
+        self.task: Task = build_task(config.chosen_task, self.processors)
         self.device, self.precision = device, precision
         self.autocasting = Autocasting(precision, device)
 
@@ -94,7 +94,7 @@ class Simulation:
             opened.enter_context(torch.random.fork_rng(devices=[]))
             self.books = opened.enter_context(running(self.device))
             with self.books.building():
-                self.model = build_model(self.config, self.task, self.processors)
+                self.model = build_model(self.config.chosen_model, self.task, self.processors, self.config.training.seed)
                 move(self.model, self.device)
                 self.precision.prepare(self.model, {})
             self._open = opened.pop_all()

@@ -14,11 +14,11 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.vocabularies import build_processor, fit_answers, fit_text
-from pixelbert_plugin.encoders.bert import ARCHITECTURE, FROM_WEIGHTS, BertTextEncoderConfig
-from pixelbert_plugin.encoders.resnet import ResNetConfig
+from pixelbert_plugin.encoders.bert import FROM_WEIGHTS
+from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfig, ResNetConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.answers import AnswerProcessor
-from pixelbert_plugin.processors.text import SPECIAL, WordPieceTokenizerConfig
+from pixelbert_plugin.processors.options import SPECIAL, WordPieceTokenizerConfig
 from pixelbert_plugin.registry.schema import Component, FilePath, type_hints
 
 BERT_VOCABULARY = 30522  # entries of bert-base-uncased's

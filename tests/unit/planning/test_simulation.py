@@ -8,7 +8,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin.build import build_model, build_optimizers, learn_task
 from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.data.loaders import Loaders
-from pixelbert_plugin.data.run_data import RunData
+from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.distributed.parallel import Losses
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.planning.batches import Shape
@@ -95,12 +95,12 @@ def test_bfloat16_keeps_less_but_for_copies_of_the_weights():
 def test_what_is_saved_is_what_a_training_saves(tiny_config, precision):
     """The same micro-batch with data: the storages that autograd saves, weights left out."""
     config = configuration.resolve(tiny_config, ["training.bucket_by_size=true", "training.batch_size=6"])
-    data = RunData.of(config)
-    task, processors = learn_task(config, data, Start())
+    data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
+    task, processors = learn_task(config.chosen_task, config.processors, data, Start())
     loader = Loaders(config.training, None, task, processors, CPU).of(data.splits["train"])
     batches, _ = next(loader.updates(0, 6, None, 2))
     numbers = native.choose(precision, {}, CPU)
-    model = build_model(config, task, processors).train()
+    model = build_model(config.chosen_model, task, processors, config.training.seed).train()
     own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
     storages = {}
 
@@ -109,7 +109,7 @@ def test_what_is_saved_is_what_a_training_saves(tiny_config, precision):
             storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         return value
 
-    batch = batches[0]
+    batch = loader.ready(batches[0])
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda value: value):
         losses = Losses(model, task, numbers)(batch)
     measured = sum(storages.values())
