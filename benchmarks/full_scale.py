@@ -31,9 +31,11 @@ NUM_TIMED = 10  # steps
 
 def measured_seconds(simulation: Simulation, shape: Shape, device: torch.device) -> float:
     """Of forward and backward pass of a micro-batch on a CUDA device, in bfloat16."""
-    model = build_model(
-        simulation.config.chosen_model, simulation.task, simulation.processors, simulation.config.training.seed
-    ).to(device).train()
+    model = (
+        build_model(simulation.config.chosen_model, simulation.task, simulation.processors, simulation.config.training.seed)
+        .to(device)
+        .train()
+    )
     batch = make(simulation.task, simulation.processors["text"], shape)
     sizes = batch.image_sizes
     batch.images = torch.randn(len(batch.image_seeds), 3, *shape.size)
