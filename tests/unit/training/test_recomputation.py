@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.distributed.parallel import Losses
 from pixelbert_plugin.precision.native import Bf16, Fp32
 from pixelbert_plugin.registry.schema import ConfigError
@@ -91,3 +92,17 @@ def test_a_model_without_blocks_is_refused():
     net.shard_units = lambda: []
     with pytest.raises(ConfigError, match=r"training\.gradient_checkpointing: the model 'mine' has no shard_units\(\)"):
         recompute_blocks(net, "mine")
+
+
+def test_float16_weights_too():
+    """As Apex's levels O2 and O3 have them; of the transformer alone, since a CPU takes minutes for float16 convolutions."""
+    usual = registry.build("encoder", "bert", LOST, "e", vocab_size=50).half().train()
+    changed, found = deepcopy(usual), []
+    recompute_blocks(changed, "bert")
+    for encoder in (usual, changed):
+        torch.manual_seed(3)
+        hidden, _ = encoder(encoder.embed(torch.arange(12).view(2, 6)), torch.ones(2, 6, dtype=torch.bool))
+        (hidden * torch.arange(48.0).half()).sum().backward()
+        found.append(gradients(encoder))
+    assert found[0].keys() == found[1].keys() and {slope.dtype for slope in found[1].values()} == {torch.float16}
+    assert all(torch.equal(found[1][name], slope) and slope.isfinite().all() for name, slope in found[0].items())
