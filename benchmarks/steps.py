@@ -28,6 +28,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_optimizers
 from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.data.collate import read_positions
 from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.distributed.parallel import Alone, Losses
 from pixelbert_plugin.distributed.processes import Processes
@@ -103,6 +104,7 @@ class Setting:
             batch.targets["answers"] = (torch.rand(samples, ANSWERS, generator=draw) < 3 / ANSWERS).float()
         else:
             self.task.prepare(batch, list(range(samples)))
+        batch.read_positions = read_positions(batch)  # as the product's loader does for these tasks
         return batch
 
     def our_step(self, batch: Batch, read: Callable[[], Batch] | None = None) -> Callable[[], object]:

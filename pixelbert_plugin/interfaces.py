@@ -5,8 +5,9 @@ component without them gets when it is registered, so that nobody asks whether t
 contract gives it the same, and lets an editor and mypy check it; it need not. `registry/contracts.py` holds a component
 against its contract. Constructors: a component with a `Config` gets it first, then by name what the contract says.
 
-B samples, R texts (B or, with negatives, a multiple), L tokens, V vocabulary, I images, N images per text, Q = R·N sequences,
-H W padded height and width, P pixels of the CNN's grid, K of them kept, C channels, D hidden size, S = L + K, A answers.
+B samples, R texts (B or, with negatives, a multiple), L tokens, J of them read, V vocabulary, I images, N images per text,
+Q = R·N sequences, H W padded height and width, P pixels of the CNN's grid, K of them kept, C channels, D hidden size,
+S = L + K, A answers.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class Model(Portable, Publishable, Inferring, Protocol):
         """All parameters with their names in the model, by the key that `optimizer` has for them ("cnn", "transformer")."""
 
     def shard_units(self) -> list[nn.Module]:
-        """What FSDP shards one by one, such as the transformer's layers. Default: none, the model is one unit."""
+        """What FSDP shards one by one, and training.gradient_checkpointing computes again, such as the transformer's layers:
+        what each gives depends on its arguments alone. Default: none, the model is one unit."""
         return []
 
 
@@ -106,6 +108,14 @@ class MatchingModel(Model, Protocol):
     def cls_logits(self, words_QLD: Tensor) -> dict[str, Tensor]:
         """By head, the logits (Q outputs) of what stands at [CLS], words_QLD[:, 0]."""
 
+    def pair_logits(
+        self, words_QLD: Tensor, text_mask_QL: Tensor, pixels_QKD: Tensor, pixel_mask_QK: Tensor
+    ) -> dict[str, Tensor]:
+        """`cls_logits` of what `fuse` gives, for a model that can leave out the hidden states that these do not need. Default:
+        just that."""
+        words_QLD, _, _ = self.fuse(words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK)
+        return self.cls_logits(words_QLD)
+
 
 class ImageEncoder(Portable, Publishable, Inferring, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
@@ -122,7 +132,7 @@ class ImageEncoder(Portable, Publishable, Inferring, Protocol):
         """
 
     def shard_units(self) -> list[nn.Module]:
-        """What FSDP shards one by one. Default: none."""
+        """Its part of the model's. Default: none."""
         return []
 
 
@@ -146,6 +156,13 @@ class TextEncoder(Portable, Protocol):
         """Words, then pixels, through the transformer; mask bool, True where there is one. Returns Q S D and, where asked for,
         each layer's attention weights, Q heads S S, else None."""
 
+    def read(self, hidden_QSD: Tensor, mask_QS: Tensor, positions_QJ: Tensor) -> Tensor:
+        """Q J D: the last hidden states at these positions (int64), for an encoder that can leave out the others. Default:
+        `forward` computes all."""
+        module: Any = self
+        hidden_QSD, _ = module(hidden_QSD, mask_QS, False)
+        return hidden_QSD.gather(1, positions_QJ[..., None].expand(-1, -1, hidden_QSD.shape[-1]))
+
     def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
         """By name of a head (models/heads.py), its weights where the encoder's own came with them ("mlm"). Default: none."""
         return {}
@@ -156,7 +173,7 @@ class TextEncoder(Portable, Protocol):
         return {}
 
     def shard_units(self) -> list[nn.Module]:
-        """What FSDP shards one by one, such as the layers. Default: none."""
+        """Its part of the model's, such as the layers. Default: none."""
         return []
 
 
@@ -336,6 +353,9 @@ class LearnedTask(Protocol):
     images_per_sample: int | None = None  # how many images a sample must have; None: any number
     needs_answers: bool = False  # whether it learns answers, which training samples must then have
     scores_all_pairs: bool = False  # whether it is a MatchingTask
+    # whether loss and predict read output.logits alone: then output.text and output.pixels may be None, and the transformer's
+    # last layer be computed for [CLS] and masked words only
+    reads_logits_only: bool = False
     # from the logits of all R rows, those that send gradient, in order (int64); None: all of them do
     chosen: Callable[[dict[str, Tensor], Batch], Tensor] | None = None
     fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none

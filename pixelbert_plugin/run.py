@@ -32,6 +32,7 @@ from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import over_training
+from pixelbert_plugin.training.recomputation import recompute_blocks
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
@@ -103,6 +104,8 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         shard(model)
     optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
+    if options.gradient_checkpointing:
+        recompute_blocks(model, config.model)
     loader = parts.loaders.of(parts.data.splits["train"])
     state = start.load_training(model, optimizers, parts.precision)
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):

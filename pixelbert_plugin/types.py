@@ -1,8 +1,8 @@
 """What flows along the straight path, its shapes documented once.
 
 Legend: B samples, R texts (rows: each sample's own text, then its negatives; R = B where a task has none), L tokens,
-I images, H W padded height and width, N images per text (1; NLVR2: 2), Q = R·N sequences through the transformer,
-P pixels of the CNN's grid (rows × columns), K of them kept, D hidden size, S = L + K.
+J of them read by heads, I images, H W padded height and width, N images per text (1; NLVR2: 2), Q = R·N sequences through the
+transformer, P pixels of the CNN's grid (rows × columns), K of them kept, D hidden size, S = L + K.
 
 Builders yield Samples without torch: it is imported by whoever makes a tensor.
 """
@@ -48,6 +48,9 @@ class Batch:
     image_index: Tensor  # R N int64, which images each text is put to
     image_seeds: Tensor  # I int64, new in each update (see seeding.py): drives augmentation and pixel sampling
     weights: Tensor  # B float32, 1, or 0 for a sample whose image could not be read and was skipped
+    # R J int64, of each text's words those whose last hidden states heads read: [CLS] (0), masked words, and 0 to fill rows up.
+    # None: all hidden states are asked for, as by a task that does not say `reads_logits_only`
+    read_positions: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)  # by name, set by the task
     samples: list[Sample] = field(default_factory=list)  # B, for a task's `prepare` and `predict`; [] in training's loss
 
@@ -102,8 +105,8 @@ class ModelOutput:
     """What a model returns."""
 
     logits: dict[str, Tensor]  # by head
-    text: Tensor  # Q L D, the words' last hidden states; text[:, 0] is [CLS]
-    pixels: Tensor  # Q K D, the pixels' last hidden states
+    text: Tensor | None  # Q L D, the words' last hidden states; text[:, 0] is [CLS]. None where logits alone are asked for
+    pixels: Tensor | None  # Q K D, the pixels' last hidden states. None likewise
     pixel_mask: Tensor  # Q K bool
     pixel_positions: Tensor  # Q K int64, each pixel's place in its image's grid: row · columns + column
     grid: tuple[int, int]  # rows, columns of one image's grid

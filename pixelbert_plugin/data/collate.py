@@ -1,6 +1,8 @@
-"""Samples → Batch: dynamic padding of texts, each image once. B samples, R texts, L tokens, N images per text, I images."""
+"""Samples → Batch: dynamic padding of texts, each image once. B samples, R texts, L tokens, J of them read,
+N images per text, I images."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin.types import Batch, Sample
@@ -32,6 +34,18 @@ def collate(
         weights=torch.tensor(weights),
         samples=samples,
     )
+
+
+def read_positions(batch: Batch) -> Tensor:
+    """R J int64: of each text's words those whose last hidden states heads read, [CLS] first, then those of `mlm_positions`;
+    rows are filled up with [CLS]."""
+    texts, length = batch.input_ids.shape
+    is_masked_RL = torch.zeros(texts, length, dtype=torch.bool)
+    if (positions_M := batch.targets.get("mlm_positions")) is not None:
+        is_masked_RL.view(-1)[positions_M] = True
+    most = int(is_masked_RL.sum(1).max())
+    places_RJ = is_masked_RL.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return F.pad(places_RJ.where(is_masked_RL.gather(1, places_RJ), 0), (1, 0))
 
 
 def pad_texts(token_ids: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

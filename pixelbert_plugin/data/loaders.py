@@ -1,12 +1,14 @@
 """The loaders of a run: what all of them share, said once."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pixelbert_plugin.config.options import TrainingConfig
+from pixelbert_plugin.data.collate import read_positions
 from pixelbert_plugin.data.image_features import ImageFeatures
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.mixture import Mixture
@@ -14,6 +16,7 @@ from pixelbert_plugin.data.negatives import Negatives
 from pixelbert_plugin.data.reader import BatchReader
 from pixelbert_plugin.data.workers import Wait
 from pixelbert_plugin.interfaces import LearnedTask
+from pixelbert_plugin.types import Batch
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Loaders:
         training, image = self.training, self.processors["image"]
         negatives = Negatives(mixture, self.task.num_negatives) if self.task.num_negatives else None
         return Loader(
-            BatchReader(mixture, self.processors["text"], image, self.task.prepare, training.seed, negatives),
+            BatchReader(mixture, self.processors["text"], image, partial(_prepare, self.task), training.seed, negatives),
             self.device,
             training.num_workers,
             mixture.resized_sizes(image, self.cache) if training.bucket_by_size else None,
@@ -45,3 +48,10 @@ class Loaders:
             self.wait,
             self.features,
         )
+
+
+def _prepare(task: LearnedTask, batch: Batch, seeds: list[int]) -> None:
+    """In a worker: the task's part, and which hidden states its heads read."""
+    task.prepare(batch, seeds)
+    if task.reads_logits_only:
+        batch.read_positions = read_positions(batch)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.checkpoint.weights import one_line, report_names, require_shards, write_weights
 from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfig
-from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout, attend
+from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROWS = "pixelbert_rows"  # our attention function's name in transformers
 MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
 MLM_NAMES = {  # what follows it, and our names (models/heads.py); the output weights are the word embeddings
     "bias": "bias",
@@ -50,6 +49,8 @@ class BertTextEncoder(nn.Module):
         super().__init__()
         self.config = config
         import transformers
+
+        from pixelbert_plugin.encoders.bert_layer import adapt
 
         chosen = {name: value for name in FROM_WEIGHTS if (value := getattr(config, name)) is not None}
         if (act := config.hidden_act) is not None and act not in transformers.activations.ACT2FN:
@@ -77,6 +78,8 @@ class BertTextEncoder(nn.Module):
             self.bert, self.mlm_head = _load(config.weights, chosen, vocab_size, dropout)
         self.draws = RowDraws()
         _repeat_dropout(self.bert.encoder, self.draws)
+        for layer in self.bert.encoder.layer:
+            adapt(layer, self.draws)
         if config.layer_norm == "apex":
             _fuse_layer_norms(self.bert, registry.key_of(config, "layer_norm"))
         self.hidden_size: int = self.bert.config.hidden_size
@@ -130,43 +133,36 @@ class BertTextEncoder(nn.Module):
         self, hidden_BSD: Tensor, mask_BS: Tensor, return_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Run the transformer; positions where mask_BS is False are not attended to."""
-        # SDPA never forms the weights; and under autocast a CPU takes four times as long for its gradient as for plain products
-        is_eager = return_attentions or (hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
-        mask_B11S = mask_BS[:, None, None]  # bool suits SDPA in any type; Apex O1 casts the queries, but not a float mask
-        implementation = "eager" if is_eager else "sdpa"
-        if self.training and self.draws.is_on and self.config.attention_dropout and not return_attentions:
-            implementation = ROWS
-        elif is_eager:
-            lowest = torch.finfo(hidden_BSD.dtype).min
-            mask_B11S = torch.zeros_like(mask_B11S, dtype=hidden_BSD.dtype).masked_fill(~mask_B11S, lowest)
-        with self._attending(implementation, return_attentions) as attentions:
-            hidden_BSD = self.bert.encoder(hidden_BSD, attention_mask=mask_B11S).last_hidden_state
-        return hidden_BSD, tuple(attentions) if return_attentions else None
+        hidden_BSD, attentions = self._run(hidden_BSD, mask_BS, is_recorded=return_attentions)
+        return hidden_BSD, attentions if return_attentions else None
 
-    @contextmanager
-    def _attending(self, implementation: str, is_recorded: bool) -> Iterator[list[Tensor]]:
-        """Attend so during the call. Yields the list that each layer's weights, B heads S S, go to if `is_recorded`."""
-        attentions: list[Tensor] = []
-        usual = self.bert.config._attn_implementation
-        layers: list[Any] = self.shard_units() if is_recorded else []
-        hooks = [
-            layer.attention.self.register_forward_hook(lambda _module, _inputs, output: attentions.append(output[1]))
-            for layer in layers
-        ]
-        self.bert.config._attn_implementation = implementation
-        try:
-            yield attentions
-        finally:
-            self.bert.config._attn_implementation = usual
-            for hook in hooks:
-                hook.remove()
+    def read(self, hidden_BSD: Tensor, mask_BS: Tensor, positions_BJ: Tensor) -> Tensor:
+        """B J D: the last hidden states at these positions. The last layer computes no others."""
+        return self._run(hidden_BSD, mask_BS, positions_BJ)[0]
+
+    def _run(
+        self, hidden_BSD: Tensor, mask_BS: Tensor, positions_BJ: Tensor | None = None, is_recorded: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        from pixelbert_plugin.encoders.bert_layer import Pass
+
+        # SDPA never forms the weights; and under autocast a CPU takes four times as long for its gradient as for plain products
+        is_by_weights = is_recorded or (hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
+        attention: Literal["sdpa", "weights", "rows"] = "weights" if is_by_weights else "sdpa"
+        if self.training and self.draws.is_on and self.config.attention_dropout and not is_recorded:
+            attention = "rows"
+        # bool suits SDPA in any type; Apex O1 casts the queries, but not a float mask
+        call = Pass(mask_B11S=mask_BS[:, None, None], attention=attention, drawing=self.draws.drawing)
+        *layers, last = self.shard_units()
+        recorded = []
+        for layer in layers:
+            hidden_BSD, weights = layer(hidden_BSD, call=call)
+            recorded.append(weights)
+        hidden_BSD, weights = last(hidden_BSD, call=call, positions_BJ=positions_BJ)
+        return hidden_BSD, (*recorded, weights)
 
 
 def _repeat_dropout(encoder: nn.Module, draws: RowDraws) -> None:
     """Let all dropouts of the transformer's layers draw by `draws` where that is on."""
-    import transformers
-
-    transformers.AttentionInterface.register(ROWS, attend)
     for parent in encoder.modules():
         dropout = parent._modules.get("dropout")
         if isinstance(dropout, nn.Dropout) and "query" in parent._modules:  # self-attention, which gives `attend` its p alone

@@ -8,34 +8,50 @@ Q sequences of the first pass, q ≤ Q of them in the second; values Q … float
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Drawing(NamedTuple):
+    """For which sequences a dropout draws."""
+
+    sequences: int | None = None  # Q of the first pass; None: those that are there, by torch's own dropout
+    rows_q: Tensor | None = None  # int64: those of them that are there; None: all
+
+
 class RowDraws:
     """The draws of one transformer's dropouts. Outside `first` and `again` they are torch's own."""
 
     def __init__(self) -> None:
-        self._shape_Q: int | None = None
-        self._rows_q: Tensor | None = None
+        self.drawing = Drawing()
         self._before: Tensor | None = None  # state of the device's generator
 
     @property
     def is_on(self) -> bool:
         """Whether draws are made for all sequences, by `dropout`."""
-        return self._shape_Q is not None
+        return self.drawing.sequences is not None
+
+    @contextmanager
+    def at(self, drawing: Drawing) -> Iterator[None]:
+        """Draw so, as a pass did that is computed again."""
+        usual, self.drawing = self.drawing, drawing
+        try:
+            yield
+        finally:
+            self.drawing = usual
 
     @contextmanager
     def first(self, sequences: int, device: torch.device) -> Iterator[None]:
         """Draw for so many sequences, such that `again`, inside, can repeat it."""
-        self._before, self._shape_Q = _generator_state(device), sequences
+        self._before = _generator_state(device)
         try:
-            yield
+            with self.at(Drawing(sequences)):
+                yield
         finally:
-            self._shape_Q = self._rows_q = self._before = None
+            self._before = None
 
     @contextmanager
     def again(self, rows_q: Tensor) -> Iterator[None]:
@@ -43,18 +59,16 @@ class RowDraws:
         if self._before is None:
             raise RuntimeError("nothing was drawn yet: again belongs inside first")
         _set_generator_state(rows_q.device, self._before)
-        self._rows_q = rows_q
-        try:
+        with self.at(self.drawing._replace(rows_q=rows_q)):
             yield
-        finally:
-            self._rows_q = None
 
     def dropout(self, values: Tensor, probability: float) -> Tensor:
         """Zeros at random places, the rest divided by 1 - probability."""
-        sequences = self._shape_Q if self._shape_Q is not None else len(values)
+        sequences, rows_q = self.drawing
+        sequences = len(values) if sequences is None else sequences
         kept = torch.empty((sequences, *values.shape[1:]), dtype=values.dtype, device=values.device)
         kept.bernoulli_(1 - probability).div_(1 - probability)
-        return values * (kept if self._rows_q is None else kept.index_select(0, self._rows_q))
+        return values * (kept if rows_q is None else kept.index_select(0, rows_q))
 
 
 class RowDropout(nn.Module):
@@ -71,11 +85,11 @@ class RowDropout(nn.Module):
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """Attention with its dropout by `module.draws`, as one of transformers' attention functions.
+    """Attention with its dropout by `module.draws`.
 
-    query, key, value Q heads S d; mask Q 1 1 S bool, True at what is attended to. Returns Q S heads d, and the weights.
+    query Q heads J d; key, value Q heads S d; mask Q 1 1 S bool, True at what is attended to. Returns Q J heads d, and weights.
     """
     scores = query @ key.transpose(2, 3) * scaling
     if mask is not None:

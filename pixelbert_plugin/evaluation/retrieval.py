@@ -228,13 +228,13 @@ def _score(
         pixels_IKD, pixel_mask_IK = images.pixels[start : start + rows], images.mask[start : start + rows]
         here = len(pixels_IKD)
         with precision.autocast():
-            words_QLD, _, _ = model.fuse(
+            logits = model.pair_logits(
                 words_CLD.repeat(here, 1, 1),
                 mask_CL.repeat(here, 1),
                 pixels_IKD.repeat_interleave(texts, dim=0),
                 pixel_mask_IK.repeat_interleave(texts, dim=0),
             )
-            scores.append(task.scores(model.cls_logits(words_QLD)).view(here, texts))
+            scores.append(task.scores(logits).view(here, texts))
     return torch.cat(scores).cpu().numpy()
 
 

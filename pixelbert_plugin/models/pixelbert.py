@@ -1,6 +1,7 @@
 """Pixel-BERT (Huang et al. 2020): `[CLS] w1 … wn [SEP] v1 … vk` through one transformer.
 
-R texts, N images per text, Q = R·N sequences, I images, L tokens, P pixels of the grid, K pixels kept, D hidden size.
+R texts, N images per text, Q = R·N sequences, I images, L tokens, J of them read by heads, P pixels of the grid, K pixels kept,
+D hidden size.
 in: Batch (input_ids_RL, text_mask_RL, images_I3HW, image_sizes_I2, image_index_RN); out: ModelOutput.
 """
 
@@ -86,15 +87,17 @@ class PixelBert(nn.Module):
         # index_select: the gradient of plain indexing is summed in an order that changes from run to run, even on a CPU
         pixels_QKD, pixel_mask_QK = images.pixels.index_select(0, index_Q), images.mask[index_Q]
         sequences, attentions = (words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK), None
+        read_RJ = None if return_attentions else batch.read_positions
+        read_QJ = None if read_RJ is None else read_RJ.repeat_interleave(texts_per_sequence, dim=0)
         if choose is not None and self.text_encoder.draws is not None:
-            words_QLD, pixels_QKD, logits = self._fuse_chosen(sequences, batch, choose)
+            words_QLD, pixels_QKD, logits = self._fuse_chosen(sequences, read_QJ, batch, choose)
         else:
-            words_QLD, pixels_QKD, attentions = self.fuse(*sequences, return_attentions)
-            logits = self._apply_heads(words_QLD, images.features, batch)
+            words_QLD, pixels_QKD, attentions = self.fuse(*sequences, return_attentions, read_QJ)
+            logits = self._apply_heads(words_QLD, images.features, batch, read_RJ)
         return ModelOutput(
             logits=logits,
-            text=words_QLD,
-            pixels=pixels_QKD,
+            text=words_QLD if read_QJ is None else None,
+            pixels=pixels_QKD if read_QJ is None else None,
             pixel_mask=pixel_mask_QK,
             pixel_positions=images.positions[index_Q],
             grid=images.features.grid,
@@ -102,7 +105,7 @@ class PixelBert(nn.Module):
         )
 
     def _fuse_chosen(
-        self, sequences: tuple[Tensor, Tensor, Tensor, Tensor], batch: Batch, choose: Choose
+        self, sequences: tuple[Tensor, Tensor, Tensor, Tensor], read_QJ: Tensor | None, batch: Batch, choose: Choose
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Last hidden states of words and pixels, without gradient, and the logits of the heads on [CLS]: all sequences go
         through the transformer without gradient, and those that `choose` names once more, with the same dropout and with it.
@@ -110,13 +113,14 @@ class PixelBert(nn.Module):
         draws, count = self.text_encoder.draws, len(sequences[0])
         with draws.first(count, sequences[0].device):
             with torch.no_grad():
-                words_QLD, pixels_QKD, _ = self.fuse(*sequences)
+                words_QLD, pixels_QKD, _ = self.fuse(*sequences, False, read_QJ)
                 logits = self.cls_logits(words_QLD)
             torch.clear_autocast_cache()  # it holds weights that were cast without gradient
             rows_q = choose(logits, batch)
             with draws.again(rows_q):
                 words, text_mask, pixels, pixel_mask = (value.index_select(0, rows_q) for value in sequences)
-                words_qLD, _, _ = self.fuse(words, text_mask, pixels, pixel_mask)
+                read_qJ = None if read_QJ is None else read_QJ.index_select(0, rows_q)
+                words_qLD, _, _ = self.fuse(words, text_mask, pixels, pixel_mask, False, read_qJ)
                 chosen = self.cls_logits(words_qLD)
         return words_QLD, pixels_QKD, {name: value.index_copy(0, rows_q, chosen[name]) for name, value in logits.items()}
 
@@ -160,13 +164,25 @@ class PixelBert(nn.Module):
         pixels_QKD: Tensor,
         pixel_mask_QK: Tensor,
         return_attentions: bool = False,
+        read_QJ: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
-        """Words and pixels through the transformer. Returns words_QLD, pixels_QKD and, where asked for, attentions."""
+        """Words and pixels through the transformer. Returns words_QLD, pixels_QKD and, where asked for, attentions. Given
+        `read_QJ`, int64, the words are those at these places alone, Q J D, and there are no pixels, Q 0 D."""
         hidden_QSD = torch.cat([words_QLD, pixels_QKD.to(words_QLD.dtype)], dim=1)
         mask_QS = torch.cat([text_mask_QL, pixel_mask_QK], dim=1)
-        hidden_QSD, attentions = self.text_encoder(hidden_QSD, mask_QS, return_attentions)
-        words = words_QLD.shape[1]
+        words, attentions = words_QLD.shape[1], None
+        if read_QJ is None:
+            hidden_QSD, attentions = self.text_encoder(hidden_QSD, mask_QS, return_attentions)
+        else:
+            hidden_QSD, words = self.text_encoder.read(hidden_QSD, mask_QS, read_QJ), read_QJ.shape[1]
         return hidden_QSD[:, :words], hidden_QSD[:, words:], attentions
+
+    def pair_logits(
+        self, words_QLD: Tensor, text_mask_QL: Tensor, pixels_QKD: Tensor, pixel_mask_QK: Tensor
+    ) -> dict[str, Tensor]:
+        """`cls_logits` of what `fuse` gives; of the last hidden states only [CLS]'s is computed."""
+        cls_Q1 = torch.zeros(len(words_QLD), 1, dtype=torch.int64, device=words_QLD.device)
+        return self.cls_logits(self.fuse(words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK, False, cls_Q1)[0])
 
     def train(self, mode: bool = True) -> "PixelBert":
         """A frozen CNN stays in evaluation mode: its batch norms' statistics are fixed too."""
@@ -212,7 +228,7 @@ class PixelBert(nn.Module):
         self.image_encoder.prepare_inference()
 
     def shard_units(self) -> list[nn.Module]:
-        """What FSDP shards one by one: the CNN's stages and the transformer's blocks."""
+        """The CNN's stages and the transformer's layers."""
         return [*self.image_encoder.shard_units(), *self.text_encoder.shard_units()]
 
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -231,12 +247,25 @@ class PixelBert(nn.Module):
             cls_QD = self.pooler(cls_QD).tanh()
         return {name: head(cls_QD) for name, head in self.heads.items() if name not in ("mlm", "image_answers")}
 
-    def _apply_heads(self, words_QLD: Tensor, features: PixelFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Each head's logits; the masked-language head only at the words that the task masked."""
+    def _apply_heads(
+        self, words_QLD: Tensor, features: PixelFeatures, batch: Batch, read_RJ: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Each head's logits; the masked-language head only at the words that the task masked. words_QLD: those at `read_RJ`,
+        where that is given, else all."""
         logits = self.cls_logits(words_QLD)
         if "mlm" in self.heads:
-            masked_MD = words_QLD.flatten(0, 1).index_select(0, batch.targets["mlm_positions"])
+            positions_M = batch.targets["mlm_positions"]
+            if read_RJ is not None:
+                positions_M = _among(read_RJ, positions_M, batch.input_ids.shape[1])
+            masked_MD = words_QLD.flatten(0, 1).index_select(0, positions_M)
             logits["mlm"] = self.heads["mlm"](masked_MD, self.text_encoder.word_embeddings)
         if "image_answers" in self.heads:
             logits["image_answers"] = self.heads["image_answers"](features.pixels, features.mask)
         return logits
+
+
+def _among(read_RJ: Tensor, positions_M: Tensor, length: int) -> Tensor:
+    """Where words stand among those read: places in R·L texts of `length` words → places in R·J."""
+    rows_M, words_M = positions_M // length, positions_M % length
+    slots_M = (read_RJ.index_select(0, rows_M) == words_M[:, None]).int().argmax(1)
+    return rows_M * read_RJ.shape[1] + slots_M

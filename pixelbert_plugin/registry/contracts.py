@@ -142,9 +142,9 @@ def use_named(kind: str, what: str) -> Use:
     return next(use for use in USES[kind] if use.what == what)
 
 
-def complete(target: Any, use: Use) -> None:
+def complete(target: Any, contract: type) -> None:
     """Give a class, or what was built, the optional members that it leaves out."""
-    for name, value in members(use.contract).optional.items():
+    for name, value in members(contract).optional.items():
         if not _has(target, name):
             is_method = isinstance(value, types.FunctionType) and not isinstance(target, type)
             setattr(target, name, types.MethodType(value, target) if is_method else value)

@@ -174,15 +174,17 @@ def build(kind: Kind, name: str, node: Any = None, path: str = "", use: str = ""
         raise _incomplete(kind, name, location(component), found)
     if found := contracts.unlearned(wanted, built):
         raise _incomplete(kind, name, location(component), found)
-    contracts.complete(built, wanted)
+    contracts.complete(built, wanted.contract)
     tell(built, Place(name, path))
     return built
 
 
 def require(kind: Kind, built: Any, contract: type, purpose: str) -> None:
-    """Raise UserError, naming all that is missing, where a component that was built lacks what a `purpose` needs of it."""
+    """Raise UserError, naming all that is missing, where a component that was built lacks what a `purpose` needs of it; give it
+    what it may leave out."""
     if found := contracts.problems(contract, built, is_built=True):
         raise _incomplete(kind, place_of(built).name, location(type(built)), found, purpose)
+    contracts.complete(built, contract)
 
 
 def build_component(kind: Kind, reference: Component, path: str = "", use: str = "", **context: Any) -> Any:
@@ -290,7 +292,7 @@ def _accept(kind: Kind, name: str, component: Any) -> None:
     if found := contracts.of_registered(kind, component):
         raise _incomplete(kind, name, location(component), found)
     if isinstance(component, type) or kind == "task":  # which is asked what it needs before it is built
-        contracts.complete(component, contracts.use_of(kind, component))
+        contracts.complete(component, contracts.use_of(kind, component).contract)
 
 
 def _incomplete(kind: Kind, name: str, where: str, found: list[str], purpose: str = "") -> UserError:

@@ -24,6 +24,7 @@ class Nlvr2Task(Task):
     main_metric = "accuracy"
     processors = ("text", "image")
     images_per_sample = 2
+    reads_logits_only = True
 
     def __init__(self, processors: dict[str, Any]):
         """Takes no options, and nothing of the processors."""

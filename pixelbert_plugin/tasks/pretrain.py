@@ -30,6 +30,7 @@ class PretrainTask(Task):
     Config = PretrainConfig
     processors = ("text", "image")
     images_per_sample = 1
+    reads_logits_only = True
 
     def __init__(self, config: PretrainConfig, processors: dict[str, Any]):
         self.config = config

@@ -30,6 +30,7 @@ class RetrievalTask(MatchingTask):
     main_metric = "mean_r@1"
     processors = ("text", "image")
     images_per_sample = 1
+    reads_logits_only = True
 
     def __init__(self, config: RetrievalConfig, processors: dict[str, Any]):
         self.config = config

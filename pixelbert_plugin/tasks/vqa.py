@@ -34,6 +34,7 @@ class VqaTask(Task):
     main_metric = "accuracy"
     processors = ("text", "image", "answers")
     images_per_sample, needs_answers = 1, True
+    reads_logits_only = True
 
     def __init__(self, config: VqaConfig, processors: dict[str, Any]):
         self.config = config

@@ -12,6 +12,7 @@ from pixelbert_plugin.commands.command import leave
 from pixelbert_plugin.distributed.parallel import Losses, local, shard, wrap
 from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.precision.native import Fp32
+from pixelbert_plugin.training.recomputation import recompute_blocks
 
 
 class Net(nn.Module):
@@ -56,17 +57,19 @@ if __name__ == "__main__":
     precision = Fp32(torch.device("cpu"))
     with connected(torch.device("cpu"), 60, True) as processes:
         result = {}
-        for kind in ("ddp", "fsdp"):
+        for kind, is_again in (("ddp", False), ("fsdp", False), ("ddp", True), ("fsdp", True)):
             net = Net()
             if kind == "fsdp":
                 shard(net)
+            if is_again:
+                recompute_blocks(net, "net")
             parallel = wrap(kind, Losses(net, Squares(), precision), processes)
             own = micro_batches(kind)[2 * processes.rank :][:2]
             for index, batch in enumerate(own):
                 with parallel.accumulating(is_last=index == 1):
                     (sum(parallel(batch).values()) * processes.world_size).backward()
-                if index == 0 and kind == "ddp":
+                if index == 0 and kind == "ddp" and not is_again:
                     result["before_the_last"] = local(net.used.weight.grad).tolist()
-            result[kind] = gradients(net)
+            result[f"{kind}_again" if is_again else kind] = gradients(net)
         (Path(sys.argv[1]) / f"{processes.rank}.json").write_text(json.dumps(result))
     leave(0)

@@ -132,6 +132,9 @@ def more_runs(command, runs) -> Path:
         commands = []
         if processes != 1:
             commands.append(command("fsdp", processes, *PRETRAIN, "training.parallel=fsdp"))
+        if processes == 2:
+            again = ["training.parallel=fsdp", "training.gradient_checkpointing=true"]
+            commands.append(command("fsdp_again", 2, *PRETRAIN, *again))
         if processes != 2:
             commands.append(command("from_fsdp", processes, *PRETRAIN, *middle_of(runs / "fsdp_2")))
         if processes == 3:
@@ -157,6 +160,13 @@ def test_three_processes_too(runs_on_3):
 def test_fsdp_too(more_runs, name):
     """And the same norms as DDP's: what they differ by in float32 is the order of sums, not another norm."""
     agrees(more_runs, name)
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_changes_no_bit(more_runs):
+    kept, again = records(more_runs / "fsdp_2"), records(more_runs / "fsdp_again_2")
+    for name in ("losses", "grad_norm"):
+        assert [record[name] for record in again] == [record[name] for record in kept] and len(kept) == UPDATES
 
 
 def agrees(runs, name):

@@ -30,3 +30,6 @@ def test_gradients_of_two_processes_add_up_and_unused_heads_have_none(tmp_path):
     # before the last micro-batch each process has its own gradient only: nothing was exchanged
     assert ranks[0]["before_the_last"] != ranks[1]["before_the_last"]
     assert ranks[0]["ddp"] == ranks[1]["ddp"]
+    # with training.gradient_checkpointing the same to the last bit
+    for result in ranks:
+        assert result["ddp_again"] == result["ddp"] and result["fsdp_again"] == result["fsdp"]

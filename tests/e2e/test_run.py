@@ -46,6 +46,19 @@ def test_log_has_one_object_per_logged_update(finished):
     assert records[0]["lr"] == {"cnn": 0.01, "transformer": 0.001}
 
 
+def test_gradient_checkpointing_changes_no_bit(finished, tmp_path, vqa2_root):
+    """Dropout and training batch norms included; its checkpoint is resumed without."""
+    config = write_config(tmp_path / "tiny.yaml", vqa2_root, tmp_path / "run")
+    assert run(f"config={config}", "training.gradient_checkpointing=true", "training.max_updates=2") == 0
+    assert run(f"config={config}", "checkpoint.resume=true") == 0
+    records = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (finished, tmp_path / "run")
+    ]
+    for name in ("losses", "grad_norm"):
+        assert [record[name] for record in records[0]] == [record[name] for record in records[1]] and len(records[1]) == 4
+
+
 def test_predictions_are_the_official_result_file_and_give_the_accuracy(finished, vqa2_root):
     rows = json.loads((finished / "predictions/val_vqa2.json").read_text())
     annotations = json.loads((vqa2_root / "vqa2/v2_mscoco_val2014_annotations.json").read_text())["annotations"]

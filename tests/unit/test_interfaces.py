@@ -117,6 +117,7 @@ def test_a_task_gets_what_it_leaves_out():
     task = registry.build("task", "mine", None, "t", processors={})
     assert (task.num_negatives, task.pairs_per_sample, task.processors) == (3, 1, ("text", "image"))
     assert (task.images_per_sample, task.needs_answers, task.scores_all_pairs) == (None, False, False)
+    assert not task.reads_logits_only
     assert task.fit is None and task.predictions is None
 
 
@@ -148,6 +149,8 @@ def test_an_encoder_without_out_channels_or_hidden_size():
     Text.hidden_size = 2
     encoder = registry.build("encoder", "mine", None, "e", vocab_size=3, pad_token_id=0)
     assert (encoder.initializer_range, encoder.pretrained_heads(), encoder.shard_units()) == (0.02, {}, [])
+    hidden, positions = torch.arange(12.0).view(2, 3, 2), torch.tensor([[0, 2], [0, 0]])
+    assert encoder.read(hidden, None, positions).tolist() == [[[0, 1], [4, 5]], [[6, 7], [6, 7]]]  # its forward gives all
 
 
 def test_an_encoder_without_forward_and_a_model_that_no_optimizer_could_train():
@@ -190,6 +193,26 @@ def test_a_model_for_retrieval_is_told_what_it_lacks_before_training():
     assert "fuse is called with (words_QLD, text_mask_QL, pixels_QKD, pixel_mask_QK), but takes (words, mask)" in message
     assert message.endswith("docs/extending.md lists what the task 'retrieval' needs")
     assert isinstance(build_model(Component("mine"), registry_task(), processors, seed=1), Half)
+
+
+def test_a_model_for_retrieval_scores_pairs_by_what_it_has():
+    class Towers(Net):
+        def encode_images(self, batch): ...
+
+        def embed_texts(self, input_ids): ...
+
+        def fuse(self, words, text_mask, pixels, pixel_mask):
+            return words + pixels, pixels, None
+
+        def cls_logits(self, words):
+            return {"itm": words[:, 0]}
+
+    registry.register_model("mine")(Towers)
+    processors = {"text": SimpleNamespace(vocab_size=3, pad_token_id=0)}
+    task = registry.build("task", "retrieval", processors={})
+    built = build_model(Component("mine"), task, processors, seed=1)
+    logits = built.pair_logits(torch.ones(2, 1, 3), None, torch.full((2, 1, 3), 2.0), None)
+    assert logits["itm"].tolist() == [[3.0] * 3] * 2
 
 
 def registry_task():

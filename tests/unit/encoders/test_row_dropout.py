@@ -56,3 +56,19 @@ def test_attention_is_torchs_and_its_dropout_is_on_the_weights():
     whole = attend(module, query, key, value, None, 0.5, dropout=0.0)[1]
     torch.testing.assert_close(dropped[kept], 2 * whole[kept])
     torch.testing.assert_close(found, (dropped @ value).transpose(1, 2))
+
+
+def test_what_a_pass_drew_for_can_be_taken_up_later():
+    """As a layer does that is computed again in the backward pass, when `again` is long over."""
+    draws, values = RowDraws(), torch.ones(2, 50)
+    module, rows = RowDropout(0.5, draws), torch.tensor([0, 3])
+    with draws.first(4, CPU):
+        module(torch.ones(4, 50))
+        with draws.again(rows):
+            state, drawing = torch.get_rng_state(), draws.drawing
+            found = module(values)
+    assert not draws.is_on
+    torch.set_rng_state(state)
+    with draws.at(drawing):
+        assert torch.equal(module(values), found)
+    assert not draws.is_on

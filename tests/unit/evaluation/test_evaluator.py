@@ -32,7 +32,7 @@ def test_an_evaluation_is_without_dropout_sampling_and_flips_and_gives_the_mode_
     retrieval = registry.build("task", "retrieval", {}, "t", processors={})
     seen, statistics = [], []
     norm = net.image_encoder.resnet.bn1
-    hook = net.register_forward_hook(lambda _module, _inputs, output: seen.append((output.pixels.shape[1], output.grid)))
+    hook = net.register_forward_hook(lambda _module, _inputs, output: seen.append((output.pixel_mask.shape[1], output.grid)))
     before = norm.running_mean.clone()
     for is_training in (True, False):
         net.train(is_training)

@@ -42,10 +42,13 @@ def test_rows_of_the_true_caption_and_the_hardest():
     assert registry.build("task", "retrieval", {}, "t", processors={}).chosen is not None  # the paper's 5 of 20
 
 
+@pytest.mark.parametrize("is_read", [False, True], ids=["all hidden states", "[CLS] alone"])
 @pytest.mark.parametrize("lost", [{}, LOST], ids=["dropout 0.1", "more dropout"])
-def test_gradient_is_that_of_one_pass_over_all_captions(lost):
+def test_gradient_is_that_of_one_pass_over_all_captions(lost, is_read):
     """With the same dropout: drawn here for all, once, and every caption sent through with gradient."""
     net, batch = setting(**lost)
+    cls = torch.zeros(2 * TEXTS, 1, dtype=torch.int64) if is_read else None
+    batch.read_positions = cls
     torch.manual_seed(5)
     found = Losses(net, task(), Fp32(torch.device("cpu")))(batch)["retrieval"]
     found.backward()
@@ -57,7 +60,7 @@ def test_gradient_is_that_of_one_pass_over_all_captions(lost):
     words = net.embed_texts(batch.input_ids)
     with net.text_encoder.draws.first(2 * TEXTS, torch.device("cpu")):
         index = batch.image_index[:, 0]
-        hidden, _, _ = net.fuse(words, batch.text_mask, images.pixels[index], images.mask[index])
+        hidden, _, _ = net.fuse(words, batch.text_mask, images.pixels[index], images.mask[index], False, cls)
     logits = net.cls_logits(hidden)["itm"]
     scores = (logits[:, 1] - logits[:, 0]).view(2, TEXTS)
     losses = []
