@@ -159,20 +159,33 @@ def running(device: torch.device) -> Iterator[DryRun]:
         with fake, books:
             yield books
         return
-    with _random_state_of_no_gpu(), fake, books, FusedAttention():
+    with _as_on_a_gpu(), fake, books, FusedAttention():
         yield books
 
 
 @contextmanager
-def _random_state_of_no_gpu() -> Iterator[None]:
-    """What is drawn twice alike asks for the state of the GPU's generator, and nothing is drawn here."""
-    usual = torch.cuda.get_rng_state, torch.cuda.set_rng_state
-    torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()
-    torch.cuda.set_rng_state = lambda new_state, device="cuda": None
+def _as_on_a_gpu() -> Iterator[None]:
+    """What is recomputed in the backward pass asks for the state of the GPU's generator, where nothing is drawn here, and for
+    autocast as in the forward pass, which torch would leave out."""
+    common: Any = torch.cuda.amp.common
+    with (
+        _instead(torch.cuda, get_rng_state=lambda device="cuda": torch.get_rng_state()),
+        _instead(torch.cuda, set_rng_state=lambda new_state, device="cuda": None),
+        _instead(torch.cuda, is_bf16_supported=lambda including_emulation=True: True),
+        _instead(common, amp_definitely_not_available=lambda: False),
+    ):
+        yield
+
+
+@contextmanager
+def _instead(module: Any, **functions: Any) -> Iterator[None]:
+    """The module's functions exchanged meanwhile."""
+    usual = {name: getattr(module, name) for name in functions}
+    vars(module).update(functions)
     try:
         yield
     finally:
-        torch.cuda.get_rng_state, torch.cuda.set_rng_state = usual
+        vars(module).update(usual)
 
 
 def move(model: nn.Module, device: torch.device) -> None:
@@ -256,7 +269,8 @@ def backward(losses: list[Tensor], learn: Callable[[Tensor, Tensor], None]) -> N
         wanted = node._input_metadata
         given = [_as_wanted(found.pop(number), each) if number in found else None for number, each in enumerate(wanted)]
         call = node.apply if isinstance(node, torch.autograd.function.BackwardCFunction) else node
-        with torch.no_grad():
+        # one number for the whole walk: by it checkpointing knows what it has recomputed already
+        with torch.no_grad(), _instead(torch._C, _current_graph_task_id=lambda: 0):
             results = call(*given)
         del given
         results = list(results) if isinstance(results, tuple) else [results]

@@ -97,6 +97,7 @@ class Simulation:
                 self.model = build_model(self.config.chosen_model, self.task, self.processors, self.config.training.seed)
                 move(self.model, self.device)
                 self.precision.prepare(self.model, {})
+                # what `run.train` does to the model before its first update, such as recomputing blocks, belongs here too
             self._open = opened.pop_all()
         return self
 

@@ -152,7 +152,8 @@ def test_shared_weights_stay_shared_on_another_device():
 
 
 def test_recomputed_activations_are_not_kept():
-    """torch's checkpointing works in a dry run: less is saved, and the forward pass counts once more in the backward pass."""
+    """torch's checkpointing works in a dry run, autocast and all: less is saved, and the forward pass, but for the last product
+    that nothing needs, counts once more in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     def run(recomputes):
@@ -161,7 +162,8 @@ def test_recomputed_activations_are_not_kept():
                 layers = made(lambda: nn.Sequential(*(nn.Linear(8, 8) for _ in range(5))), GPU)
                 values = torch.empty(16, 8, device=GPU)
             before = books.live
-            output = checkpoint(layers, values, use_reentrant=False) if recomputes else layers(values)
+            with Autocasting(choose("bf16", {}, CPU), GPU).autocast():
+                output = checkpoint(layers, values, use_reentrant=False) if recomputes else layers(values)
             losses = [output.sum()]
             del output
             saved, forward = books.live - before, books.operations
@@ -171,4 +173,4 @@ def test_recomputed_activations_are_not_kept():
 
     saved, forward, operations = run(False)
     less, same, more = run(True)
-    assert less < saved / 3 and same == forward and more > operations
+    assert less < saved / 3 and same == forward and more == operations + forward * 4 / 5
