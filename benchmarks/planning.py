@@ -105,7 +105,7 @@ def measure(name: str, folder: str) -> dict[str, float]:
 
     def training_step() -> Step:
         model = build_model(config.chosen_model, task, processors, config.training.seed).train()
-        optimizers = build_optimizers(config, model)
+        optimizers = build_optimizers(config.optimizer, model)
         numbers.prepare(model, optimizers)
         return Step(
             parallel=wrap("ddp", Losses(model, task, numbers), ALONE),

@@ -38,7 +38,7 @@ class Loaders:
         training, image = self.training, self.processors["image"]
         negatives = Negatives(mixture, self.task.num_negatives) if self.task.num_negatives else None
         return Loader(
-            BatchReader(mixture, self.processors["text"], image, partial(_prepare, self.task), training.seed, negatives),
+            BatchReader(mixture, self.processors["text"], image, partial(prepare, self.task), training.seed, negatives),
             self.device,
             training.num_workers,
             mixture.resized_sizes(image, self.cache) if training.bucket_by_size else None,
@@ -50,7 +50,7 @@ class Loaders:
         )
 
 
-def _prepare(task: LearnedTask, batch: Batch, seeds: list[int]) -> None:
+def prepare(task: LearnedTask, batch: Batch, seeds: list[int]) -> None:
     """In a worker: the task's part, and which hidden states its heads read."""
     task.prepare(batch, seeds)
     if task.reads_logits_only:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pixelbert_plugin.data.collate import pad_texts
+from pixelbert_plugin.data.loaders import prepare
 from pixelbert_plugin.interfaces import LearnedTask
 from pixelbert_plugin.types import Batch, Sample
 
@@ -51,7 +52,7 @@ def make(task: LearnedTask, text: Any, shape: Shape, with_negatives: bool = True
         weights=torch.ones(shape.samples),
         samples=samples,
     )
-    task.prepare(batch, list(range(shape.samples)))
+    prepare(task, batch, list(range(shape.samples)))
     return batch
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.config.contradictions import refuse
+from pixelbert_plugin.config.contradictions import refuse, refuse_task
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.planning import lengths, memory
 from pixelbert_plugin.planning.batches import Shape
@@ -114,6 +114,7 @@ class Planner:
         self.lengths = lengths.measure(config, self.assumed)
         device = torch.device("cuda", 0)
         self.simulation = Simulation(config, self.precision, device, self.lengths.samples, own.answers, self.assumed)
+        refuse_task(config.task, self.simulation.task, training)
         self.pairs = self.simulation.task.pairs_per_sample
         image = self.simulation.processors["image"]
         files = own.height_and_width or self.lengths.image_size

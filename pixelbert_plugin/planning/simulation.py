@@ -20,6 +20,7 @@ from pixelbert_plugin.planning.batches import Shape, make, without_data
 from pixelbert_plugin.planning.dry_run import Autocasting, backward, move, running
 from pixelbert_plugin.planning.stand_ins import Assumptions, Samples, answer_processor, text_processor, without_files
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.training.recomputation import recompute_blocks
 from pixelbert_plugin.types import Batch
 
 BLOCK = 16  # images that are encoded together where every pair is scored (evaluation/retrieval.py)
@@ -97,7 +98,8 @@ class Simulation:
                 self.model = build_model(self.config.chosen_model, self.task, self.processors, self.config.training.seed)
                 move(self.model, self.device)
                 self.precision.prepare(self.model, {})
-                # what `run.train` does to the model before its first update, such as recomputing blocks, belongs here too
+                if self.config.training.gradient_checkpointing:
+                    recompute_blocks(self.model, self.config.model)
             self._open = opened.pop_all()
         return self
 
@@ -171,8 +173,7 @@ class Simulation:
             words, operations = matching.embed_texts(given.input_ids), books.operations
             first, mask = words[:1].expand(pairs, -1, -1), given.text_mask[:1].expand(pairs, -1)
             pixels, own = images.pixels[:1].expand(pairs, -1, -1), images.mask[:1].expand(pairs, -1)
-            fused, _, _ = matching.fuse(first, mask, pixels, own)
-            matching.cls_logits(fused)
+            matching.pair_logits(first, mask, pixels, own)
         return Evaluation(books.peak - before, (books.operations - operations) / pairs, per_image)
 
     def _batch(self, batch: Batch, shape: Shape) -> Batch:

@@ -38,7 +38,7 @@ ALLOWED = {
     "parts": {"config", "data", "tasks.base", "precision", "distributed", "checkpoint", "training", "build"},
     "run": {"config", "data", "distributed", "checkpoint", "training", "evaluation", "build", "parts", "loading"},
     "sweep": {"config"},
-    "planning": {"config", "data", "precision", "distributed.parallel", "training.length", "build", "encoders", "processors"},
+    "planning": {"config", "data", "precision", "distributed.parallel", "training", "build", "encoders", "processors"},
     "miniature": set(),
     "commands": {"__version__", "config", "build", "data", "encoders", "run", "sweep", "planning", "miniature"},
     "mmf": {
