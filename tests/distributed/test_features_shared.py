@@ -10,6 +10,8 @@ from test_mini import SIZES
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.world import write_world
 
+pytestmark = pytest.mark.slow
+
 RETRIEVAL = [
     f"config={CONFIGS}/flickr30k_retrieval.yaml",
     "training.batch_size=9",
