@@ -5,6 +5,8 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pixelbert_plugin.commands.command import Parser, run_command, split_config, tell
@@ -55,16 +57,28 @@ def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin.planning.planner import plan
     from pixelbert_plugin.registry.schema import merge
 
-    logging.getLogger("pixelbert_plugin").setLevel(logging.ERROR)  # remarks on data and weights are for a run
     names = {field.name for field in dataclasses.fields(PlanConfig)}
     own = [option for option in arguments.options if option.partition("=")[0] in names]
     path, overrides = split_config(
         [option for option in arguments.options if option not in own], "name the configuration to plan (--help)"
     )
     options = merge(PlanConfig, command_line(own))
-    made = plan(configuration.resolve(path, overrides), options)
+    with _without_remarks():
+        made = plan(configuration.resolve(path, overrides), options)
     tell(json.dumps(made.as_json(), indent=2, ensure_ascii=False) if options.format == "json" else shown(made))
     return 0
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Those on data and weights are for a run."""
+    logger = logging.getLogger("pixelbert_plugin")
+    former = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
 
 
 def shown(made: "Plan") -> str:

@@ -102,22 +102,31 @@ def middle_of(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(command) -> Path:
-    """DDP on 2 processes first, and on one, which goes on from its checkpoint."""
+    """Pre-training with DDP on 2 processes, and on one."""
     for processes in (2, 1):
-        run_on(processes, command)
+        run_all(processes, [command("ddp", processes, *PRETRAIN)], [], command.root)
     return command.root
 
 
 @pytest.fixture(scope="module")
-def runs_on_3(command, runs) -> Path:
-    run_on(3, command)
+def further_runs(command, runs) -> Path:
+    """VQA and retrieval on 2 processes and on one, which also goes on from the 2 processes' checkpoint."""
+    for processes in (2, 1):
+        go_further(processes, command)
     return runs
 
 
-def run_on(processes: int, command) -> None:
+@pytest.fixture(scope="module")
+def runs_on_3(command, further_runs) -> Path:
+    run_all(3, [command("ddp", 3, *PRETRAIN)], [], further_runs)
+    go_further(3, command)
+    return further_runs
+
+
+def go_further(processes: int, command) -> None:
     root = command.root
     start = f"checkpoint.pretrained={root}/ddp_2/checkpoints/update_{UPDATES:06}"
-    commands = [command("ddp", processes, *PRETRAIN), command("vqa", processes, *VQA)]
+    commands = [command("vqa", processes, *VQA)]
     if processes != 2:
         commands.append(command("from_ddp", processes, *PRETRAIN, *middle_of(root / "ddp_2")))
     run_all(processes, commands, [command("retrieval", processes, *RETRIEVAL, start)], root)
@@ -180,12 +189,14 @@ def agrees(runs, name):
     assert one[-1]["loss"] < 0.95 * one[0]["loss"]  # the weights did move
 
 
-def test_binary_losses_of_vqa_too(runs):
-    assert losses(runs / "vqa_2") == pytest.approx(losses(runs / "vqa_1"), rel=ROUNDING)
+@pytest.mark.slow
+def test_binary_losses_of_vqa_too(further_runs):
+    assert losses(further_runs / "vqa_2") == pytest.approx(losses(further_runs / "vqa_1"), rel=ROUNDING)
 
 
-def test_a_run_saved_on_two_processes_goes_on_on_one(runs):
-    goes_on(runs, "from_ddp_1")
+@pytest.mark.slow
+def test_a_run_saved_on_two_processes_goes_on_on_one(further_runs):
+    goes_on(further_runs, "from_ddp_1")
 
 
 def goes_on(runs, name):
@@ -219,9 +230,10 @@ def test_bf16_agrees_within_its_three_digits(more_runs, name):
     assert losses(more_runs / name)[0] != pytest.approx(losses(more_runs / "fp32_1")[0], rel=1e-5)  # bfloat16 it was
 
 
-def test_evaluation_is_the_same_to_the_last_bit_and_every_sample_counts_once(runs):
+@pytest.mark.slow
+def test_evaluation_is_the_same_to_the_last_bit_and_every_sample_counts_once(further_runs):
     """From the same checkpoint; 41 images, 205 captions and 35 questions divide by neither 2 nor 3."""
-    evaluates_alike(runs, 2)
+    evaluates_alike(further_runs, 2)
 
 
 def evaluates_alike(runs, processes):

@@ -36,6 +36,7 @@ def test_a_plan_adds_up(capsys):
     assert found["update"]["micro_batch_size"] == 128 and found["fit"]["micro_batches"] == 1
 
 
+@pytest.mark.slow
 def test_the_same_twice_costs_the_same_whatever_the_gpus_and_their_memory(capsys):
     one, four = (numbers(capsys, MINI, f"gpus={gpus}", "samples=8000", "rate=1") for gpus in ("1xT4", "4xT4"))
     assert one["hours"]["training"] == pytest.approx(4 * four["hours"]["training"], rel=0.03)
@@ -45,6 +46,7 @@ def test_the_same_twice_costs_the_same_whatever_the_gpus_and_their_memory(capsys
     assert sharded["memory"]["ddp_buckets"] == 0
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_says_what_would(capsys):
     """Pre-training keeps more than 2 GB a micro-batch: 128 pairs do not go into 6 GB, and a few do."""
     text = run(capsys, f"config={CONFIGS}/pretrain.yaml", "gpus=1x6GB@50")
@@ -69,7 +71,7 @@ def test_data_that_are_here_are_counted(tiny_config, capsys):
     assert found["parameters"]["text_encoder"] < 30_522 * 32
 
 
-CHOSEN = ["mini/nlvr2", "pretrain_x152", "flickr30k_retrieval_from_clipbert"]
+CHOSEN = ["mini/nlvr2"]
 SHIPPED = sorted(shipped.configurations())
 
 
