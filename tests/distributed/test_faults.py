@@ -59,6 +59,7 @@ def test_a_killed_rank_a_stop_and_a_second_run(world, unbroken, tmp_path):
     assert run.losses() == unbroken
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_status_75(world, tmp_path):
     run = course(world, tmp_path / "run", 1)
     process = run.start()

@@ -71,6 +71,7 @@ def test_losses_are_those_of_a_run_without_whatever_the_cache_holds(vqa, tmp_pat
     assert results(warm).keys() == results(without).keys()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_to_the_last_bit(vqa, tmp_path, monkeypatch):
     unbroken = vqa("unbroken", *CACHED)
     original = Trainer._save

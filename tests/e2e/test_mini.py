@@ -34,7 +34,7 @@ SIZES = {
 SHORT = [
     "training.max_updates=2",
     "training.max_epochs=null",
-    "training.evaluation_interval=1",
+    "training.evaluation_interval=2",
     "training.num_workers=0",
     "training.log_interval=1",
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=1",
@@ -55,6 +55,7 @@ def pretrained(world, tmp_path_factory):
     """A save folder of a short pre-training."""
     folder = tmp_path_factory.mktemp("pretrain")
     options = ["training.batch_size=32", "training.micro_batch_size=16", f"env.data_dir={world}", f"env.save_dir={folder}"]
+    options.append("training.evaluation_interval=1")
     assert cli.main([f"config={CONFIGS}/pretrain.yaml", *SHORT, *options]) == 0
     return folder
 

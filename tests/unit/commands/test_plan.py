@@ -71,13 +71,8 @@ def test_data_that_are_here_are_counted(tiny_config, capsys):
     assert found["parameters"]["text_encoder"] < 30_522 * 32
 
 
-CHOSEN = ["mini/nlvr2"]
-SHIPPED = sorted(shipped.configurations())
-
-
-@pytest.mark.parametrize(
-    "path", [path if shipped.short_name(path) in CHOSEN else pytest.param(path, marks=pytest.mark.slow) for path in SHIPPED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(shipped.configurations()))
 def test_every_shipped_configuration_can_be_planned(path, capsys):
     found = numbers(capsys, f"config={ROOT / path}", "gpus=8xH100", "samples=10000", "price_per_gpu_hour=1")
     assert found["hours"]["training"] > 0 and found["hours"]["price"] > 0 and found["fit"]["largest"] > 0

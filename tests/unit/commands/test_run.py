@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 from pixelbert_plugin import registry
@@ -33,8 +34,10 @@ json.dump([without, with_torch, loaded()], sys.stdout)
 """
 
 
-def test_what_is_printed_takes_no_torch_and_is_the_same_with_it():
-    """Every shipped configuration, every component and kind, and mistakes, in one interpreter that imports all in the end."""
+@pytest.mark.parametrize("share", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_is_printed_takes_no_torch_and_is_the_same_with_it(share):
+    """Shipped configurations, components, kinds and mistakes, all or every fifth, in one interpreter that imports all in the
+    end."""
     wrong = {
         "model_config.pixelbert.num_sampeld_pixels=1": "did you mean num_sampled_pixels?",
         "model_config.pixelbert.image_encoder.params.max_pool=perhaps": "is invalid",
@@ -52,7 +55,7 @@ def test_what_is_printed_takes_no_torch_and_is_the_same_with_it():
         *([RECIPE, "--print-config", f"training.precision={name}"] for name in ("fp16", "apex")),
         *(["--describe", name] for name in sorted({*names, *registry.KINDS, "training", "env"})),
         *([RECIPE, "--print-config", option] for option in wrong),
-    ]
+    ][::share]
     done = subprocess.run(
         [sys.executable, "-c", PRINT], input=json.dumps(commands), cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -66,6 +69,7 @@ def test_what_is_printed_takes_no_torch_and_is_the_same_with_it():
         assert printed[0] == (2 if expected else 0) and (expected or "") in printed[2], (command, printed[2])
 
 
+@pytest.mark.slow
 def test_a_plugin_that_imports_torch_is_listed_and_printed(tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(

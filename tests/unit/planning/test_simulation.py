@@ -76,6 +76,7 @@ def test_a_frozen_cnn_has_no_gradients_and_keeps_nothing():
     assert frozen.saved < trained.saved / 2 and frozen.forward == trained.forward and frozen.backward < trained.backward
 
 
+@pytest.mark.slow
 def test_activations_grow_with_pairs_images_tokens_and_pixels():
     with simulation("mini/pretrain") as made:
         base = made.step(SHAPE).saved
