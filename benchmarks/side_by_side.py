@@ -1,5 +1,6 @@
 """Two ways of the same work, timed in turn in one process: the ratio of their median processor times."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -46,9 +47,12 @@ def compare(
     note: str = "",
     clock: Callable[[], float] = own_time,
 ) -> Ratio:
-    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both."""
-    naive()
+    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both. Of 0 rounds there are no
+    times: ours is run once, to see that it does."""
     ours()
+    if not rounds:
+        return Ratio(what, math.nan, math.nan, 0, note)
+    naive()
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for seconds, work in zip(taken, (naive, ours), strict=True):

@@ -332,7 +332,7 @@ PROGRAMS = {function.__name__: function for function in (images, steps, kept, sc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved")
+    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved; 0: outputs alone are compared")
     parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     arguments = parser.parse_args()
