@@ -47,8 +47,8 @@ def compare(
     note: str = "",
     clock: Callable[[], float] = own_time,
 ) -> Ratio:
-    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both. With 0 rounds there are
-    no times: ours is run once, to see that it does."""
+    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both. With 0 rounds there
+    are no times: ours is run once, to see that it does."""
     ours()
     if not rounds:
         return Ratio(what, math.nan, math.nan, 0, note)
