@@ -23,9 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.precision.native import Precision
 
 aten = torch.ops.aten
+NEEDED = (2, 14)  # of torch; 2.8 aborts at the first layer, those between were not tried
 
 
 class DryRun(TorchDispatchMode):
@@ -153,12 +155,20 @@ def _fused_attention(
 
 @contextmanager
 def running(device: torch.device) -> Iterator[DryRun]:
-    """In it tensors on `device` hold no data, and the bookkeeper sees what becomes of them; models are made in `building`."""
+    """In it tensors on `device` hold no data, and the bookkeeper sees what becomes of them; models are made in `building`.
+
+    Raises UserError where torch is too old for tensors of a GPU.
+    """
     books, fake = DryRun(device), FakeTensorMode(allow_non_fake_inputs=True)
     if device.type == "cpu":
         with fake, books:
             yield books
         return
+    if tuple(map(int, torch.__version__.split(".")[:2])) < NEEDED:
+        raise UserError(
+            f"torch {torch.__version__}: a plan needs torch {'.'.join(map(str, NEEDED))} or newer, since an older one ends the "
+            "program at tensors of a GPU that is not there: pip install -U torch"
+        )
     with _as_on_a_gpu(), fake, books, FusedAttention():
         yield books
 

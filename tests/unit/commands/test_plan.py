@@ -11,6 +11,8 @@ from pixelbert_plugin.config import shipped
 CONFIGS = ROOT / "projects/pixelbert/configs"
 MINI = f"config={CONFIGS}/mini/vqa2.yaml"
 
+pytest.importorskip("torch", minversion="2.14")  # which a plan needs
+
 
 def run(capsys, *arguments: str) -> str:
     assert plan.main(list(arguments)) == 0

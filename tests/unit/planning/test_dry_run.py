@@ -10,6 +10,8 @@ from pixelbert_plugin.precision.native import Fp32, choose
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
+pytest.importorskip("torch", minversion="2.14")  # which a plan needs
+
 
 def made(build, device):
     """Inside `running`: a module without data on the device."""

@@ -10,6 +10,8 @@ from pixelbert_plugin.planning.options import PlanConfig
 from pixelbert_plugin.planning.planner import Planner, choose_precision, largest_that_fits, plan
 from pixelbert_plugin.registry.schema import ConfigError
 
+pytest.importorskip("torch", minversion="2.14")  # which a plan needs
+
 
 def resolved(name, *overrides):
     return configuration.resolve(ROOT / f"projects/pixelbert/configs/{name}.yaml", overrides)
