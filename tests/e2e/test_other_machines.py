@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+COUNTED = {"commands", "planning", "sweep"}  # rooms whose numbers are of counting, the same on any machine
 NUMERIC = sorted(
     str(path)
     for path in TESTS.glob("unit/**/test_*.py")
-    if re.search(r"assert_close|allclose|approx\(", path.read_text("utf-8"))
+    if path.parent.name not in COUNTED and re.search(r"assert_close|allclose|approx\(", path.read_text("utf-8"))
 )
 MACHINES = {  # ATen's, oneDNN's and MKL's words, threads
     "sse4": ("default", "SSE41", "SSE4_2", 1),
