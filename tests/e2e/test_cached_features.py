@@ -48,6 +48,7 @@ def vqa(tmp_path, vqa2_root):
     return vqa
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_a_run_without_whatever_the_cache_holds(vqa, tmp_path, capsys, caplog):
     without = vqa("without", FROZEN)
     new = vqa("new", *CACHED)

@@ -154,6 +154,7 @@ def installed(tmp_path_factory) -> str:
     return str(target)
 
 
+@pytest.mark.slow
 def test_another_distribution_adds_a_model_by_entry_point(installed, tiny_config, tmp_path):
     options = ["model=bag_of_words", "model_config={bag_of_words: {width: 8}}", "optimizer={all: {type: adamw}}"]
     config = tmp_path / "bag.yaml"
@@ -176,6 +177,7 @@ def test_another_distribution_adds_a_model_by_entry_point(installed, tiny_config
     assert "model_config.bag_of_words.wdth: unknown key; did you mean width?" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_entry_point_cannot_shadow_a_built_in(installed):
     code = (
         "import catalogue, importlib.metadata as m\n"

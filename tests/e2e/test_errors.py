@@ -276,6 +276,7 @@ def test_full_disk_keeps_what_was_saved(config_with_run, tmp_path):
     assert cli.main(resume) == 0
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(config):
     command = [sys.executable, "-m", "pixelbert_plugin", f"config={config}", "training.seed=x", "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -104,6 +104,7 @@ def test_vqa_names_the_heads_that_differ_and_writes_complete_submissions(world, 
     assert names == {f"{own}_vqa2.json" for own in ("minival", "minitest", "test-dev", "test")}  # none wrote over another
 
 
+@pytest.mark.slow
 def test_an_unreadable_test_image_still_gets_an_answer(world, pretrained, tmp_path):
     """A submission must be complete: a skipped image's questions are answered from a grey image, and left out of figures."""
     assert run(world, pretrained, tmp_path / "vqa", "vqa2", "processors.answers.params.min_occurrences=1") == 0

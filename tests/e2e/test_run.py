@@ -294,6 +294,7 @@ def test_a_split_without_answers_gets_predictions_and_no_figures(own_vqa2_root, 
     assert not any(key.startswith("test/") for key in json.loads((tmp_path / "run/results.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_another_batch_size_ends_at_the_same_epoch(tiny_config, tmp_path):
     """Stopped at 2.0 epochs of 36 samples; with other batches it trains to 4.0, neither shorter nor longer."""
     common = (f"config={tiny_config}", "training.max_updates=null", "training.evaluation_interval=null", "run_type=train")

@@ -70,6 +70,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.slow
 def test_run_is_the_function_in_whatever_order_it_and_its_module_are_imported():
     """In one interpreter, which forgets the package and its components in between."""
     code = f"""

@@ -59,6 +59,7 @@ def test_what_does_not_fit_says_what_would(capsys):
     assert "not even one sample" in run(capsys, f"config={CONFIGS}/pretrain.yaml", "gpus=1x2GB@50")
 
 
+@pytest.mark.slow
 def test_it_says_what_it_assumed(capsys):
     text = run(capsys, MINI, "gpus=1xL4", "env.data_dir=/nowhere")
     for part in ("0.35 utilization, a guess", "3,129 answers", "a vocabulary of 30,522 entries", "images of 480 × 640 pixels"):

@@ -28,6 +28,7 @@ def test_figures_are_a_function_of_the_seed_and_of_no_held_out_pair():
             assert (image[0] - image[1:].amax(0)).max() > 80
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_figures_apart_and_fits_the_encoder(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(backbone, "NUM_TRAIN", 400)
     monkeypatch.setattr(backbone, "NUM_VAL", 200)

@@ -508,6 +508,7 @@ def test_the_question_prior_is_what_it_says(drawn):
     assert summary["baselines"]["vqa2"]["question_only_accuracy"]["overall"] == round(100 * sum(scores) / len(scores), 2)
 
 
+@pytest.mark.slow
 def test_a_statement_or_one_image_tells_next_to_nothing():
     plan = make_plan(WorldConfig(out="unused", **SMALL | {"nlvr2_train_sets": 300, "nlvr2_test1_sets": 100}))
     baselines = plan.baselines["nlvr2"]
@@ -546,6 +547,7 @@ def arguments(out: Path, **options) -> list[str]:
     return ["make", f"out={out}", "processes=1", *(f"{key}={value}" for key, value in (SMALL | options).items())]
 
 
+@pytest.mark.slow
 def test_a_whole_world_is_replaced_only_if_asked(tmp_path, capsys):
     out = tmp_path / "world"
     assert data_cli.main(arguments(out)) == 0

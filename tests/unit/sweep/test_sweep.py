@@ -322,6 +322,7 @@ def test_cores_are_those_that_the_process_may_use():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
     assert sweep_cli.main([f"config={tmp_path}/parts.yaml", "only=from scratch"]) == 1
     output = capsys.readouterr().out
