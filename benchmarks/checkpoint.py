@@ -9,8 +9,6 @@ both are read back and compared. The second row is the work of the whole checkpo
 """
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 import torchvision
-from side_by_side import HEAD, Ratio
+from side_by_side import HEAD, Ratio, machine
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -121,8 +119,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     plugins.load()
     torch.set_num_threads(1)
-    machine = f"{os.cpu_count()} cores, 1 thread, {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}\n\n{HEAD}")
+    print(f"{machine()}\n\n{HEAD}")
     with tempfile.TemporaryDirectory() as folder:
         for row in compare(arguments.rounds, arguments.hidden_size, Path(folder)):
             print(row)

@@ -20,12 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import side_by_side
 import torch
 import torchvision.transforms as T
 from decoding import encoded, picture
 from PIL import Image
-from side_by_side import HEAD, Ratio, compare
+from side_by_side import HEAD, Ratio, compare, largest_difference
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -133,7 +132,7 @@ class Ways:
         for batch in self.naive():
             for image in batch["images"]:
                 height, width = found[at].shape[1:]
-                largest = max(largest, side_by_side.largest_difference(image[:, :height, :width], found[at], LEVELS))
+                largest = max(largest, largest_difference(image[:, :height, :width], found[at], LEVELS))
                 at += 1
         return largest
 
@@ -160,8 +159,8 @@ def rows(title: str, ways: Ways, rounds: int) -> Iterator[Ratio]:
         return run
 
     note = f"outputs within {ways.difference():.0e}"
-    yield compare(f"{title}, whole path", consumed(ways.naive), consumed(ways.ours), rounds, note)
-    yield compare(f"{title}, a worker's work for {BATCH}", ways.work_naive, ways.work_ours, 3 * rounds)
+    yield compare(f"{title}, whole path", consumed(ways.naive), consumed(ways.ours), rounds, note, all_processes)
+    yield compare(f"{title}, a worker's work for {BATCH}", ways.work_naive, ways.work_ours, 3 * rounds, clock=all_processes)
 
 
 def main() -> None:
@@ -171,7 +170,6 @@ def main() -> None:
     arguments = parser.parse_args()
     plugins.load()
     torch.set_num_threads(1)
-    side_by_side.clock = all_processes
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "pillow", "simplejpeg"))
     print(f"{packages}, Python {platform.python_version()}, {os.cpu_count()} cores")
     print(f"{arguments.images} images of each set, {WORKERS} workers, batches of {BATCH}")

@@ -10,15 +10,13 @@ as torch counts them, and processor time, the median of interleaved rounds.
 
 import argparse
 import copy
-import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from side_by_side import clock
+from side_by_side import machine, own_time
 from steps import TOKENS, Setting, pretrain_losses, vocabulary, vqa_loss
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -98,9 +96,9 @@ def table(setting: Setting, batch: Batch, losses: Callable[[dict[str, Tensor], B
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + bool(rounds)):
         for name, (model, forward) in ways.items():
-            began = clock()
+            began = own_time()
             forward().backward()
-            seconds[name].append(clock() - began)
+            seconds[name].append(own_time() - began)
             model.zero_grad()
     took = {name: statistics.median(each[1:] or [0.0]) for name, each in seconds.items()}  # the first warms up
     blocks = copy.deepcopy(ours)
@@ -121,8 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plugins.load()
     size = (arguments.short_edge, arguments.short_edge * 4 // 3)
-    machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}")
+    print(machine())
     print(f"images of {size[0]} × {size[1]}, texts of {TOKENS} tokens, float32\n")
     time = f"{'time ÷ naive':>14}{'÷ ours':>9}" if arguments.rounds else ""
     print(f"{'':<24}{'kept':>9}    {'÷ naive':>9}{'operations ÷ naive':>20}{'÷ ours':>9}{time}")

@@ -10,13 +10,11 @@ Ratios count processor time, the median of interleaved rounds; + is what ours ta
 
 import argparse
 import copy
-import os
-import platform
 from collections.abc import Callable, Iterator
 
 import torch
 import torchvision
-from side_by_side import HEAD, Ratio, compare
+from side_by_side import HEAD, Ratio, compare, machine
 from torch import Tensor, nn
 
 from pixelbert_plugin import registry
@@ -119,8 +117,7 @@ def main() -> None:
     parser.add_argument("--short-edge", type=int, default=224, help="pixels of most images")
     arguments = parser.parse_args()
     plugins.load()
-    machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}")
+    print(machine())
     print(f"images of about {arguments.short_edge} × {arguments.short_edge * 4 // 3}; naive: torch's BatchNorm2d")
     print(f"\n{HEAD}")
     for name, sizes in (("like sizes", LIKE), ("mixed sizes", MIXED)):

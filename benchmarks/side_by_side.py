@@ -1,6 +1,8 @@
 """Two ways of the same work, timed in turn in one process: the ratio of their median processor times."""
 
 import math
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +28,12 @@ class Ratio:
     def __str__(self) -> str:
         figures = f"{self.naive:>10.3f} s{self.ours:>10.3f} s{self.times:>9.2f}{self.rounds:>8}"
         return f"{self.what:<44}{figures}  {self.note}".rstrip()
+
+
+def machine() -> str:
+    """What the figures were taken with."""
+    cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"torch {torch.__version__}, Python {platform.python_version()}, {cpu}"
 
 
 HEAD = f"{'what':<44}{'naive':>12}{'ours':>12}{'ratio':>9}{'rounds':>8}  note"

@@ -9,8 +9,6 @@ processor time, the median of interleaved rounds. Dropout is on in the steps, an
 
 import argparse
 import copy
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from naive import VOCABULARY, NaivePixelBert, optimizers
 from PIL import Image
-from side_by_side import HEAD, Ratio, compare, largest_difference
+from side_by_side import HEAD, Ratio, compare, largest_difference, machine
 from torch import Tensor, nn
 
 from pixelbert_plugin import config as configuration
@@ -338,8 +336,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plugins.load()
     size = (arguments.short_edge, arguments.short_edge * 4 // 3)
-    machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}")
+    print(machine())
     print(f"images of {size[0]} × {size[1]}, texts of {TOKENS} tokens")
     print(f"\n{HEAD}")
     with tempfile.TemporaryDirectory() as folder:

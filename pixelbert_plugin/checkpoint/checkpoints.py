@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,6 @@ class Checkpoints:
         `beside_training` it is written later, after the one before it; its error is raised by `settle`, or by the next `save`.
         """
         target = self.folder / f"{PREFIX}{state.update:06d}"
-        aside = self.folder / f".{target.name}.partial"
         share_buffers(model, self.processes)
         tensors = saved_weights(model, precision) | saved_optimizers(model, optimizers, precision)
         content = {
@@ -155,24 +155,24 @@ class Checkpoints:
             "data": metadata.data,
             "portable": metadata.portable,
         }
-        state = replace(state)
+        rest = (replace(state), content, metadata.config_yaml)
         if self._background is None:
-            self._write(target, aside, tensors, state, content, metadata.config_yaml, self.processes)
+            self._write(target, tensors, *rest, self.processes)
         else:
-            arguments = (self._background.copy(tensors), state, content, metadata.config_yaml, self._background.processes)
-            self._background.start(lambda: self._write(target, aside, *arguments))
+            copied = self._background.copy(tensors)
+            self._background.start(partial(self._write, target, copied, *rest, self._background.processes))
         return target
 
     def _write(
         self,
         target: Path,
-        aside: Path,
         tensors: dict[str, Tensor],
         state: TrainState,
         content: dict[str, Any],
         config_yaml: str,
         processes: Processes,
     ) -> None:
+        aside = self.folder / f".{target.name}.partial"
         processes.on_main(lambda: _start(aside, target))
         try:
             with writing(target):
