@@ -22,13 +22,15 @@ from pixelbert_plugin.interfaces import MatchingModel, Model
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_options
 from pixelbert_plugin.registry.schema import Component, ConfigError
+from pixelbert_plugin.system.linux import huge_pages
 from pixelbert_plugin.tasks.base import Task
 
 FIRST = 100  # samples of a split that tell what kind of data set it is
 
 
 def choose_device(training: TrainingConfig) -> torch.device:
-    """The device of this process; threads of the CPU as configured."""
+    """The device of this process; threads and memory of the CPU as configured."""
+    huge_pages()
     if training.num_threads is not None:
         torch.set_num_threads(training.num_threads)
     name = training.device

@@ -28,6 +28,7 @@ from pixelbert_plugin.interfaces import Model, Precision
 from pixelbert_plugin.precision.inference import cast_weights
 from pixelbert_plugin.registry import plugins, yaml_text
 from pixelbert_plugin.registry.schema import UnknownComponentError
+from pixelbert_plugin.system.linux import huge_pages
 from pixelbert_plugin.tasks.base import Task
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
@@ -206,6 +207,7 @@ def _device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device={name!r}: {str(error).splitlines()[0]}") from error
+    huge_pages()
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={str(name)!r}: torch sees no CUDA device; use cpu")
     return device

@@ -16,6 +16,8 @@ from pixelbert_plugin.precision.master_weights import MasterWeights
 from pixelbert_plugin.precision.options import Fp16Config
 from pixelbert_plugin.registry.schema import ConfigError
 
+ROW = 1024  # numbers whose squares are summed in float32, on a CPU
+
 
 class Precision:
     """How a step is computed, and the base of every precision: by itself, float32 throughout.
@@ -178,11 +180,9 @@ def held_parameters(optimizers: Iterable[Optimizer]) -> list[nn.Parameter]:
 def global_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
     """Scalar float32 norm of all gradients together; of sharded ones (DTensor), over all processes. 0 where there are none."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    # A CPU adds up a tensor's squares one by one: in float32 the norm of 4 million comes out 0.03 % too small, that of
-    # their halves half as much. A float16 norm overflows at 65504. The norm of norms is the norm of all.
     if device.type == "cpu":
-        gradients = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]
-    else:
+        gradients = [_norm_on_cpu(gradient) for gradient in gradients]
+    else:  # a float16 norm overflows at 65504
         gradients = [torch.linalg.vector_norm(g, dtype=torch.float32) if g.dtype == torch.half else g for g in gradients]
     sharded = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
     norm = get_total_norm([gradient for gradient in gradients if not isinstance(gradient, DTensor)])
@@ -190,6 +190,21 @@ def global_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
         of_sharded = cast(DTensor, get_total_norm(sharded))
         norm = torch.hypot(norm.to(device), of_sharded.full_tensor().to(norm.dtype))
     return norm.to(device, torch.get_default_dtype())
+
+
+def _norm_on_cpu(gradient: Tensor) -> Tensor:
+    """Scalar float64, for the norm of norms is the norm of all.
+
+    A CPU adds up a tensor's squares one by one: in float32 the norm of 4 million comes out 0.03 % too small, that of their
+    halves half as much. To turn each number into a float64 takes twenty times as long as its square. So the squares of a short
+    row are added up in float32 and the rows in float64, which is right to 1e-8.
+    """
+    if isinstance(gradient, DTensor) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
+        return torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    flat = gradient.view(-1)
+    in_rows = len(flat) // ROW * ROW
+    rows = torch.linalg.vector_norm(flat[:in_rows].view(-1, ROW), dim=1)
+    return torch.linalg.vector_norm(torch.cat([rows, flat[in_rows:]]), dtype=torch.float64)
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, norm: Tensor) -> None:

@@ -345,17 +345,19 @@ def test_apex_options_that_nvidia_refuses(options, message):
         registry.configure("precision", "apex", options, "precision_config.apex")
 
 
-def test_the_norm_of_a_large_tensor_is_its_norm_and_that_of_its_parts():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_norm_of_a_large_tensor_is_its_norm_and_that_of_its_parts(dtype):
     """In float32, squares added up one by one lose 3e-4 of the norm of four million."""
-    values = torch.randn(4_000_000, generator=torch.Generator().manual_seed(0)) ** 3
-    found = []
-    for parts in (1, 2):
-        held = [torch.nn.Parameter(part.clone()) for part in values.chunk(parts)]
+    values = (torch.randn(4_000_001, generator=torch.Generator().manual_seed(0)) ** 3).to(dtype)
+    grouped = values[:-1].view(5, 8, 1000, 100)
+    ways = [[values], list(values.chunk(2)), list(values.split(999_999)), [grouped, values[-1]], [grouped.mT, values[-1]]]
+    for parts in ways:
+        held = [torch.nn.Parameter(part) for part in parts]
         for parameter in held:
             parameter.grad = parameter.detach()
-        found.append(precision.global_norm(held, CPU))
-    assert found[0] == found[1] and found[0].dtype == torch.float32
-    assert float(found[0]) == pytest.approx(float(values.double().norm()), rel=1e-7)
+        found = precision.global_norm(held, CPU)
+        assert found.dtype == torch.float32
+        assert float(found) == pytest.approx(float(values.double().norm()), rel=1e-7)
 
 
 @pytest.mark.parametrize(("capability", "is_enough"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
