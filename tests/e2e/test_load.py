@@ -224,7 +224,7 @@ def test_several_pairs_go_through_together(runs):
     assert len(batch) == 3 and len(batch.images) == 2 and batch.image_index.tolist() == [[0], [0], [1]]
     together = loaded.forward(pairs).logits["answers"]
     each = torch.cat([loaded(image, text).logits["answers"] for image, text in pairs])
-    torch.testing.assert_close(together, each)
+    torch.testing.assert_close(together, each, rtol=1e-4, atol=1e-4)  # a CPU may sum a larger batch in another order
     two = load(root / "pairs")
     assert two([images[0], images[1]], said["pairs"][1]).logits["pair"].shape == (1, 2)
 

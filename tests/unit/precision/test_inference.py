@@ -1,4 +1,4 @@
-"""Weights cast once compute what autocast computes, to the last bit."""
+"""Weights cast once compute what autocast computes; norms are rounded once more."""
 
 import copy
 
@@ -28,21 +28,22 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 @torch.no_grad()
-def test_outputs_are_autocasts_and_what_others_use_stays(name, dtype):
+def test_outputs_are_autocasts_with_rounded_norms_and_what_others_use_stays(name, dtype):
     precision = registry.build("precision", name, {}, "p", device=torch.device("cpu"))
     net, inputs = Net().eval(), (torch.randn(2, 3, 8, 8), torch.tensor([1, 7]))
+    with torch.no_grad():  # in the type it is cast to, so that only the norm's output is rounded
+        net.norm.weight.copy_(torch.randn(16).to(dtype))
+        net.norm.bias.copy_(torch.randn(16).to(dtype))
     cast = copy.deepcopy(net)
     cast_weights(cast, precision.autocast)
+    seen = []
+    cast.norm.register_forward_hook(lambda module, given, output: seen.append(output))
+    net.norm.register_forward_hook(lambda module, given, output: output.to(dtype))
     with precision.autocast():
         expected, found = net(*inputs), cast(*inputs)
-    assert found.dtype == dtype and torch.equal(found, expected)
+    assert seen[0].dtype == found.dtype == dtype and torch.equal(found, expected)
     kinds = {key: value.dtype for key, value in cast.state_dict().items()}
-    assert {key for key, kind in kinds.items() if kind == dtype} >= {
-        "conv.weight",
-        "conv.bias",
-        "inner.weight",
-        "inner.bias",
-        "output.bias",
-    }
-    for key in ("norm.weight", "words.weight", "output.weight", "own"):
+    held = {f"{layer}.{part}" for layer in ("conv", "inner", "norm") for part in ("weight", "bias")} | {"output.bias"}
+    assert {key for key, kind in kinds.items() if kind == dtype} >= held
+    for key in ("words.weight", "output.weight", "own"):
         assert kinds[key] == torch.float32
