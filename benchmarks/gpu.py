@@ -188,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells that have each of these in their name")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all; with --quick fp32 and bf16")
+    parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="endings, '' is ResNet-50's")
     parser.add_argument("--compile", nargs="+", choices=COMPILES, default=list(COMPILES))
     parser.add_argument("--pictures", type=int, default=1000, help="files that are made, of COCO's sizes, 0.1 MB each")
     parser.add_argument("--seconds", type=float, default=20, help="of updates that each cell measures, twice")
@@ -216,8 +217,8 @@ def main() -> None:
     print(", ".join(f"{name} {value}".removeprefix("device ") for name, value in about.items()))
     for name, reason in missing.items():
         print(f"{name}: not available: {reason}")
-    found = cells(*([each for each in given if each not in missing] for given in (precisions, arguments.compile)))
-    chosen = [cell for cell in found if all(text in cell.name for text in arguments.only)]
+    there = ([each for each in given if each not in missing] for given in (precisions, arguments.compile))
+    chosen = [cell for cell in cells(arguments.backbones, *there) if all(text in cell.name for text in arguments.only)]
     kept = Kept(keep, {**about, "overrides": list(overrides), "seconds_asked": seconds, "pictures": pictures})
     print(f"\n{HEAD}", flush=True)
     records = []

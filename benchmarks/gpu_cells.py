@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from decoding import encoded, picture
-from full_scale import BACKBONES, CONFIGS
+from full_scale import CONFIGS
 from input_path import COCO
 from steps import ANSWERS, vocabulary
 from torch import nn
@@ -77,8 +77,8 @@ SMALL = [  # for a CPU
     "model_config.pixelbert.text_encoder.params.num_hidden_layers=2",
     "model_config.pixelbert.text_encoder.params.num_attention_heads=2",
     "model_config.pixelbert.text_encoder.params.intermediate_size=128",
-    "training.batch_size=8",
-    "training.micro_batch_size=4",
+    "training.batch_size=4",
+    "training.micro_batch_size=2",
     "training.num_workers=0",
     "evaluation.batch_size=64",
 ]
@@ -111,17 +111,17 @@ class Cell:
         return configuration.resolve(CONFIGS / f"{self.experiment}.yaml", [*own, *overrides])
 
 
-def cells(precisions: Sequence[str], compiles: Sequence[str]) -> list[Cell]:
+def cells(backbones: Sequence[str], precisions: Sequence[str], compiles: Sequence[str]) -> list[Cell]:
     """All of them, pre-training first."""
     found = [
         Cell("training", f"{name}{ending}", precision, compiled)
         for name in TRAININGS
-        for ending in BACKBONES
+        for ending in backbones
         for precision in precisions
         for compiled in compiles
     ]
     scored = [each for each in ("bf16", "fp16") if each in precisions]
-    return found + [Cell("scoring", f"{SCORED}{ending}", precision) for ending in BACKBONES for precision in scored]
+    return found + [Cell("scoring", f"{SCORED}{ending}", precision) for ending in backbones for precision in scored]
 
 
 def make_data(folder: Path, pictures: int) -> None:
@@ -245,8 +245,7 @@ def train(parts: Parts, compiled: str, seconds: float) -> dict[str, Any]:
         return time.perf_counter() - began
 
     timed(updates, 1)  # plans of cuDNN, memory, compiled code
-    once = timed(updates, 1)
-    count = min(EPOCH - 3, max(1, math.ceil(seconds / once)))
+    count = min(EPOCH - 3, math.ceil(seconds / timed(updates, 1))) if seconds else 1
     seen.forget()
     skipped = parts.precision.skipped_updates
     took = timed(updates, count)
@@ -321,7 +320,7 @@ def score(parts: Parts, seconds: float) -> dict[str, Any]:
     first = 64 if seconds else 8
     scored(first)
     took, pairs, _ = scored(first)
-    images = min(1000, max(16, int(math.sqrt(seconds / took * pairs / TEXTS["flickr30k"]))))
+    images = min(1000, max(first, int(math.sqrt(seconds / took * pairs / TEXTS["flickr30k"]))))
     encoding = encoded_in(images)
     took, pairs, is_finite = scored(images)
     sizes = loader.sizes_M2[: images * TEXTS["flickr30k"]]
