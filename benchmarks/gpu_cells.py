@@ -11,6 +11,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from input_path import COCO
 from steps import ANSWERS, vocabulary
 from torch import nn
 
+from pixelbert_plugin import build, registry
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin import registry
 from pixelbert_plugin.build import build_model, build_optimizers, build_processors, build_task, choose_device
 from pixelbert_plugin.config.options import RunConfig, TrainingConfig
 from pixelbert_plugin.data.loader import Loader
@@ -68,6 +69,7 @@ HAS_COMPILE = "compile" in {field.name for field in fields(TrainingConfig)}
 TEXTS = {"coco": 5, "visual_genome": 50, "vqa2": 5, "nlvr2": 4, "flickr30k": 5}  # of an image, or of a pair of them
 WORDS = range(8, 15)  # of a text: with [CLS] and [SEP] 10 to 16 tokens
 EPOCH = 24  # updates that the samples are enough for
+FEWEST = 32  # images of a data set, so that there are texts of others
 RATES = 1e-3  # factor on the learning rates
 SMALL = [  # for a CPU
     "processors.image.params.short_edge=64",
@@ -138,7 +140,7 @@ def mixture(config: RunConfig, folder: Path, images_per_sample: int, count: int)
     """At least `count` samples of random words, of the configuration's data sets in their proportion. Images are many, and
     share the files."""
     files = sorted((folder / "pictures").iterdir())
-    images = math.ceil(count / sum(TEXTS[name] for name in config.datasets))
+    images = max(FEWEST, math.ceil(count / sum(TEXTS[name] for name in config.datasets)))
 
     def samples(name: str) -> Iterator[Sample]:
         draw = random.Random(name)
@@ -167,7 +169,8 @@ class Parts:
         self.matmul = matmul_rate(dtype, self.device)
         options = without_files(config.model_config[config.model], [])
         seed = config.training.seed
-        self.model = build_model(Component(config.model, options), self.task, self.processors, seed).to(self.device)
+        model = build_model(Component(config.model, options), self.task, self.processors, seed)
+        self.model = build.put_on(model, self.device, is_sharded=False) if HAS_COMPILE else model.to(self.device)
         calm(self.model)
 
     def loader(self, count: int) -> Loader:
@@ -206,15 +209,17 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * edge**3 / best
 
 
-def train(parts: Parts, compiled: str, seconds: float) -> dict[str, Any]:
+def train(parts: Parts, compiled: str, seconds: float, open_now: ExitStack) -> dict[str, Any]:
     """Updates of a training for about `seconds`, then as many of batches that are there already."""
     config, options, task, model = parts.config, parts.config.training, parts.task, parts.model.train()
     optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
+    if compiled == "blocks":
+        from pixelbert_plugin.training.compilation import compile_blocks
+
+        open_now.enter_context(compile_blocks(model, config.model, parts.device).going_on())
     if options.gradient_checkpointing:
         recompute_blocks(model, config.model)
-    if compiled != "none":
-        raise UserError("compiled blocks: not available")
     step = Step(
         parallel=wrap(options.parallel, Losses(model, task, parts.precision), ALONE),
         task=task,
@@ -229,6 +234,9 @@ def train(parts: Parts, compiled: str, seconds: float) -> dict[str, Any]:
     batch_samples = options.batch_size // pairs
     micro = options.micro_batch_size and max(1, options.micro_batch_size // pairs)
     loader = parts.loader(EPOCH * batch_samples)
+    if HAS_COMPILE:
+        is_known = task.images_per_sample == 1 and not parts.processors["image"].augments
+        build.choose_convolutions(parts.device, loader.sizes_M2 if is_known else None)
     updates = (batches for batches, _ in loader.updates(0, batch_samples, micro, options.texts_per_image))
     seen = Seen(loader)
     numbers = itertools.count(1)
@@ -344,7 +352,8 @@ def measure(cell: Cell, folder: Path, seconds: float, overrides: Sequence[str]) 
         config = cell.config(folder, overrides)
         parts = Parts(config, PRECISIONS[cell.precision][1], folder)
         peak = peak_of(parts.device)
-        found = train(parts, cell.compile, seconds) if cell.kind == "training" else score(parts, seconds)
+        with ExitStack() as open_now:
+            found = train(parts, cell.compile, seconds, open_now) if cell.kind == "training" else score(parts, seconds)
     except torch.OutOfMemoryError:
         return {**asdict(cell), **peak(), "error": "out of memory"}
     except UserError as error:
