@@ -54,13 +54,16 @@ def compare(
     rounds: int,
     note: str = "",
     clock: Callable[[], float] = own_time,
+    is_warm: bool = False,
 ) -> Ratio:
-    """Each once to warm up, then `rounds` times in turn, so that a slow phase of the machine meets both. With 0 rounds there
-    are no times: ours is run once, to see that it does."""
-    ours()
+    """Each once to warm up, unless both have run (`is_warm`), then `rounds` times in turn, so that a slow phase of the machine
+    meets both. With 0 rounds there are no times: ours is run once, to see that it does."""
+    if not is_warm:
+        ours()
     if not rounds:
         return Ratio(what, math.nan, math.nan, 0, note)
-    naive()
+    if not is_warm:
+        naive()
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for seconds, work in zip(taken, (naive, ours), strict=True):

@@ -228,18 +228,23 @@ def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
 
 
 @torch.no_grad()
-def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
-    """4 images with 40 texts: our model as evaluation/retrieval.py calls it, and a forward for 32 pairs at a time."""
+def scores_of_all(setting: Setting, batch: Batch) -> Tensor:
+    """Every image of the batch with every text, as evaluation/retrieval.py scores them. Images × texts."""
     from pixelbert_plugin.evaluation.retrieval import _score
 
+    model, precision = setting.model.eval(), registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
+    images, words = model.encode_images(batch), model.embed_texts(batch.input_ids)
+    return torch.from_numpy(_score(model, setting.task, images, words, batch.text_mask, 256, precision))
+
+
+@torch.no_grad()
+def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """4 images with 40 texts: our model as evaluation/retrieval.py calls it, and a forward for 32 pairs at a time."""
     setting = Setting("retrieval", folder, size)
-    ours, naive, batch = setting.model.eval(), setting.naive.eval(), setting.batch(4, 10)
-    precision = registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
+    naive, batch = setting.naive.eval(), setting.batch(4, 10)
 
     def score_ours() -> Tensor:
-        images = ours.encode_images(batch)
-        words = ours.embed_texts(batch.input_ids)
-        return torch.from_numpy(_score(ours, setting.task, images, words, batch.text_mask, 256, precision))
+        return scores_of_all(setting, batch)
 
     def score_naive() -> Tensor:
         found = []

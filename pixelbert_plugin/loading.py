@@ -210,6 +210,10 @@ def _device(name: str | torch.device) -> torch.device:
     huge_pages()
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={str(name)!r}: torch sees no CUDA device; use cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # of a backend that is not compiled in, with an advice for its developers
+        raise UserError(f"device={str(name)!r}: torch cannot compute on it here; use cpu") from error
     return device
 
 

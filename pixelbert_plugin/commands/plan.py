@@ -27,7 +27,7 @@ options of its own, beside the configuration's:
   gpus=NxCARD            H200, H100, A100-80, A100-40, V100-32, V100-16, L4, A10, RTX4090, T4, or GB of memory and TFLOP/s
   price_per_gpu_hour=X   in any currency
   utilization=X          share of the data sheet's rate that is kept up; 0.35, a guess
-  rate=X                 TFLOP/s of one GPU, measured (python benchmarks/full_scale.py on it), instead
+  rate=X                 TFLOP/s of one GPU, measured (python benchmarks/gpu.py on it), instead
   samples=N              training samples of an epoch; else of the data where they are, or the official number
   image_size=HxW         pixels of the files; else of the data where they are, or 480x640
   tokens=N               of a text, for operations (16); memory is reckoned for the longest that there may be

@@ -14,7 +14,7 @@ class PlanConfig:
     gpus: str  # number x card, such as 8xH100 or 1xA100-80; any other card as 4x48GB@360: GB of memory, TFLOP/s
     price_per_gpu_hour: float | None = None  # in any currency. None: no cost is reckoned
     utilization: float | None = None  # share of the data sheet's rate that is kept up. None: 0.35, which is assumed
-    rate: float | None = None  # TFLOP/s of one GPU, measured (benchmarks/full_scale.py), in place of the two
+    rate: float | None = None  # TFLOP/s of one GPU, measured (benchmarks/gpu.py), in place of the two
     samples: int | None = None  # training samples of an epoch. None: those of the data where they are, else the official number
     image_size: str | None = None  # height x width of the files, in pixels. None: of the data where they are, else 480x640
     tokens: int = 16  # of a text, [CLS] and [SEP] included, for operations; memory is reckoned for max_length

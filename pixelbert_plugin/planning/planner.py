@@ -189,18 +189,8 @@ class Planner:
         return Shape(samples, math.ceil(round(self.images(samples), 6)), tokens, self.size)
 
     def operations_per_sample(self) -> float:
-        """Forward and backward, between those of the numbers of images below and above the average. Inside `with
-        self.simulation`."""
-        micro, images = self.micro, self.images(self.micro)
-
-        def operations(groups: int) -> int:
-            step = self.simulation.step(Shape(micro, groups, self.own.tokens, self.size))
-            return step.forward + step.backward
-
-        found = float(operations(math.floor(images)))
-        if (part := images % 1) > 1e-6:
-            found += part * (operations(math.ceil(images)) - found)
-        return found / micro
+        """Forward and backward, of a micro-batch with as many images as the average. Inside `with self.simulation`."""
+        return self.simulation.operations_per_sample(self.micro, self.images(self.micro), self.own.tokens, self.size)
 
     def _memory(self, weights: Weights, samples: int, micro: int, longest: int) -> Memory:
         step = self.simulation.step(self.shape(micro, longest))

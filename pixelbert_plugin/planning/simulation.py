@@ -1,5 +1,6 @@
 """A micro-batch of a training, and of an evaluation, without a device: what is alive when, and how many operations."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -151,6 +152,19 @@ class Simulation:
             forward=forward,
             backward=books.operations - operations - forward,
         )
+
+    def operations_per_sample(self, samples: int, groups: float, tokens: int, size: tuple[int, int]) -> float:
+        """Forward and backward of a micro-batch of so many samples. Where `groups` (of batches.Shape) is no whole number it is
+        between those of the numbers below and above."""
+
+        def operations(whole: int) -> int:
+            step = self.step(Shape(samples, whole, tokens, size))
+            return step.forward + step.backward
+
+        found = float(operations(math.floor(groups)))
+        if (part := groups % 1) > 1e-6:
+            found += part * (operations(math.ceil(groups)) - found)
+        return found / samples
 
     def evaluation(self, shape: Shape) -> Evaluation:
         """One forward of an evaluation; where every pair is scored, of so many pairs."""

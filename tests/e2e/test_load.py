@@ -28,6 +28,7 @@ from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.data.run_data import RunData, build_builders
+from pixelbert_plugin.loading import LoadedModel
 from pixelbert_plugin.run import export
 
 PLUGIN = '''
@@ -288,22 +289,31 @@ def test_the_command_writes_them_too(runs, tmp_path, capsys):
 def test_it_can_be_made_faster_and_agrees(runs, tmp_path):
     root, said = runs
     (image,), text, expected = said["vqa"]
-    image, expected = root / "images" / image.name, expected["answers"]
-    exact, fast = load(root / "vqa"), load(root / "vqa", fast=True)
-    assert torch.equal(exact(image, text).logits["answers"], expected)
-    torch.testing.assert_close(fast(image, text).logits["answers"], expected, rtol=1e-4, atol=1e-5)
     images = sorted((root / "images").iterdir())  # of several sizes: padding stays nothing
-    pairs = [(each, text) for each in images]
-    together = fast.forward(pairs).logits["answers"]
-    torch.testing.assert_close(together, exact.forward(pairs).logits["answers"], rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fast.model.modules())
-    half = load(root / "vqa", fast=True, precision="bf16")(image, text).logits["answers"].float()
-    torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))
-    assert not torch.equal(half, expected)
+    exact, fast = load(root / "vqa"), fast_agrees("cpu", root / "vqa", images, text)
+    assert torch.equal(exact(root / "images" / image.name, text).logits["answers"], expected["answers"])
     with pytest.raises(UserError, match=r"folder='.*': a model loaded with fast=True is for inference alone; load it without"):
         fast.save_pretrained(tmp_path / "encoders")
     with pytest.raises(UserError, match="no precision is registered as 'bf61'; did you mean bf16"):
         load(root / "vqa", precision="bf61")
+
+
+def fast_agrees(device: str, run: Path, images: list[Path], text: str) -> LoadedModel:
+    """The run's model, loaded onto a device for inference alone, says of each image and of all together what it says on a CPU
+    without; in bfloat16 nearly. Returns it."""
+    exact, fast = load(run), load(run, fast=True, device=device)
+    pairs = [(each, text) for each in images]
+    expected = exact.forward(pairs).logits["answers"]
+    assert expected.std() > 0.01
+    alone = torch.cat([fast(*pair).logits["answers"] for pair in pairs])
+    for found in (alone, fast.forward(pairs).logits["answers"]):
+        assert found.device.type == device
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fast.model.modules())
+    half = load(run, fast=True, precision="bf16", device=device).forward(pairs).logits["answers"].float().cpu()
+    torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))
+    assert not torch.equal(half, expected)
+    return fast
 
 
 def in_another_process(path: Path, image: Path, user_dir: str, output: Path) -> str:
@@ -371,6 +381,9 @@ def test_what_cannot_be_loaded_is_named_in_one_line(runs, tmp_path):
         load(root / "vqa", device="cuda:99")
     with pytest.raises(UserError, match="device='gpu'"):
         load(root / "vqa", device="gpu")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(UserError, match=r"^device='mps': torch cannot compute on it here; use cpu$"):
+            load(root / "vqa", device="mps")
 
 
 def test_a_wrong_image_or_text_is_named(runs):

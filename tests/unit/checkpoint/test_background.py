@@ -13,6 +13,8 @@ from pixelbert_plugin.errors import UserError
 from unit.checkpoint.test_checkpoints import METADATA
 from unit.training.test_step import Linear, rows, trainer
 
+CPU = torch.device("cpu")
+
 
 class Slow:
     """The writing of tensors, which waits until it is let go."""
@@ -32,10 +34,14 @@ class Slow:
 @pytest.fixture
 def training(tmp_path):
     """A function that trains an update and saves; `training.built` and `training.checkpoints`."""
-    built, checkpoints = trainer(Linear()), Checkpoints(tmp_path / "checkpoints", 3)
+    return make_training(tmp_path)
+
+
+def make_training(tmp_path, device=CPU):
+    built, checkpoints = trainer(Linear().to(device), device=device), Checkpoints(tmp_path / "checkpoints", 3)
 
     def go_on(update):
-        built.step([rows(0, 8)], update, 0.0)
+        built.step([rows(0, 8, device)], update, 0.0)
         state = TrainState(update=update, samples=8 * update, best_update=update)
         checkpoints.save(built.model, built.step.optimizers, built.step.precision, state, METADATA)
         return state
@@ -53,23 +59,27 @@ def equal(a, b):
 
 
 def test_training_goes_on_and_the_checkpoint_is_of_the_moment_it_was_asked_for(training, monkeypatch):
+    is_of_the_moment(CPU, training, monkeypatch)
+
+
+def is_of_the_moment(device, training, monkeypatch):
     slow = Slow(monkeypatch)
     with training.checkpoints.beside_training():
         state = training(1)
         asked = weights(training.built.model)
         assert slow.begun.wait(60)
-        training.built.step([rows(0, 8)], 2, 0.0)  # while it is written
+        training.built.step([rows(0, 8, device)], 2, 0.0)  # while it is written
         state.best_update = 7
         assert not equal(weights(training.built.model), asked)
         assert not list(training.checkpoints.folder.glob("update_*"))
         slow.go.set()
     path = training.checkpoints.of(1)
-    assert problem(path) is None and equal(restore.read_model(path), asked)
+    assert problem(path) is None and equal(restore.read_model(path), {name: value.cpu() for name, value in asked.items()})
     assert training.checkpoints.best().resolve() == path
-    other = trainer(Linear())
+    other = trainer(Linear().to(device), device=device)
     restore.load_weights(path, other.model, "k")
     restore.load_training(path, restore.read_content(path, "k"), other.model, other.step.optimizers, other.step.precision, "k")
-    other.step([rows(0, 8)], 2, 0.0)
+    other.step([rows(0, 8, device)], 2, 0.0)
     assert equal(weights(other.model), weights(training.built.model))  # optimizers too are of that moment
 
 

@@ -61,6 +61,7 @@ def test_unknown_key_names_near_spelling_and_file(tmp_path):
         ("training.batch_size=many", "training.batch_size: 'many' is invalid"),
         ("training.batch_size=0", "training.batch_size: 0 is invalid: must be at least 1"),
         ("training.device=tpu", "training.device: 'tpu' is invalid"),
+        ("training.device=mps", "training.device: 'mps' is invalid: must be auto, cpu or cuda"),
         ("run_type=train_train", "run_type: 'train_train' is invalid"),
         ("trainig.seed=3", "trainig: unknown key; did you mean training?"),
         ("checkpoint.max_to_keep=-1", "checkpoint.max_to_keep: -1 is invalid"),

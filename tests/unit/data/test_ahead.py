@@ -54,9 +54,9 @@ class Squares:
         return {"squares": batch.weights.sum()}
 
 
-def losses_of(updates, made_ready):
+def losses_of(updates, made_ready, device=CPU):
     """Of two updates, and the weights after them."""
-    model, numbers = Brightness(), Fp32(CPU)
+    model, numbers = Brightness().to(device), Fp32(device)
     named = list(model.named_parameters())
     optimizers = {"all": registry.build("optimizer", "sgd", {"lr": 0.5}, "o", named_parameters=named)}
     task = Squares()
@@ -74,18 +74,24 @@ def losses_of(updates, made_ready):
 
 
 def test_an_update_holds_one_micro_batch_on_a_cpu_and_its_losses_are_those_of_all_ready_before(vqa2_root):
-    loader = make_loader(vqa2_root)
+    assert losses_are_those_of_all_ready_before(vqa2_root, CPU) == [1] * 12
+
+
+def losses_are_those_of_all_ready_before(root, device):
+    """To the last bit. Returns how many micro-batches were held when each was made."""
+    loader = make_loader(root)
+    loader.device = device
     iterator = loader.updates(0, 12, 2, 2)
     updates = [next(iterator)[0] for _ in range(2)]
     assert [len(update) for update in updates] == [6, 6]
     assert all(image.dtype == torch.uint8 for update in updates for batch in update for image in batch.images)
     alive = Alive(loader.ready)
-    losses, weights = losses_of(updates, lambda batches: one_ahead(batches, alive, CPU))
-    assert alive.counts == [1] * 12
+    losses, weights = losses_of(updates, lambda batches: one_ahead(batches, alive, device), device)
     before = [[loader.ready(batch) for batch in update] for update in updates]
-    expected, expected_weights = losses_of(before, iter)
+    expected, expected_weights = losses_of(before, iter, device)
     assert losses == expected and losses[0] != losses[1]
     assert all(map(torch.equal, weights, expected_weights))
+    return alive.counts
 
 
 class Stream:

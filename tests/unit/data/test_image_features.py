@@ -39,11 +39,11 @@ def make_model(seed: int = 0, **options) -> nn.Module:
     )
 
 
-def make_features(folder, model=None, max_gb=1.0, short_edge=64, precision="fp32") -> ImageFeatures:
+def make_features(folder, model=None, max_gb=1.0, short_edge=64, precision="fp32", device=CPU) -> ImageFeatures:
     processor = registry.build("processor", "image", {"short_edge": short_edge, "long_edge": 128}, "processors.image.params")
-    numbers = registry.build("precision", precision, {}, "p", device=CPU)
-    encoder = (model or make_model()).frozen_image_encoder
-    return ImageFeatures(encoder, {}, processor, numbers, CPU, folder, max_gb)
+    numbers = registry.build("precision", precision, {}, "p", device=device)
+    encoder = (model or make_model().to(device)).frozen_image_encoder
+    return ImageFeatures(encoder, {}, processor, numbers, device, folder, max_gb)
 
 
 def make_loader(root, features: ImageFeatures, workers: int = 0, on_bad_image: str = "error") -> Loader:
@@ -52,7 +52,7 @@ def make_loader(root, features: ImageFeatures, workers: int = 0, on_bad_image: s
     text = registry.build("processor", "bert_tokenizer", {"max_length": 8}, "t")
     text.fit(sample.text for sample in mixture)
     reader = BatchReader(mixture, text, features.processor, lambda batch, seeds: None, 1)
-    return Loader(reader, CPU, workers, features=features)
+    return Loader(reader, features.device, workers, features=features)
 
 
 def all_of(loader: Loader) -> list[PixelFeatures]:
@@ -115,13 +115,19 @@ def whole(batches: list[PixelFeatures]) -> PixelFeatures:
 
 
 def test_a_batch_of_kept_and_new_features_is_the_same_to_the_last_bit(tmp_path, vqa2_root):
-    loader = make_loader(vqa2_root, make_features(tmp_path))
+    kept_and_new_are_the_same(CPU, tmp_path, vqa2_root)
+
+
+def kept_and_new_are_the_same(device, tmp_path, root):
+    loader = make_loader(root, make_features(tmp_path, device=device))
     first = all_of(loader)
+    assert {features.pixels.device.type for features in first} == {device.type}
     for path in kept(tmp_path)[::2]:
         path.unlink()
     assert same(all_of(loader), first) and len(kept(tmp_path)) == 5
-    nothing_fits = make_loader(vqa2_root, make_features(tmp_path / "full", max_gb=1e-6))
+    nothing_fits = make_loader(root, make_features(tmp_path / "full", max_gb=1e-6, device=device))
     assert same(all_of(nothing_fits), first) and not kept(tmp_path / "full")
+    return first
 
 
 def test_the_model_computes_with_them_what_it_does_with_images(tmp_path, vqa2_root):

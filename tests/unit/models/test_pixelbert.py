@@ -1,5 +1,7 @@
 """Pixel-BERT against an assembly written here from torchvision's ResNet and transformers' BertModel."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -32,6 +34,11 @@ def model(heads=None, max_pool=True, text=None, vocab_size=50, **options):
     built = registry.build("model", "pixelbert", node, "model_config.pixelbert", vocab_size=vocab_size, heads=heads)
     lively(built.image_encoder)
     return built.eval()
+
+
+def on(device, batch):
+    """The batch on a device; the model reads the images' sizes on the CPU."""
+    return replace(batch.to(device), image_sizes=batch.image_sizes)
 
 
 def batch(images, lengths=(6, 9, 4), index=None, seeds=None, epoch_targets=None):

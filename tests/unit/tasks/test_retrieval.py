@@ -8,7 +8,9 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.distributed.parallel import Losses
 from pixelbert_plugin.precision.native import Bf16, Fp32
 from unit.models import test_pixelbert as pixelbert
+from unit.models.test_pixelbert import on
 
+CPU = torch.device("cpu")
 TEXTS, HARDEST = 7, 2  # to an image
 LOST = {"dropout": 0.2, "attention_dropout": 0.3}
 
@@ -19,14 +21,14 @@ def task(**options):
     )
 
 
-def setting(**lost):
+def setting(device=CPU, **lost):
     """A model in training and a batch of two images with seven captions each."""
     net = pixelbert.model(heads={"itm": 2}, text={**pixelbert.SMALL, **lost}, pixel_dropout=0.1, freeze_image_encoder=True)
     images = list(torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(2)))
     index = [[0]] * TEXTS + [[1]] * TEXTS
     batch = pixelbert.batch(images, lengths=[4 + number % 5 for number in range(2 * TEXTS)], index=index)
     batch.sample_ids, batch.weights = [0, 1], torch.tensor([1.0, 0.5])
-    return net.train(), batch
+    return net.train().to(device), on(device, batch)
 
 
 def gradients(net):
@@ -45,12 +47,16 @@ def test_rows_of_the_true_caption_and_the_hardest():
 @pytest.mark.parametrize("is_read", [False, True], ids=["all hidden states", "[CLS] alone"])
 @pytest.mark.parametrize("lost", [{}, LOST], ids=["dropout 0.1", "more dropout"])
 def test_gradient_is_that_of_one_pass_over_all_captions(lost, is_read):
+    is_that_of_one_pass(CPU, lost, is_read)
+
+
+def is_that_of_one_pass(device, lost, is_read):
     """With the same dropout: drawn here for all, once, and every caption sent through with gradient."""
-    net, batch = setting(**lost)
-    cls = torch.zeros(2 * TEXTS, 1, dtype=torch.int64) if is_read else None
+    net, batch = setting(device, **lost)
+    cls = torch.zeros(2 * TEXTS, 1, dtype=torch.int64, device=device) if is_read else None
     batch.read_positions = cls
     torch.manual_seed(5)
-    found = Losses(net, task(), Fp32(torch.device("cpu")))(batch)["retrieval"]
+    found = Losses(net, task(), Fp32(device))(batch)["retrieval"]
     found.backward()
     own = gradients(net)
     net.zero_grad()
@@ -58,7 +64,7 @@ def test_gradient_is_that_of_one_pass_over_all_captions(lost, is_read):
     torch.manual_seed(5)
     images = net.encode_images(batch)
     words = net.embed_texts(batch.input_ids)
-    with net.text_encoder.draws.first(2 * TEXTS, torch.device("cpu")):
+    with net.text_encoder.draws.first(2 * TEXTS, device):
         index = batch.image_index[:, 0]
         hidden, _, _ = net.fuse(words, batch.text_mask, images.pixels[index], images.mask[index], False, cls)
     logits = net.cls_logits(hidden)["itm"]
@@ -67,7 +73,7 @@ def test_gradient_is_that_of_one_pass_over_all_captions(lost, is_read):
     for row in scores:  # the negatives that are not among the hardest are constants
         hardest = row[1:].sort(descending=True).values[HARDEST - 1]
         negatives = torch.stack([score if score >= hardest else score.detach() for score in row[1:]])
-        losses.append(F.cross_entropy(torch.cat([row[:1], negatives])[None], torch.tensor([0])))
+        losses.append(F.cross_entropy(torch.cat([row[:1], negatives])[None], torch.tensor([0], device=device)))
     expected = losses[0] + 0.5 * losses[1]
     expected.backward()
     torch.testing.assert_close(found, expected)

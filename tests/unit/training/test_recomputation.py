@@ -11,7 +11,7 @@ from pixelbert_plugin.distributed.parallel import Losses
 from pixelbert_plugin.precision.native import Bf16, Fp32
 from pixelbert_plugin.registry.schema import ConfigError
 from pixelbert_plugin.training.recomputation import recompute_blocks
-from unit.models.test_pixelbert import SMALL, model
+from unit.models.test_pixelbert import SMALL, model, on
 from unit.models.test_pixelbert_read import HEADS, Task, both, given, gradients
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def kept_bytes(work):
 
 
 def trained(net, task, precision, batches):
-    """Losses, gradients, buffers, the generator's state after a forward and backward pass for each batch, and what was kept."""
+    """Losses, gradients, buffers, the generators' state after a forward and backward pass for each batch, and what was kept."""
     torch.manual_seed(3)
     losses, kept = [], 0
     losses_of = Losses(net, task, precision)
@@ -41,20 +41,26 @@ def trained(net, task, precision, batches):
         loss.backward()
         losses.append(loss.item())
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    return losses, gradients(net), buffers, torch.get_rng_state(), kept
+    is_cuda = precision.device.type == "cuda"
+    state = torch.cat([torch.get_rng_state(), *([torch.cuda.get_rng_state(precision.device)] if is_cuda else [])])
+    return losses, gradients(net), buffers, state, kept
 
 
 @pytest.mark.parametrize("precision", [Fp32, Bf16])
 @pytest.mark.parametrize(("name", "is_frozen"), [("vqa", False), ("pretrain", False), ("retrieval", True)])
 def test_everything_is_equal_to_the_last_bit(name, is_frozen, precision):
+    everything_is_equal(CPU, name, is_frozen, precision)
+
+
+def everything_is_equal(device, name, is_frozen, precision):
     """Dropout is on; images are padded, so that both kinds of training batch norms are there; retrieval's second pass draws for
     some rows what the first drew for all. Two batches: gradients accumulate, running statistics move twice."""
-    usual = model(heads=HEADS[name], text=LOST, pixel_dropout=0.1, freeze_image_encoder=is_frozen).train()
+    usual = model(heads=HEADS[name], text=LOST, pixel_dropout=0.1, freeze_image_encoder=is_frozen).train().to(device)
     counted = usual.image_encoder.resnet.layer1[0].bn1.num_batches_tracked.item()
     changed, task = deepcopy(usual), Task(name)
     recompute_blocks(changed, "pixelbert")
-    batches = [both(given(name))[1], both(given(name))[0]]
-    found = [trained(net, task, precision(CPU), batches) for net in (usual, changed)]
+    batches = [[on(device, each) for each in (both(given(name))[1], both(given(name))[0])] for _ in range(2)]
+    found = [trained(net, task, precision(device), own) for net, own in zip((usual, changed), batches, strict=True)]
     (losses, slopes, buffers, state, kept), again = found
     assert again[0] == losses and len(set(losses)) == 2
     assert again[1].keys() == slopes.keys() and all(torch.equal(again[1][key], slope) for key, slope in slopes.items())

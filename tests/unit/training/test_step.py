@@ -55,19 +55,20 @@ class Rows(SimpleNamespace):
         return len(self.y)
 
 
-def rows(start, stop):
+def rows(start, stop, device=CPU):
     draw = torch.Generator().manual_seed(7)
     x, y = torch.randn(8, 3, generator=draw), torch.randn(8, generator=draw)
     some = torch.tensor([True, False, True, True, False, False, False, True])
-    return Rows(x=x[start:stop], y=y[start:stop], some=some[start:stop], sample_ids=list(range(start, stop)))
+    x, y, some = (values[start:stop].to(device) for values in (x, y, some))
+    return Rows(x=x, y=y, some=some, sample_ids=list(range(start, stop)))
 
 
-def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, **options):
+def trainer(model, max_norm=None, schedule=lambda update, epoch: 1.0, device=CPU, **options):
     optimizers = {
         "cnn": registry.build("optimizer", "sgd", {"lr": 0.1}, "o", named_parameters=model.parameter_groups()["cnn"]),
         "rest": registry.build("optimizer", "adamw", {"lr": 0.01}, "o", named_parameters=model.parameter_groups()["rest"]),
     }
-    numbers, task = precision.Fp32(CPU), SquareTask()
+    numbers, task = precision.Fp32(device), SquareTask()
     built = Trainer(
         model=model,
         step=Step(
