@@ -12,6 +12,9 @@ class AnswerQuestion(Question[Answers]):
 
     method, text, asks = "answer", "question", "answer"
 
+    def shape(self, batch: Batch) -> tuple[int, ...]:
+        return len(batch), len(self.model.processors["answers"])
+
     def results(self, values: Tensor, batch: Batch) -> list[Answers]:
         spellings = self.model.processors["answers"].spellings
         values_BK, indices_BK = values.sort(dim=1, descending=True, stable=True)  # of equal ones the first, as argmax has it

@@ -33,6 +33,9 @@ class FillQuestion(Question[Fillings]):
             )
         return given
 
+    def shape(self, batch: Batch) -> tuple[int, ...]:
+        return len(batch.targets["mlm_positions"]), self._text.vocab_size
+
     def results(self, values: Tensor, batch: Batch) -> list[Fillings]:
         values = values.masked_fill(~self._is_word_V, -1)  # no probability: behind all words
         words_VK = values.sort(dim=1, descending=True, stable=True)

@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,6 +22,7 @@ from typing import IO, Any
 from pixelbert_plugin.errors import UserError, replacing, writing
 
 PREDICTED = "predicted"  # an answered row's key
+HEAD = b'{"marks": '  # how the first line begins
 Marks = dict[str, Any]  # what the answers depend on, by name
 
 
@@ -61,7 +62,8 @@ class Journal:
             head, end = self._file.readline(), 0
             found = _parsed(head)
             is_same = isinstance(found, dict) and found.get("marks") == self.marks
-            if head.endswith(b"\n") and not is_same and not self.overwrite:
+            is_torn = not head.endswith(b"\n") and HEAD.startswith(head[: len(HEAD)])
+            if not is_same and not is_torn and not self.overwrite:
                 self._require_same(found.get("marks") if isinstance(found, dict) else None, "was begun")
             if is_same:
                 end = len(head)
@@ -154,12 +156,14 @@ class Journal:
             return
 
     def _require_same(self, marks: Any, verb: str) -> None:
-        known: Mapping[str, Any] = marks if isinstance(marks, dict) else {}
-        others = [name for name, value in self.marks.items() if known.get(name) != value]
+        given, remedy = f"output={str(self.output)!r}", "choose another file, or overwrite=true"
+        if not isinstance(marks, dict):
+            raise UserError(f"{given}: {self.partial.name} is there already, and not of this command; {remedy}")
+        others = [name for name, value in self.marks.items() if marks.get(name) != value]
         if others:
-            told = ", ".join(_told(name, known.get(name), self.marks[name]) for name in others)
+            told = ", ".join(_told(name, marks.get(name), self.marks[name]) for name in others)
             what = "holds answers for" if verb == "holds" else "was begun with"
-            raise UserError(f"output={str(self.output)!r}: {what} another {told}; choose another file, or overwrite=true")
+            raise UserError(f"{given}: {what} another {told}; {remedy}")
 
 
 def digest_of(path: Path) -> str:

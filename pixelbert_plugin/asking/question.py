@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.types import Batch
 
 if TYPE_CHECKING:
@@ -55,10 +56,16 @@ class Question(ABC, Generic[R]):
     def of(self, pairs: Sequence[tuple[Any, str]]) -> list[R]:
         """The results of pairs that were checked, in one forward."""
         batch = self.model.batch(pairs)
-        values = self.read(self.model.output(batch).logits).cpu()
+        values = self.read(self.model.output(batch).logits)
+        returned.asked(self.model.task, self.asks, values, self.shape(batch))
+        values = values.cpu()
         if not torch.isfinite(values).all():
             raise UserError(f"{self.method}: a probability is not finite; load the model with precision='fp32'")
         return self.results(values, batch)
+
+    def shape(self, batch: Batch) -> tuple[int, ...]:
+        """Of what the task gives: B, where there is nothing more."""
+        return (len(batch),)
 
     @abstractmethod
     def results(self, values: Tensor, batch: Batch) -> list[R]:

@@ -23,6 +23,7 @@ from pixelbert_plugin.data.images import ImageSource
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import MatchingModel
+from pixelbert_plugin.registry import returned
 from pixelbert_plugin.types import Sample
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class SearchQuestion(MatchQuestion):
     def _encoded(self, images: dict[int, Decoded]) -> Block:
         keys: list[ImageKey] = [(place,) for place in images]
         samples = [Sample(sample_id=place, image_ids=(place,), images=(), text="") for place in images]
-        pixels = {(place,): image.pixels for place, image in images.items()}
+        pixels: dict[ImageKey, Tensor] = {(place,): image.pixels for place, image in images.items()}
         text = self.model.processors["text"]
         batch = collate(
             samples, [], [[key] for key in keys], pixels, dict.fromkeys(keys, 0), [1.0] * len(keys), text.pad_token_id
@@ -157,7 +158,8 @@ class SearchQuestion(MatchQuestion):
             here = len(pixels_IKD)
             with self.model.autocast():
                 logits = self.matching.pair_logits(words_1LD.repeat(here, 1, 1), mask_1L.repeat(here, 1), pixels_IKD, mask_IK)
-            scores_I = self.read(logits).cpu()
+            scores_I = self.read(logits)
+            returned.asked(self.model.task, self.asks, scores_I, (here,))
             if not torch.isfinite(scores_I).all():
                 raise UserError("search: a score is not finite; load the model with precision='fp32'")
             scores += scores_I.tolist()

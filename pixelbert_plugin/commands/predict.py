@@ -124,13 +124,13 @@ def _asked(config: "PredictConfig", way: str, texts: Any, model: "LoadedModel") 
 
     question = QUESTIONS[way](model, config.top_k)  # type: ignore[index]  # one of Way
     if isinstance(question, SearchQuestion):
-        (result,) = question.search(config.images, checked(question, config.text), config.batch_size)  # type: ignore[arg-type]
-        for each in result.unreadable:
+        (found,) = question.search(config.images or "", checked(question, config.text), config.batch_size)
+        for each in found.unreadable:
             print(f"left out: {each.reason}", file=sys.stderr)
-        return result.text, question.rows(result)
+        return found.text, question.rows(found)
     if isinstance(question, MatchQuestion):
-        found = ask(question, [config.image], texts if isinstance(texts, list) else [texts], config.batch_size)
-        rows = [{"text": each.text, **row} for each in found for row in question.rows(each)]  # type: ignore[union-attr]
+        matches: Any = ask(question, [config.image], texts if isinstance(texts, list) else [texts], config.batch_size)
+        rows = [{"text": each.text, **row} for each in matches for row in question.rows(each)]
         return str(config.image), sorted(rows, key=lambda row: -row["score"])
     text = getattr(config, question.text)
     result = ask(question, [getattr(config, name) for name in question.images], text, config.batch_size)
@@ -142,7 +142,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> str:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), show_edge=False)
+    table = Table(show_edge=False)
     for name, value in rows[0].items():
         is_text = isinstance(value, str)
         table.add_column(name, justify="left" if is_text else "right", overflow="fold")
@@ -150,6 +150,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> str:
         table.add_row(*(_shown(name, value) for name, value in row.items()))
     console = Console()
     with console.capture() as shown:
+        console.print(escape(title), highlight=False, soft_wrap=True)
         console.print(table)
     return shown.get().rstrip("\n")
 
@@ -180,16 +181,16 @@ def _file(config: "PredictConfig") -> int:
         tell(f"{_told(journal)}; nothing is left to do")
         return 0
     logging.getLogger("pixelbert_plugin.asking").setLevel(logging.ERROR)  # texts that are cut are told once, at the end
+    gallery = None
+    if isinstance(question, SearchQuestion):
+        if config.images is None:
+            raise UserError("images: is not set; name the folder that is searched")
+        gallery = question.gallery(config.images, config.batch_size)
+        for each in gallery.unreadable:
+            print(f"left out: {each.reason}", file=sys.stderr)
+    folder = source.parent if config.images is None else Path(config.images)
+    answering = Answering(question, way, folder, config.batch_size, gallery)
     with journal:
-        gallery = None
-        if isinstance(question, SearchQuestion):
-            if config.images is None:
-                raise UserError("images: is not set; name the folder that is searched")
-            gallery = question.gallery(config.images, config.batch_size)
-            for each in gallery.unreadable:
-                print(f"left out: {each.reason}", file=sys.stderr)
-        folder = source.parent if config.images is None else Path(config.images)
-        answering = Answering(question, way, folder, config.batch_size, gallery)
         _run(answering, source, journal, total)
         journal.finish()
     if answering.cut:

@@ -48,7 +48,8 @@ class PretrainTask(Task):
         return {name: size for name, size in sizes.items() if getattr(self.config, name)}
 
     def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
-        return ({"fill": _words} if self.config.mlm else {}) | ({"match": _log_odds} if self.config.itm else {})
+        found: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"fill": _words} if self.config.mlm else {}
+        return found | ({"match": _log_odds} if self.config.itm else {})
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """Masks words of input_ids. Targets: `mlm_positions` M (into R·L), `mlm` M piece ids, `mlm_samples` M."""

@@ -19,7 +19,6 @@ WORDS = [
     "red blue green yes no",
 ]
 ANSWERS = ["yes", "no", "red", "blue", "green", "1", "2"]
-TASKS = ("vqa", "nlvr2", "retrieval", "pretrain")
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +32,22 @@ def pictures(tmp_path_factory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+class Models(dict[str, LoadedModel]):
+    """By task, each made when it is first asked for."""
+
+    def __missing__(self, task: str) -> LoadedModel:
+        return self.setdefault(task, make(task))
+
+
 @pytest.fixture(scope="session")
-def models() -> dict[str, LoadedModel]:
-    """By task."""
-    return {task: make(task) for task in TASKS}
+def models() -> Models:
+    return Models()
 
 
 def make(task: str, **options) -> LoadedModel:
     config = RunConfig(task=task, task_config={task: options}, model_config=TINY["model_config"], datasets=["vqa2"])
-    config.processors = ProcessorsConfig(**{role: Component(**part) for role, part in TINY["processors"].items()})
+    parts = TINY["processors"] | {"image": {"type": "image", "params": {"short_edge": 32, "long_edge": 48}}}
+    config.processors = ProcessorsConfig(**{role: Component(**part) for role, part in parts.items()})
     processors = build_processors(config.processors, ("text", "image", "answers"))
     processors["text"].fit(WORDS * 2)
     processors["answers"].fit([answer for place, answer in enumerate(reversed(ANSWERS), 1) for _ in range(place)])
@@ -49,6 +55,6 @@ def make(task: str, **options) -> LoadedModel:
     model = build_model(config.chosen_model, built, processors, seed=1).eval()
     generator = torch.Generator().manual_seed(5)
     for head in model.heads.parameters():  # so that answers differ by more than rounding
-        torch.nn.init.normal_(head, std=0.5, generator=generator)
+        torch.nn.init.normal_(head, std=0.2, generator=generator)
     kept = {role: processors[role] for role in built.processors}
     return LoadedModel(model, config, kept, built, torch.device("cpu"), Path(f"save/{task}"))

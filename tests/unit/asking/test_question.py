@@ -97,4 +97,7 @@ def test_a_task_of_somebody_elses_can_be_asked_too_or_only_called(models, pictur
         model.answer(pictures[0], QUESTION)
     monkeypatch.setattr(model.task, "asked", lambda: {"answer": lambda logits: logits["answers"].softmax(1)})
     answers = model.answer(pictures[0], QUESTION, top_k=7).answers
+    monkeypatch.setattr(model.task, "asked", lambda: {"answer": lambda logits: logits["answers"][:, :2]})
+    with pytest.raises(UserError, match=r"VqaTask \(.*vqa\.py:\d+\): asked\(\)\['answer'\]\(logits\) must return a float"):
+        model.answer(pictures[0], QUESTION)
     assert sum(answer.probability for answer in answers) == pytest.approx(1)

@@ -47,7 +47,9 @@ def test_one_question_as_json_and_as_a_table(loaded, pictures, capsys):
     found = json.loads(run(capsys, *asked, "format=json"))
     assert found == [{"answer": answer.text, "probability": answer.probability} for answer in answers]
     table = run(capsys, *asked)
-    assert QUESTIONS[0] in table and "answer" in table.splitlines()[1] and len(table.splitlines()) == 5
+    assert (
+        QUESTIONS[0] in table and "answer" in table.splitlines()[1] and len(table.splitlines()) == 5
+    )  # title, names, a line, rows
     assert answers[0].text in table and f"{100 * answers[0].probability:.2f} %" in table
 
 
@@ -175,7 +177,8 @@ def test_killed_anywhere_the_same_command_gives_the_same_bytes(loaded, pictures,
         run(capsys, *asked)
         assert [(tmp_path / name).read_bytes() for name in ("answers.jsonl", "answers.jsonl.errors.jsonl")] == whole, end
         done = max(0, journal[:end].count(b"\n") - 1)
-        assert calls == [3, 3, 2][done // 4 :]  # nothing that was done is asked again, but for the rows asked with others
+        # nothing that was done is asked again, but for rows whose batch was not done
+        assert calls == ([3, 3, 2][done // 4 :] if done < 10 else [])
 
 
 def predict_journal():
@@ -258,7 +261,7 @@ PICTURE = "image=0.png"
     ("arguments", "message"),
     [
         ([PICTURE, "question=x"], "checkpoint: is not set, and has no default; set it"),
-        (["checkpoint=c", "pictur=x"], "pictur: unknown key; did you mean"),
+        (["checkpoint=c", "qestion=x"], "qestion: unknown key; did you mean question?"),
         (["checkpoint=c", PICTURE, "question"], "'question': not understood; options are given as key=value"),
         (["checkpoint=c", "--top_k=3"], "--top_k=3: unknown flag; keys are written without dashes: top_k=3"),
         (["checkpoint=c", "config=x.yaml"], "config: unknown key; the checkpoint has its configuration: checkpoint=PATH"),
@@ -328,9 +331,13 @@ def test_columns_that_ask_nothing(loaded, tmp_path, capsys, columns, message):
     loaded("vqa")
     (tmp_path / "q.csv").write_text(f"{columns}\n{columns}\n")
     assert message in run(capsys, "input=q.csv", "output=a.csv", status=2)
-    assert "ask=answer needs the column 'question'" in run(capsys, "input=q.csv", "output=a.csv", "ask=answer", status=2) or (
-        "question" in columns.split(",")
-    )
+
+
+def test_what_is_asked_must_be_in_the_columns(loaded, tmp_path, capsys):
+    loaded("vqa")
+    (tmp_path / "q.csv").write_text("image,qestion\na,b\n")
+    error = run(capsys, "input=q.csv", "output=a.csv", "ask=answer", status=2)
+    assert "input='q.csv': ask=answer needs the column 'question'; did you mean qestion?" in error
 
 
 def test_help_is_quick_and_says_what_there_is():
