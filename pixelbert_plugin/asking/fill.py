@@ -12,6 +12,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Batch
 
 MASK = "[MASK]"
+UNKNOWN = "[UNK]"
 CONTINUES = "##"  # how WordPiece writes an entry that continues a word
 
 
@@ -65,7 +66,7 @@ class FillQuestion(Question[Fillings]):
         return tuple(Filled(word, value, joined(before, word, after)) for word, value in zip(words, values, strict=True))
 
     def _word(self, entry: int) -> str:
-        word = self._text.decode([entry])
+        word = self._text.decode([entry]) or UNKNOWN  # a special token too, though it stands for a word
         return f"{CONTINUES}{word}" if self._continues_V[entry] and not word.startswith(CONTINUES) else word
 
     @property

@@ -40,7 +40,7 @@ def test_every_name_of_a_checkpoint_answers_alike(tiny_run, exported, hub_cache,
     image, question = next((vqa2_root / "coco/val2014").iterdir()), "What color is the disc?"
     expected = {answer.text: answer.probability for answer in load(tiny_run).answer(image, question, 100).answers}
     printed = []
-    for checkpoint in (tiny_run, tiny_run / "checkpoints/best", exported, "someone/vqa"):
+    for checkpoint in (tiny_run, exported, "someone/vqa"):
         asked = [f"checkpoint={checkpoint}", f"image={image}", f"question={question}", "device=cpu", "top_k=100", "format=json"]
         assert predict.main(asked) == 0
         printed.append(json.loads(capsys.readouterr().out))
@@ -55,6 +55,7 @@ def test_every_name_of_a_checkpoint_answers_alike(tiny_run, exported, hub_cache,
     )
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_gives_the_same_bytes(tiny_run, vqa2_root, tmp_path, capsys):
     images = sorted((vqa2_root / "coco/val2014").iterdir())
     with (tmp_path / "questions.csv").open("w", newline="") as file:
