@@ -24,6 +24,7 @@ from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import MatchingModel
 from pixelbert_plugin.registry import returned
+from pixelbert_plugin.system.progress import NoProgress
 from pixelbert_plugin.types import Sample
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class SearchQuestion(MatchQuestion):
         super().__init__(model, top_k)
         registry.require("model", model.model, MatchingModel, "searching images by a text")
         self.matching = cast(MatchingModel, model.model)
+        self.progress = NoProgress()  # told of the images that were read
 
     def gallery(self, images: Searched, batch_size: int) -> Gallery:
         """The images, encoded. Raises UserError where none can be read."""
@@ -118,12 +120,14 @@ class SearchQuestion(MatchQuestion):
         require_count("batch_size", batch_size)
         image, is_any = self.model.processors["image"], False
         groups = [range(start, min(start + batch_size, len(sources))) for start in range(0, len(sources), batch_size)]
+        self.progress.begin(len(sources))
         for group, read in zip(groups, ahead(lambda group: read_some(image, [sources[i] for i in group]), groups), strict=True):
             unreadable += [Unreadable(names[i], each) for i, each in zip(group, read, strict=True) if isinstance(each, str)]
             found = {i: each for i, each in zip(group, read, strict=True) if isinstance(each, Decoded)}
             if found:
                 is_any = True
                 yield self._encoded(found)
+            self.progress.advance(len(group))
         if not is_any:
             raise UserError(f"images: none of {len(sources)} can be read; the first: {unreadable[0].reason}")
 

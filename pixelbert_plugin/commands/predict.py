@@ -11,10 +11,10 @@ from pixelbert_plugin.commands.command import Parser, leave, run_command, tell
 from pixelbert_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from pixelbert_plugin.asking.answering import Answering
     from pixelbert_plugin.asking.journal import Journal
     from pixelbert_plugin.asking.loaded_model import LoadedModel
     from pixelbert_plugin.asking.options import PredictConfig
+    from pixelbert_plugin.system.progress import NoProgress
 
 EPILOG = """\
 examples:
@@ -124,7 +124,8 @@ def _asked(config: "PredictConfig", way: str, texts: Any, model: "LoadedModel") 
 
     question = QUESTIONS[way](model, config.top_k)  # type: ignore[index]  # one of Way
     if isinstance(question, SearchQuestion):
-        (found,) = question.search(config.images or "", checked(question, config.text), config.batch_size)
+        with _progress("searching images") as question.progress:
+            (found,) = question.search(config.images or "", checked(question, config.text), config.batch_size)
         for each in found.unreadable:
             print(f"left out: {each.reason}", file=sys.stderr)
         return found.text, question.rows(found)
@@ -185,13 +186,16 @@ def _file(config: "PredictConfig") -> int:
     if isinstance(question, SearchQuestion):
         if config.images is None:
             raise UserError("images: is not set; name the folder that is searched")
-        gallery = question.gallery(config.images, config.batch_size)
+        with _progress("reading images") as question.progress:
+            gallery = question.gallery(config.images, config.batch_size)
         for each in gallery.unreadable:
             print(f"left out: {each.reason}", file=sys.stderr)
     folder = source.parent if config.images is None else Path(config.images)
     answering = Answering(question, way, folder, config.batch_size, gallery)
     with journal:
-        _run(answering, source, journal, total)
+        with _progress(f"answering {total:,} rows") as progress:
+            progress.begin(total - journal.rows)
+            answering.run(source, journal, progress)
         journal.finish()
     if answering.cut:
         from pixelbert_plugin.asking.question import told_cut
@@ -201,14 +205,12 @@ def _file(config: "PredictConfig") -> int:
     return 0 if journal.bad < journal.rows else 2
 
 
-def _run(answering: "Answering", source: Path, journal: "Journal", total: int) -> None:
+def _progress(what: str) -> "NoProgress":
     from rich.console import Console
 
     from pixelbert_plugin.system.progress import TimeLeft
 
-    with TimeLeft(Console(stderr=True), f"{total - journal.rows:,} rows", has_bar=True) as progress:
-        progress.begin(total - journal.rows)
-        answering.run(source, journal, progress)
+    return TimeLeft(Console(stderr=True), what, has_bar=True)
 
 
 def _marks(config: "PredictConfig", source: Path, way: str, model: "LoadedModel") -> dict[str, Any]:
