@@ -74,6 +74,7 @@ class Answering:
     def __init__(self, question: Question[Any], way: Way, folder: Path, batch_size: int, gallery: Gallery | None = None):
         self.question, self.way, self.folder, self.batch_size, self.gallery = question, way, folder, batch_size, gallery
         *self.image_columns, self.text_column = COLUMNS[way]
+        question.text = self.text_column
         self.cut = 0  # texts that were cut
 
     def run(self, source: Path, journal: Journal, progress: NoProgress) -> None:

@@ -26,6 +26,8 @@ class FillQuestion(Question[Fillings]):
         wanted, tokens = given.count(MASK), self._text(given)[0].count(self._text.mask_token_id)
         if not wanted:
             hint = "; it is written in capitals" if MASK.lower() in given.lower() else ""
+            if not hint and "match" in self.model.task.asked():
+                hint = "; whether a text belongs to the image is asked by texts, see match"
             raise UserError(f"{self.text}={given!r}: has no {MASK}, the word that is asked for{hint}")
         if tokens != wanted:
             raise UserError(

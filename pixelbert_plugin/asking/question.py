@@ -35,7 +35,7 @@ class Question(ABC, Generic[R]):
 
     method: ClassVar[str]  # of LoadedModel
     images: ClassVar[tuple[str, ...]] = ("image",)  # the arguments that are images
-    text: ClassVar[str] = "text"  # the argument that is the text
+    text: str = "text"  # the argument that is the text; of a file's rows, their column
     asks: ClassVar[str]  # a key of the task's `asked()`
 
     def __init__(self, model: "LoadedModel", top_k: int = 1):

@@ -74,7 +74,7 @@ def _one(config: "PredictConfig") -> int:
     way = config.way()
     texts = _texts(config.texts)
     model = _load(config)
-    if way == "fill" and "fill" not in model.task.asked() and "match" in model.task.asked():
+    if way == "fill" and config.ask is None and "fill" not in model.task.asked() and "match" in model.task.asked():
         way, texts = "match", config.text
     title, results = _asked(config, way, texts, model)
     if config.format == "json":

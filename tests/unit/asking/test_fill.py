@@ -53,7 +53,7 @@ def test_a_piece_of_a_word_is_joined_to_it():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a red disc", "text='a red disc': has no [MASK], the word that is asked for"),
+        ("a red disc", "text='a red disc': has no [MASK], the word that is asked for; whether a text belongs to the image is"),
         ("a [mask] disc", "it is written in capitals"),
         (
             "[MASK] " + "disc " * 20 + "[MASK]",

@@ -66,6 +66,7 @@ def test_each_of_the_other_questions(loaded, pictures, tmp_path, capsys):
     for texts in (tmp_path / "texts.txt", f"[{', '.join(QUESTIONS)}]"):
         printed = json.loads(run(capsys, f"image={pictures[0]}", f"texts={texts}", "format=json"))
         assert [(row["text"], row["score"]) for row in printed] == [(match.text, match.score) for match in best]
+    assert "fill: the task 'retrieval' of" in run(capsys, f"image={pictures[0]}", "text=a [MASK]", "ask=fill", status=2)
     (alone,) = json.loads(run(capsys, f"image={pictures[0]}", f"text={QUESTIONS[1]}", "format=json"))
     assert alone["score"] == pytest.approx(model.match(pictures[0], QUESTIONS[1]).score, abs=1e-4)
 
@@ -148,6 +149,8 @@ def test_other_forms_of_files_and_questions(loaded, pictures, tmp_path, capsys):
     )
     run(capsys, *asked, "output=pairs.jsonl", "ask=fill", "top_k=1")
     (row,) = rows(tmp_path / "pairs.jsonl")
+    (bad,) = rows(tmp_path / "pairs.jsonl.errors.jsonl")
+    assert bad["row"] == 2 and bad["reason"].startswith("text='a disc': has no [MASK]")
     assert row["predicted"][0]["word"] == model.fill(pictures[0], "a [MASK] disc").best.word
     run(capsys, *asked, "output=pairs.csv2.csv", "ask=match")
     assert (tmp_path / "pairs.csv2.csv").read_text().splitlines()[0] == "row,image,text,predicted_probability,predicted_score"
