@@ -19,7 +19,7 @@ from pixelbert_plugin.asking.question import BATCH_SIZE, ask, checked
 from pixelbert_plugin.asking.results import Answers, Comparison, Fillings, Match, SearchResults
 from pixelbert_plugin.asking.search import Gallery, Searched, SearchQuestion
 from pixelbert_plugin.config.options import RunConfig
-from pixelbert_plugin.data.collate import ImageKey, collate
+from pixelbert_plugin.data.collate import ImageKey, collate, read_positions
 from pixelbert_plugin.data.images import BadImageError, ImageSource
 from pixelbert_plugin.data.loader import ready
 from pixelbert_plugin.errors import UserError, writing
@@ -194,8 +194,9 @@ class LoadedModel:
             raise UserError(f"{given}: the model {self.config.model!r} has no part in the names of another program")
         return found
 
-    def batch(self, pairs: Sequence[tuple[Images, str]]) -> Batch:
-        """The model's input for (image, text) pairs, on `device`."""
+    def batch(self, pairs: Sequence[tuple[Images, str]], logits_only: bool = False) -> Batch:
+        """The model's input for (image, text) pairs, on `device`. `logits_only`: the output needs no hidden states, so that a
+        model may compute only those that its heads read."""
         text, encoded, samples = self.processors["text"], [], []
         keys: list[list[ImageKey]] = []  # of each text's images
         pixels: dict[ImageKey, Tensor] = {}
@@ -209,7 +210,7 @@ class LoadedModel:
             keys.append([(str(image),) if isinstance(image, str | Path) else (id(image),) for image in images])
             for key, image in zip(keys[-1], images, strict=True):
                 if key not in pixels:
-                    pixels[key] = self._decoded(image)
+                    pixels[key] = self.decoded(image)
             encoded.append(text(words)[0])
             samples.append(Sample(sample_id=number, image_ids=tuple(key[0] for key in keys[-1]), images=(), text=words))
         if not samples:
@@ -217,9 +218,12 @@ class LoadedModel:
         batch = collate(samples, encoded, keys, pixels, dict.fromkeys(pixels, 0), [1.0] * len(samples), text.pad_token_id)
         if "mlm" in self.task.heads():
             batch.targets["mlm_positions"] = (batch.input_ids == text.mask_token_id).flatten().nonzero()[:, 0]
+        if logits_only:
+            batch.read_positions = read_positions(batch)
         return ready(batch, self.processors["image"], self.device)
 
-    def _decoded(self, image: Given) -> Tensor:
+    def decoded(self, image: Given) -> Tensor:
+        """An image as the model's batches take it: 3 h w uint8. Raises UserError where it cannot be read."""
         try:
             return decoded(self.processors["image"], image)
         except BadImageError as error:

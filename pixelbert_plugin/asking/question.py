@@ -6,11 +6,13 @@ A task says by `asked()` what a model of it can be asked, and makes probabilitie
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from pixelbert_plugin.asking.images import Decoded, ahead
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.types import Batch
@@ -55,7 +57,7 @@ class Question(ABC, Generic[R]):
 
     def of(self, pairs: Sequence[tuple[Any, str]]) -> list[R]:
         """The results of pairs that were checked, in one forward."""
-        batch = self.model.batch(pairs)
+        batch = self.model.batch(pairs, self.model.task.reads_logits_only)
         values = self.read(self.model.output(batch).logits)
         returned.asked(self.model.task, self.asks, values, self.shape(batch))
         values = values.cpu()
@@ -114,8 +116,26 @@ def ask(question: Question[R], images: Sequence[Any], text: Any, batch_size: int
     columns = [value if name in lengths else [value] * count for name, value in zip(names, given, strict=True)]
     texts = checked(question, columns.pop())
     pairs = [(made[0] if len(made) == 1 else list(made), each) for *made, each in zip(*columns, texts, strict=True)]
-    results = [result for start in range(0, count, batch_size) for result in question.of(pairs[start : start + batch_size])]
+    if count <= batch_size:
+        results = question.of(pairs)
+    else:
+        parts = (pairs[start : start + batch_size] for start in range(0, count, batch_size))
+        results = [result for part in ahead(lambda part: _read(question.model, part), parts) for result in question.of(part)]
     return results if lengths else results[0]
+
+
+def _read(model: "LoadedModel", pairs: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """The pairs with their image files read, each file once. Raises UserError for one that cannot be."""
+    read: dict[str, Decoded] = {}
+
+    def one(image: Any) -> Any:
+        if not isinstance(image, str | Path):
+            return image
+        if str(image) not in read:
+            read[str(image)] = Decoded(model.decoded(image))
+        return read[str(image)]
+
+    return [([one(each) for each in image] if isinstance(image, list) else one(image), text) for image, text in pairs]
 
 
 def checked(question: Question[Any], text: Any) -> list[str]:

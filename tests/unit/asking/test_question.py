@@ -101,3 +101,20 @@ def test_a_task_of_somebody_elses_can_be_asked_too_or_only_called(models, pictur
     with pytest.raises(UserError, match=r"VqaTask \(.*vqa\.py:\d+\): asked\(\)\['answer'\]\(logits\) must return a float"):
         model.answer(pictures[0], QUESTION)
     assert sum(answer.probability for answer in answers) == pytest.approx(1)
+
+
+def test_a_bad_file_among_many_is_named(models, pictures, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"broken\.png: not a readable image"):
+        models["vqa"].answer([*pictures, tmp_path / "broken.png"], QUESTION, batch_size=2)
+
+
+def test_a_file_that_several_ask_about_is_read_once_a_batch(models, pictures, monkeypatch):
+    model, read = models["vqa"], []
+    decode = model.processors["image"].decode
+    monkeypatch.setattr(model.processors["image"], "decode", lambda source: read.append(source) or decode(source))
+    model.answer(pictures[0], [QUESTION] * 6, batch_size=3)
+    assert read == [pictures[0]] * 2
+    read.clear()
+    model.answer(pictures[0], [QUESTION] * 3)
+    assert read == [pictures[0]]

@@ -172,7 +172,7 @@ def test_killed_anywhere_the_same_command_gives_the_same_bytes(loaded, pictures,
     assert len(journal.splitlines()) == 11 and not partial.exists()
     ends = [len(b"".join(journal.splitlines(keepends=True)[:count])) for count in range(12)]
     calls, own = [], model.batch
-    monkeypatch.setattr(model, "batch", lambda pairs: calls.append(len(pairs)) or own(pairs), raising=False)
+    monkeypatch.setattr(model, "batch", lambda pairs, *more: calls.append(len(pairs)) or own(pairs, *more), raising=False)
     for end in [*(ends[count] for count in (0, 1, 2, 5, 6, 10, 11)), 5, ends[3] + 1, ends[6] - 1, ends[11] - 1]:
         for name in ("answers.jsonl", "answers.jsonl.errors.jsonl", "answers.jsonl.meta.json"):
             (tmp_path / name).unlink()
