@@ -6,6 +6,7 @@ A task says by `asked()` what a model of it can be asked, and makes probabilitie
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -92,7 +93,7 @@ def head(model: "LoadedModel", method: str, asks: str) -> Callable[[dict[str, Te
 
 
 def require_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UserError(f"{name}={value!r}: must be a whole number from 1 on")
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pixelbert_plugin.asking.loaded_model import LoadedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """Images that went through the CNN together."""
 

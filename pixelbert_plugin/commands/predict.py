@@ -181,7 +181,6 @@ def _file(config: "PredictConfig") -> int:
     if journal.is_done():
         tell(f"{_told(journal)}; nothing is left to do")
         return 0
-    logging.getLogger("pixelbert_plugin.asking").setLevel(logging.ERROR)  # texts that are cut are told once, at the end
     gallery = None
     if isinstance(question, SearchQuestion):
         if config.images is None:

@@ -23,6 +23,7 @@ def test_an_image_in_every_form_is_the_same(models, pictures):
     assert tensor.shape == (3, *array.shape[:2])
     for image in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes()).getbuffer(), Image.open(path), array, tensor):
         assert model.answer(image, QUESTION) == expected, type(image)
+    assert model.answer(path, QUESTION, top_k=np.int64(5)) == expected
     forms = [path, array, tensor, Image.open(path)]
     assert [each.best.text for each in model.answer(forms, QUESTION)] == [expected.best.text] * 4
 

@@ -2,15 +2,23 @@
 
 import copy
 import csv
+import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
+import pixelbert_plugin
+from pixelbert_plugin.asking.options import FORMS, PredictConfig
 from pixelbert_plugin.commands import predict
+from pixelbert_plugin.config.files import command_line
+from pixelbert_plugin.registry.schema import merge
 
 QUESTIONS = ["is the disc red or blue", "what color is it", "how many discs are there"]
 
@@ -344,8 +352,38 @@ def test_what_is_asked_must_be_in_the_columns(loaded, tmp_path, capsys):
     assert "input='q.csv': ask=answer needs the column 'question'; did you mean qestion?" in error
 
 
+def commands() -> list[str]:
+    """Those of the documents and of --help."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/asking.md")] + [predict.EPILOG]
+    found = [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("pixelbert-predict ")]
+    return sorted({line for line in found if "PATH" not in line})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_documents_are_without_a_mistake(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "questions.csv").write_text("image,question\n")
+    config = merge(PredictConfig, command_line(shlex.split(command)[1:]))
+    assert config.files() if config.input else config.way() in FORMS
+
+
+def test_the_document_says_what_can_be_asked(models, pictures, monkeypatch, capsys):
+    """Its Python, word for word, but for the checkpoints and pictures."""
+    text = (ROOT / "docs/asking.md").read_text(encoding="utf-8")
+    asked = {"save/vqa2": "vqa", "save/coco_retrieval": "retrieval"}
+    monkeypatch.setattr(pixelbert_plugin, "load", lambda path, **options: models[asked[path]], raising=False)
+    first, second = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    exec(first.replace("cat.jpg", str(pictures[0])), {})
+    assert capsys.readouterr().out == f"{models['vqa'].answer(pictures[0], 'what is it?').best.text}\n"
+    exec(second.replace('"photos"', repr(str(pictures[0].parent))), {})
+    best = [models["retrieval"].search(pictures, text).best for text in ("a dog on a beach", "two people at a table")]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2] == "()" and all(found.image in line for found, line in zip(best, lines, strict=False))
+
+
 def test_help_is_quick_and_says_what_there_is():
     code = "import sys; from pixelbert_plugin.commands import predict; predict.parser().print_help()"
     code += "; print({*sys.modules} & {'torch'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.endswith("set()\n") and "pixelbert-predict checkpoint=save/vqa2 image=cat.jpg" in done.stdout
+    assert all(f"{field.name}=" in predict.EPILOG for field in dataclasses.fields(PredictConfig))
