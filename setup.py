@@ -94,6 +94,7 @@ setup(
             "pixelbert-data = pixelbert_plugin.commands.data:main",
             "pixelbert-sweep = pixelbert_plugin.commands.sweep:main",
             "pixelbert-plan = pixelbert_plugin.commands.plan:main",
+            "pixelbert-predict = pixelbert_plugin.commands.predict:program",
         ]
     },
 )

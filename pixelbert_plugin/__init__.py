@@ -16,6 +16,19 @@ from typing import TYPE_CHECKING, Any
 from pixelbert_plugin.system import moved
 
 if TYPE_CHECKING:
+    from pixelbert_plugin.asking.loaded_model import LoadedModel
+    from pixelbert_plugin.asking.results import (
+        Answer,
+        Answers,
+        Comparison,
+        Filled,
+        Fillings,
+        Found,
+        Match,
+        SearchResults,
+        Unreadable,
+    )
+    from pixelbert_plugin.asking.search import Gallery
     from pixelbert_plugin.config.options import RunConfig
     from pixelbert_plugin.data.builders.base import Builder
     from pixelbert_plugin.errors import UserError
@@ -39,12 +52,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # the one place that has it; setup.py reads it here
 
 __all__ = [
+    "Answer",
+    "Answers",
     "Batch",
     "Builder",
+    "Comparison",
+    "Filled",
+    "Fillings",
+    "Found",
+    "Gallery",
+    "LoadedModel",
+    "Match",
     "ModelOutput",
     "RunConfig",
     "Sample",
+    "SearchResults",
     "Task",
+    "Unreadable",
     "UserError",
     "__version__",
     "load",
@@ -62,6 +86,9 @@ __all__ = [
 ]
 
 _HOMES = {  # of what is imported when it is used, by module; as TYPE_CHECKING has it
+    "asking.loaded_model": ["LoadedModel"],
+    "asking.results": "Answer Answers Comparison Filled Fillings Found Match SearchResults Unreadable".split(),
+    "asking.search": ["Gallery"],
     "config.options": ["RunConfig"],
     "data.builders.base": ["Builder"],
     "errors": ["UserError"],

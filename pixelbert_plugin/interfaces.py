@@ -366,6 +366,15 @@ class LearnedTask(Protocol):
     def heads(self) -> dict[str, int]:
         """The model's heads this task needs, by name, with their number of outputs."""
 
+    def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        """What a trained model can be asked: by method of a loaded model, what it needs, float32 of the logits of a forward.
+
+        "answer": B A, the probability of each of the answers' processor's spellings. "match": Q, the log-odds that image and
+        text belong together. "compare": B, the log-odds that a statement about two images is true. "fill": M V, the
+        probability of each entry of the vocabulary at the M masked words. Default: {}, nothing; it can still be called.
+        """
+        return {}
+
     @abstractmethod
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """In a worker: set `batch.targets`, what `loss` compares with, from `batch.samples` (B), which stay there; mask words.

@@ -1,14 +1,20 @@
-"""Hugging Face's hub: whether it can be reached at all, since its client tries for half a minute before it gives up."""
+"""Hugging Face's hub: whether it can be reached at all, since its client tries for half a minute before it gives up; and files
+of `pixelbert-run --export` that are published there."""
 
+import os
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pixelbert_plugin.checkpoint.weights import one_line
+from pixelbert_plugin.errors import UserError
 
 SECONDS = 5  # to connect in
+NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # organisation/repository
 
 
 @contextmanager
@@ -44,3 +50,30 @@ def why_unreachable() -> str | None:
     except OSError as error:
         return f"{address.hostname} cannot be reached ({error.strerror or error})"
     return None
+
+
+def is_name(given: str | os.PathLike[str]) -> bool:
+    """Whether it can be a repository's name; of a path, its folder is here."""
+    return isinstance(given, str) and NAME.fullmatch(given) is not None and not os.path.isdir(os.path.dirname(given))
+
+
+def exported_file(name: str, key: str) -> Path:
+    """The one .safetensors of a repository, from the cache or fetched. Raises UserError with `key`, which named it."""
+    from huggingface_hub import snapshot_download
+
+    given = f"{key}={name!r}"
+    try:
+        with asked():
+            folder = Path(snapshot_download(name, allow_patterns="*.safetensors"))
+    except Exception as error:  # its client's own, requests', the disk's
+        raise UserError(
+            f"{given}: no such checkpoint folder and no exported file here, and not available from the hub ({reason(error)})"
+        ) from error
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        names = f": {', '.join(path.name for path in found)}" if found else ""
+        raise UserError(
+            f"{given}: the hub's repository holds {len(found)} .safetensors{names}; it must be one, of pixelbert-run --export, "
+            "or download the one that is meant and name the file"
+        )
+    return found[0]

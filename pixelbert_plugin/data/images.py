@@ -34,7 +34,8 @@ try:
 except ImportError:  # no wheel for this platform: Pillow gives the same bits, at two thirds of the speed
     simplejpeg = None
 
-ImageSource: TypeAlias = "str | Path | bytes | PilImage | np.ndarray"  # a file, its content, Pillow's image, or H W 3 uint8 RGB
+# a file, its content, Pillow's image, or uint8 RGB: an array H W 3 or a tensor 3 H W
+ImageSource: TypeAlias = "str | Path | bytes | PilImage | np.ndarray | Tensor"
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")  # Pillow's names
 BYTES_PER_PIXEL, BYTES_BESIDE = 16, 1 << 26  # no file that keeps the limit on pixels is larger: RGBA of 32 bits, metadata
@@ -109,9 +110,18 @@ def _from_memory(source: Any, size: list[int], max_pixels: int | None) -> Tensor
         width, height, orientation = *source.size, _orientation(source)
     elif isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
         (height, width), orientation = source.shape[:2], 1
+    elif isinstance(source, Tensor) and source.dtype == torch.uint8 and source.ndim == 3 and source.shape[0] == 3:
+        (height, width), orientation = source.shape[1:], 1
+        source = source.detach().cpu().permute(1, 2, 0).numpy()
     else:
-        what = f"an array of {source.dtype}, {source.shape}" if isinstance(source, np.ndarray) else f"a {type(source).__name__}"
-        raise ValueError(f"{what}; give a path, encoded bytes, Pillow's image, or an array of uint8, (height, width, 3), RGB")
+        what = f"a {type(source).__name__}"
+        if isinstance(source, np.ndarray | Tensor):
+            kind = "an array" if isinstance(source, np.ndarray) else "a tensor"
+            what = f"{kind} of {str(source.dtype).removeprefix('torch.')}, {tuple(source.shape)}"
+        raise ValueError(
+            f"{what}; give a path, encoded bytes, Pillow's image, or uint8, RGB: an array of (height, width, 3) or a tensor of "
+            "(3, height, width)"
+        )
     if min(width, height) < 1:
         raise ValueError(f"{width} × {height} pixels")
     if max_pixels is not None and width * height > max_pixels:

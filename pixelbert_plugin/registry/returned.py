@@ -37,6 +37,12 @@ def heads(task: Any) -> None:
     require(is_right, task, "heads()", "a dict of each head's number of outputs by its name", found)
 
 
+def asked(task: Any, name: str, found: Any, shape: tuple[int, ...]) -> None:
+    """Of what it can be asked by this name, what it made of the logits of a forward."""
+    is_right = isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) == shape
+    require(is_right, task, f"asked()[{name!r}](logits)", f"a float tensor of shape {shape}", found)
+
+
 def text(processor: Any, example: str) -> None:
     """Also what it must have for masked words, where it has that."""
     found = processor(example)

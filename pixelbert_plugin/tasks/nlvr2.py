@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,13 @@ class Nlvr2Task(Task):
 
     def heads(self) -> dict[str, int]:
         return {"pair": len(LABELS)}
+
+    def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        return {"compare": self.log_odds}
+
+    def log_odds(self, logits: dict[str, Tensor]) -> Tensor:
+        """B float32, of a statement being true: their sigmoid is the softmax of the two labels."""
+        return logits["pair"][:, 1].float() - logits["pair"][:, 0].float()
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """`pair`: B int64, 1 for a true statement; -100 where a split has no labels."""

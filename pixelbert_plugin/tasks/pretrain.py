@@ -3,6 +3,7 @@
 B samples, R = 2B texts with ITM (each sample's own text, then one of another image), L tokens, M masked words, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,10 @@ class PretrainTask(Task):
     def heads(self) -> dict[str, int]:
         sizes = {"mlm": self.text.vocab_size, "itm": 2}
         return {name: size for name, size in sizes.items() if getattr(self.config, name)}
+
+    def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        found: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"fill": _words} if self.config.mlm else {}
+        return found | ({"match": _log_odds} if self.config.itm else {})
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """Masks words of input_ids. Targets: `mlm_positions` M (into R·L), `mlm` M piece ids, `mlm_samples` M."""
@@ -119,6 +124,16 @@ class PretrainTask(Task):
         """One line per sample: its id, the masked words and the guesses, tab-separated."""
         rows = [f"{result.sample.sample_id}\t{result.truth}\t{result.prediction}\n" for result in results]
         return ".tsv", "sample_id\ttruth\tprediction\n" + "".join(rows)
+
+
+def _words(logits: dict[str, Tensor]) -> Tensor:
+    """M V float32: at each masked word, the probabilities of the vocabulary's entries, which add up to 1."""
+    return logits["mlm"].float().softmax(1)
+
+
+def _log_odds(logits: dict[str, Tensor]) -> Tensor:
+    """Q float32, of a true pair: their sigmoid is the softmax of the matching head."""
+    return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
 
 
 def _is_true_R(batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """Image-text retrieval (paper, section 4.2). B samples, each its image with R / B = 1 + n captions, the true one first."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,14 @@ class RetrievalTask(MatchingTask):
     def heads(self) -> dict[str, int]:
         return {"itm": 2}
 
+    def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        return {"match": self.scores}
+
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """The true caption is each sample's first: no targets."""
 
     def scores(self, logits: dict[str, Tensor]) -> Tensor:
-        """Q float32, higher for better matches."""
+        """Q float32, higher for better matches: the log-odds of a true pair."""
         return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
 
     def _chosen(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:

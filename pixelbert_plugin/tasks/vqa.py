@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -46,6 +46,13 @@ class VqaTask(Task):
     def heads(self) -> dict[str, int]:
         heads = {"answers": len(self.answers)}
         return heads | ({"image_answers": len(self.answers)} if self.config.image_answers_weight else {})
+
+    def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        return {"answer": self.probabilities}
+
+    def probabilities(self, logits: dict[str, Tensor]) -> Tensor:
+        """B A float32 in 0…1: each answer's own sigmoid, as the loss has it; of a question they need not add up to 1."""
+        return logits["answers"].float().sigmoid()
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """`answers`: B A float32 soft scores; zeros where a split has no answers."""

@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 from conftest import write_config
+from unit.conftest import make
 from unit.data.test_loader import make_loader
 
+from pixelbert_plugin import load
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, ValidArea
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
@@ -80,3 +82,19 @@ def test_norms_of_a_padded_batch_are_the_cpus():
         found[device] = [value.cpu() for value in kept]
     for gpu, cpu in zip(found["cuda"], found["cpu"], strict=True):
         torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)
+
+
+def test_answers_and_searches_agree_with_the_cpus(tiny_run, vqa2_root):
+    images = sorted((vqa2_root / "coco/val2014").iterdir())
+    answers = {}
+    for device, fast in (("cpu", False), ("cuda", True)):
+        found = load(tiny_run, device=device, fast=fast).answer(images, "What color is the disc?", top_k=100)
+        answers[device] = [{each.text: each.probability for each in one.answers} for one in found]
+    for one, other in zip(answers["cpu"], answers["cuda"], strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    model = make("retrieval")
+    expected = model.search(images, "a green disc", top_k=5).found
+    model.device = torch.device("cuda")
+    model.model.cuda()
+    found = model.search(model.gallery(images, batch_size=2), "a green disc", top_k=5).found
+    assert {each.image: each.score for each in found} == pytest.approx({each.image: each.score for each in expected}, abs=1e-2)

@@ -40,7 +40,20 @@ ALLOWED = {
     "sweep": {"config"},
     "planning": {"config", "data", "precision", "distributed.parallel", "training", "build", "encoders", "processors"},
     "miniature": set(),
-    "commands": {"__version__", "config", "build", "data", "encoders", "run", "sweep", "planning", "miniature"},
+    "commands": {
+        "__version__",
+        "config",
+        "build",
+        "data",
+        "encoders",
+        "run",
+        "sweep",
+        "planning",
+        "miniature",
+        "loading",
+        "asking",
+        "checkpoint.folder",  # a checkpoint's digest
+    },
     "mmf": {
         "__version__",
         "config",
@@ -54,8 +67,9 @@ ALLOWED = {
         "build",
     },
     "__main__": {"commands"},
-    "loading": {"config", "data", "checkpoint", "tasks.base", "precision", "build"},
-    "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base"},  # the public face
+    "asking": {"config.options", "data", "tasks.base", "precision"},
+    "loading": {"config", "data", "checkpoint", "tasks.base", "precision", "build", "asking.loaded_model"},
+    "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base", "asking"},  # the public face
 }
 
 

@@ -118,7 +118,7 @@ def test_a_task_gets_what_it_leaves_out():
     assert (task.num_negatives, task.pairs_per_sample, task.processors) == (3, 1, ("text", "image"))
     assert (task.images_per_sample, task.needs_answers, task.scores_all_pairs) == (None, False, False)
     assert not task.reads_logits_only
-    assert task.fit is None and task.predictions is None
+    assert task.fit is None and task.predictions is None and task.asked() == {}
 
 
 def test_a_task_without_main_metric_is_told_when_it_is_built():

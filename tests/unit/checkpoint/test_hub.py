@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -51,3 +52,27 @@ def test_a_vocabulary_that_is_a_file_is_no_name_of_the_hub(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     with pytest.raises(UserError, match="is a file; name the folder"):
         registry.build("processor", "bert_tokenizer", {"vocabulary": str(tmp_path / "vocab.txt")}, "processors.text.params")
+
+
+def test_what_can_be_a_repositorys_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hub.is_name("someone/vqa-2.0") and not hub.is_name(Path("someone/vqa"))
+    assert not any(map(hub.is_name, ("vqa", "a/b/c", "./vqa", "../vqa", "/vqa", "~/vqa", "a/", "save vqa/x")))
+    (tmp_path / "save").mkdir()
+    assert not hub.is_name("save/vqa")  # a mistyped name of what lies here
+
+
+@pytest.mark.parametrize("names", [[], ["a.safetensors", "b.safetensors"]])
+def test_a_repository_holds_one_exported_file(tmp_path, monkeypatch, names):
+    snapshot = tmp_path / "models--someone--vqa/snapshots/0123abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--someone--vqa/refs").mkdir()
+    (tmp_path / "models--someone--vqa/refs/main").write_text("0123abc")
+    for name in names:
+        (snapshot / name).write_text("")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as caught:
+        hub.exported_file("someone/vqa", "path")
+    assert f"path='someone/vqa': the hub's repository holds {len(names)} .safetensors" in str(caught.value)
+    assert ", ".join(names) in str(caught.value)
