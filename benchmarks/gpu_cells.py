@@ -252,8 +252,9 @@ def train(parts: Parts, compiled: str, seconds: float, open_now: ExitStack) -> d
         synchronize(parts.device)
         return time.perf_counter() - began
 
-    timed(updates, 1)  # plans of cuDNN, memory, compiled code
-    count = min(EPOCH - 3, math.ceil(seconds / timed(updates, 1))) if seconds else 1
+    warm = 4 if seconds and compiled != "none" else 1  # until each kind of batch has come once
+    timed(updates, warm)  # plans of cuDNN, memory, compiled code
+    count = min(EPOCH - warm - 2, math.ceil(seconds / timed(updates, 1))) if seconds else 1
     seen.forget()
     skipped = parts.precision.skipped_updates
     took = timed(updates, count)

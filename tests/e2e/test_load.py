@@ -301,6 +301,7 @@ def test_it_can_be_made_faster_and_agrees(runs, tmp_path):
 def fast_agrees(device: str, run: Path, images: list[Path], text: str) -> LoadedModel:
     """The run's model, loaded onto a device for inference alone, says of each image and of all together what it says on a CPU
     without; in bfloat16 nearly. Returns it."""
+    near = 1e-4 if device == "cpu" else 1e-3
     exact, fast = load(run), load(run, fast=True, device=device)
     pairs = [(each, text) for each in images]
     expected = exact.forward(pairs).logits["answers"]
@@ -308,7 +309,7 @@ def fast_agrees(device: str, run: Path, images: list[Path], text: str) -> Loaded
     alone = torch.cat([fast(*pair).logits["answers"] for pair in pairs])
     for found in (alone, fast.forward(pairs).logits["answers"]):
         assert found.device.type == device
-        torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.cpu(), expected, rtol=near, atol=near / 10)
     assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fast.model.modules())
     half = load(run, fast=True, precision="bf16", device=device).forward(pairs).logits["answers"].float().cpu()
     torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))

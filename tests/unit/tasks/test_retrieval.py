@@ -78,8 +78,9 @@ def is_that_of_one_pass(device, lost, is_read):
     expected.backward()
     torch.testing.assert_close(found, expected)
     assert own.keys() == gradients(net).keys() and any("attention.self.query" in name for name in own)
+    near = 1e-4 if device == CPU else 1e-3
     for name, gradient in gradients(net).items():
-        torch.testing.assert_close(own[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(own[name], gradient, rtol=near, atol=near / 100, msg=name)
 
 
 def test_other_dropout_would_give_another_gradient():
