@@ -26,6 +26,10 @@ DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
 ]
+DEMO = [
+    "easy-vqa>=1.0",  # the data of the first training
+    "gradio>=6.0",  # pixelbert-demo's page; it asks for pillow<13
+]
 TEST = [
     "pytest>=8.4",  # before, it took the errors of threads from the program under test
     "pytest-xdist>=3.7",  # the suite on every core
@@ -87,7 +91,7 @@ setup(
         "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
-    extras_require={"demo": ["easy-vqa>=1.0"], "timm": ["timm>=1.0.8"], "docs": DOCS, "test": TEST, "dev": TEST + DOCS},
+    extras_require={"demo": DEMO, "timm": ["timm>=1.0.8"], "docs": DOCS, "test": TEST, "dev": TEST + DOCS},
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.commands.run:program",
@@ -95,6 +99,7 @@ setup(
             "pixelbert-sweep = pixelbert_plugin.commands.sweep:main",
             "pixelbert-plan = pixelbert_plugin.commands.plan:main",
             "pixelbert-predict = pixelbert_plugin.commands.predict:program",
+            "pixelbert-demo = pixelbert_plugin.commands.demo:program",
         ]
     },
 )

@@ -66,6 +66,7 @@ class Model(Portable, Publishable, Inferring, Protocol):
 
     normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
     takes_choose: bool = False  # whether forward also takes `choose`, a task's `chosen`: gradient for some rows alone
+    gives_attentions: bool = False  # whether forward also takes `return_attentions`, with which output.attentions is there
     frozen_image_encoder: nn.Module | None = None  # an ImageEncoder in evaluation mode that no training changes; then batches
     # may have `features` in the place of images, which the model takes as the encoder's. None: it is trained, or there is none
 
@@ -222,6 +223,11 @@ class TextProcessor(Stateful, Protocol):
     def count_cut(self, texts: Iterable[str]) -> int:
         """How many of the texts are cut. Default: each is tokenized."""
         return sum(self(text)[1] for text in texts)
+
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """What a text's tokens are called where they are shown: each word as it is written, with the places of its tokens among
+        those of `__call__`. Default: each token by its number in the vocabulary."""
+        return [(f"#{number}", [place]) for place, number in enumerate(self(text)[0])]
 
 
 class LearningTextProcessor(Learning, TextProcessor, Protocol):

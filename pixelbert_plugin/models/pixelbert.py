@@ -36,6 +36,7 @@ class PixelBert(nn.Module):
 
     Config = PixelBertConfig
     takes_choose = True
+    gives_attentions = True
 
     def __init__(self, config: PixelBertConfig, vocab_size: int, heads: dict[str, int], pad_token_id: int = 0):
         """`heads`: the number of outputs of each head the task needs."""

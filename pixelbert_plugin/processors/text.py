@@ -67,6 +67,25 @@ class WordPieceTokenizer:
             return ids, False
         return [*ids[: self.config.max_length - 1], ids[-1]], True
 
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """[CLS], each word as it is written and [SEP], with the places of their tokens; of a word that is cut those that are
+        left (interfaces.TextProcessor)."""
+        encoding = self._fitted.encode(text)
+        last = len(encoding.ids) - 1
+        kept = [*range(min(last, self.config.max_length - 1)), last]
+        found: list[tuple[str, list[int]]] = []
+        former: int | None = None
+        for place, index in enumerate(kept):
+            word, (start, end) = encoding.word_ids[index], encoding.offsets[index]
+            if word is None:  # [CLS] and [SEP], which no text has
+                found.append((encoding.tokens[index], [place]))
+            elif word == former:
+                found[-1] = (found[-1][0] + text[start:end], [*found[-1][1], place])
+            else:
+                found.append((text[start:end], [place]))
+            former = word
+        return found
+
     def count_cut(self, texts: Iterable[str]) -> int:
         """How many of the texts `__call__` would cut. A text has the pieces of its words, and a word is tokenized once."""
         if not _has_berts_words(self._fitted):

@@ -52,6 +52,7 @@ ALLOWED = {
         "miniature",
         "loading",
         "asking",
+        "demo",
         "checkpoint.folder",  # a checkpoint's digest
     },
     "mmf": {
@@ -68,6 +69,7 @@ ALLOWED = {
     },
     "__main__": {"commands"},
     "asking": {"config.options", "data", "tasks.base", "precision"},
+    "demo": {"asking", "data.images"},  # of the latter the remedy in its errors, which is none of a visitor's
     "loading": {"config", "data", "checkpoint", "tasks.base", "precision", "build", "asking.loaded_model"},
     "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base", "asking"},  # the public face
 }
@@ -104,6 +106,16 @@ def test_components_know_no_loop_and_the_loop_no_concrete_component():
             assert "mmf" not in rooms, path  # MMF stays optional
         if room in ("training", "evaluation", "checkpoint", "distributed"):
             assert not rooms & {"encoders", "models", "processors", "metrics"}, path
+
+
+def test_gradio_is_imported_by_the_demo_alone():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            )
+            if any(name.split(".")[0] in ("gradio", "gradio_client", "fastapi", "uvicorn") for name in names):
+                assert path.relative_to(PACKAGE).parts[0] == "demo", path
 
 
 def test_the_package_does_not_know_easy_vqa():

@@ -1,0 +1,128 @@
+"""`pixelbert-demo`: a page in a browser on which a trained model is asked."""
+
+import argparse
+import contextlib
+import logging
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelbert_plugin.commands.command import Parser, leave, run_command, tell
+from pixelbert_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from pixelbert_plugin.asking.loaded_model import LoadedModel
+    from pixelbert_plugin.asking.search import Gallery
+    from pixelbert_plugin.demo.options import DemoConfig
+
+EPILOG = """\
+examples:
+  pixelbert-demo checkpoint=save/vqa2
+  pixelbert-demo checkpoint=save/coco_retrieval images=photos device=cuda precision=bf16
+
+keys:
+  checkpoint=PATH        a run's folder (its best checkpoint), a checkpoint's folder, an exported file, or a name of the hub
+  images=FOLDER          pictures to search by texts, where the model can match them; they are encoded at the start
+  host=127.0.0.1         this machine alone can reach the page; 0.0.0.0: whoever reaches this machine, without a password
+  port=7860              0 takes one that is free
+  open_browser=true      show the page in this machine's browser
+  max_upload_mb=20       of a picture that is uploaded
+  top_k=5  device=auto|cpu|cuda  precision=fp32|bf16|…  user_dir=PATH
+
+What is on the page follows what the model can be asked. It loads nothing from elsewhere and reports nothing (docs/demo.md).
+It needs Gradio: pip install 'pixelbert_plugin[demo]'
+
+exit status: 0 ended by Ctrl-C or SIGTERM; 1 an unexpected error, 2 wrong input; 130 interrupted before the page was there"""
+
+
+def parser() -> Parser:
+    parser = Parser("pixelbert-demo", "Ask a trained model on a page in a browser.", EPILOG)
+    parser.add_common("checkpoint=PATH and the keys below")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(parser(), argv, _main, "the page was not there yet")
+
+
+def program() -> None:
+    leave(main())
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pixelbert_plugin.commands.command import split_optional_config
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.demo.options import DemoConfig
+    from pixelbert_plugin.registry.schema import ConfigError, merge
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _, options = split_optional_config([option for option in arguments.options if not option.startswith("config=")], "")
+    if len(options) < len(arguments.options):
+        raise ConfigError("config", "unknown key; the checkpoint has its configuration: checkpoint=PATH")
+    config = merge(DemoConfig, command_line(options))
+
+    from pixelbert_plugin.demo.page import gradio
+
+    gradio()  # whether it is there, before a model is read
+    model = _load(config)
+    _serve(config, model, _gallery(config, model))
+    return 0
+
+
+def _load(config: "DemoConfig") -> "LoadedModel":
+    import torch
+
+    from pixelbert_plugin.loading import load_named
+
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_named(
+        "checkpoint", config.checkpoint, device=device, user_dir=config.user_dir, fast=True, precision=config.precision
+    )
+    if not model.task.asked():
+        raise UserError(f"checkpoint={config.checkpoint!r}: its task {model.config.task!r} does not say what it can be asked")
+    return model
+
+
+def _gallery(config: "DemoConfig", model: "LoadedModel") -> "Gallery | None":
+    from rich.console import Console
+
+    from pixelbert_plugin.asking.search import SearchQuestion
+    from pixelbert_plugin.system.progress import TimeLeft
+
+    if config.images is None:
+        return None
+    question = SearchQuestion(model)
+    with TimeLeft(Console(stderr=True), "reading images", has_bar=True) as question.progress:
+        gallery = question.gallery(config.images, batch_size=32)
+    for each in gallery.unreadable:
+        print(f"left out: {each.reason}", file=sys.stderr)
+    return gallery
+
+
+def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None") -> None:
+    """Until Ctrl-C or SIGTERM."""
+    from pixelbert_plugin.demo.server import serving
+    from pixelbert_plugin.demo.visits import Visits
+    from pixelbert_plugin.system import interrupt
+
+    folder = None if config.images is None else Path(config.images).expanduser()
+    visits = Visits(model, config.top_k, gallery, folder)
+    with (
+        interrupt.handling(SIGTERM=interrupt.interrupt),
+        serving(visits, config.checkpoint, config.host, config.port, config.max_upload_mb) as address,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        tell(f"the page is at {address} ; Ctrl-C ends it")
+        if config.open_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+        threading.Event().wait()
+    tell("ended")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

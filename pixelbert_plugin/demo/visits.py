@@ -1,0 +1,130 @@
+"""What the buttons of the page do: pictures and texts as visitors give them, and what is shown. It knows no Gradio."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pixelbert_plugin.asking.attention import attend
+from pixelbert_plugin.asking.images import Decoded
+from pixelbert_plugin.asking.question import cut, told_cut
+from pixelbert_plugin.data.images import REMEDY
+from pixelbert_plugin.demo.look import Look, look, reduced
+from pixelbert_plugin.demo.markup import bars, figures, paragraph, percent
+from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import Model
+
+if TYPE_CHECKING:
+    from pixelbert_plugin.asking.loaded_model import LoadedModel
+    from pixelbert_plugin.asking.search import Gallery
+
+MAX_CHARACTERS, MAX_TEXTS = 2000, 50  # of a text, and of texts at once
+THUMBNAIL = 256  # pixels of the longer side of what is found
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a visitor gets for a question."""
+
+    html: str
+    look: Look | None = None  # where the words look; None: the model does not say
+    word: int = 0  # the one whose attention is shown first
+    remark: str | None = None  # on what was asked
+
+
+class Visits:
+    """The questions of any number of visitors to one model. Pictures are read side by side; one at a time calls the model.
+
+    Every method raises UserError, in one line that can be shown, where it cannot be asked.
+    """
+
+    def __init__(self, model: "LoadedModel", top_k: int, gallery: "Gallery | None" = None, folder: Path | None = None):
+        """`gallery`: what is searched; `folder`: where its pictures lie, whose path visitors are not told."""
+        self.model, self.top_k, self.gallery, self.folder = model, top_k, gallery, folder
+        self._lock = threading.Lock()
+
+    def answer(self, picture: str | None, question: str | None) -> Shown:
+        text = self._text(question, "question")
+        image = self._picture(picture, "picture")
+        with self._lock:
+            found = self.model.answer(image, text, self.top_k)
+            seen = self._look([image], ["picture"], text)
+        rows = [(answer.text, answer.probability) for answer in found.answers]
+        return Shown(bars(text, ("answer", "probability"), rows), seen, 0, self._remark([text]))
+
+    def match(self, picture: str | None, texts: str | None) -> Shown:
+        lines = [line.strip() for line in (texts or "").splitlines() if line.strip()]
+        if not lines:
+            raise UserError("texts: write one or more, one a line")
+        if len(lines) > MAX_TEXTS:
+            raise UserError(f"texts: are {len(lines)}; {MAX_TEXTS} can be asked about at once")
+        checked = [self._text(line, "texts") for line in lines]
+        image = self._picture(picture, "picture")
+        with self._lock:
+            found = sorted(self.model.match(image, checked), key=lambda match: -match.score)
+            seen = self._look([image], ["picture"], found[0].text)
+        rows = [(match.text, match.probability) for match in found]
+        return Shown(bars("Best first", ("text", "belongs to the picture"), rows), seen, 0, self._remark(checked))
+
+    def compare(self, left: str | None, right: str | None, statement: str | None) -> Shown:
+        text = self._text(statement, "statement")
+        images = [self._picture(left, "left picture"), self._picture(right, "right picture")]
+        with self._lock:
+            found = self.model.compare(images[0], images[1], text)
+            seen = self._look(images, ["left picture", "right picture"], text)
+        rows = [("True", found.probability), ("False", 1 - found.probability)]
+        return Shown(bars(f"{text} – {found.label}", ("label", "probability"), rows), seen, 0, self._remark([text]))
+
+    def fill(self, picture: str | None, text: str | None) -> Shown:
+        given = self._text(text, "text")
+        image = self._picture(picture, "picture")
+        with self._lock:
+            found = self.model.fill(image, given, self.top_k)
+            seen = self._look([image], ["picture"], given)
+        tables = [
+            bars(f"[MASK] {number}", ("word", "probability"), [(filled.word, filled.probability) for filled in words])
+            for number, words in enumerate(found.masks, 1)
+        ]
+        first = 0 if seen is None else next((place for place, word in enumerate(seen.words) if word == "[MASK]"), 0)
+        return Shown(paragraph(found.filled) + "".join(tables), seen, first, self._remark([given]))
+
+    def search(self, text: str | None) -> Shown:
+        given = self._text(text, "text")
+        if self.gallery is None:
+            raise UserError("search: there are no pictures to search")
+        with self._lock:
+            found = self.model.search(self.gallery, given, self.top_k).found
+        pictures = []
+        for each in found:
+            path = Path(each.image)
+            name = str(path.relative_to(self.folder)) if self.folder and path.is_relative_to(self.folder) else path.name
+            told = f"{name}: {percent(each.probability)}"
+            pictures.append((reduced(self._picture(each.image, name).pixels, THUMBNAIL), name, told))
+        return Shown(figures(pictures, "found"), remark=self._remark([given]))
+
+    def _look(self, images: Sequence[Decoded], names: Sequence[str], text: str) -> Look | None:
+        if not cast(Model, self.model.model).gives_attentions:
+            return None
+        attentions = attend(self.model, images[0] if len(images) == 1 else list(images), text)
+        return look([image.pixels for image in images], names, attentions)
+
+    def _text(self, given: str | None, name: str) -> str:
+        text = given or ""
+        if not text.strip():
+            raise UserError(f"{name}: is empty; write one")
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(f"{name}: is {len(text):,} characters long; at most {MAX_CHARACTERS:,} are read")
+        return text
+
+    def _picture(self, path: str | None, name: str) -> Decoded:
+        """A visitor's file, read as training reads one. Its errors have its name, not where it lies on this machine."""
+        if not path:
+            raise UserError(f"{name}: choose one first")
+        try:
+            return Decoded(self.model.decoded(path))
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), Path(path).name).replace(f"; {REMEDY}", "")) from None
+
+    def _remark(self, texts: Sequence[str]) -> str | None:
+        return told_cut(self.model, number) if (number := cut(self.model, texts)) else None
