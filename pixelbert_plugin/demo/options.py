@@ -21,7 +21,4 @@ class DemoConfig:
     def check(self) -> None:
         require(self, "top_k", low=1)
         require(self, "port", low=0, high=65535)
-        if not 0 < self.max_upload_mb < float("inf"):
-            raise ValueError("max_upload_mb: must be above 0")
-        if not self.host.strip():
-            raise ValueError("host: is empty; 127.0.0.1 is this machine alone")
+        require(self, "max_upload_mb", above=0)

@@ -1,7 +1,7 @@
 """The page itself: what is on it follows what the model's task can be asked. Gradio's components, and no more than that."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from html import escape
 from importlib import metadata
 from typing import Any
@@ -92,8 +92,26 @@ def page(visits: Visits, name: str) -> Any:
         gr.Markdown(
             "Pictures are sent to the machine that runs this page, kept there for about an hour at most, and sent nowhere else."
         )
+    for block in blocks.blocks.values():
+        block.async_move_resource_to_block_cache = _uploads_alone(gr)
+    blocks.has_launched = True  # a page within another application is asked for any file otherwise (gradio 6.31)
     blocks.queue(max_size=VISITORS_WAITING, default_concurrency_limit=VISITORS_AT_ONCE)
     return blocks
+
+
+def _uploads_alone(gr: Any) -> Callable[[Any], Awaitable[str | None]]:
+    """In the place of what takes in the file that a visitor's message names: it would copy a file of this machine, or fetch one
+    from another."""
+
+    async def taken(given: Any) -> str | None:
+        if given is None:
+            return None
+        folder, path = os.path.realpath(os.environ["GRADIO_TEMP_DIR"]), os.path.realpath(str(given))
+        if os.path.commonpath([folder, path]) != folder:
+            raise gr.Error("a picture must be uploaded first", print_exception=False)
+        return path
+
+    return taken
 
 
 def theme() -> Any:

@@ -105,6 +105,16 @@ def cut_counter():
     return text
 
 
+def test_words_are_as_they_are_written_with_the_places_of_their_pieces(cut_counter):
+    written = "AAB b[MASK] éb,"
+    ids, is_cut = cut_counter(written)
+    names = cut_counter._tokenizer.encode(written).tokens
+    assert names == ["[CLS]", "aab", "b", "[MASK]", "e", "##b", ",", "[SEP]"] and is_cut  # six of these eight are kept
+    words = [("[CLS]", [0]), ("AAB", [1]), ("b", [2]), ("[MASK]", [3]), ("é", [4]), ("[SEP]", [5])]
+    assert cut_counter.words(written) == words
+    assert cut_counter.words("éb") == [("[CLS]", [0]), ("éb", [1, 2]), ("[SEP]", [3])] and len(ids) == 6
+
+
 def test_a_tokenizer_that_is_not_berts_counts_text_by_text(tmp_path, cut_counter):
     """One that parts texts at punctuation alone."""
     other = Tokenizer.from_str(cut_counter._tokenizer.to_str())

@@ -1,0 +1,90 @@
+"""What is on the page of each kind of model, without a browser."""
+
+import pytest
+
+pytest.importorskip("gradio", minversion="6", reason="gradio is not installed: pip install -e '.[demo]'")
+
+from types import SimpleNamespace
+
+from pixelbert_plugin import UserError
+from pixelbert_plugin.demo import page as demo
+from pixelbert_plugin.demo.page import gradio, page, theme
+from pixelbert_plugin.demo.visits import Visits
+
+
+def components(blocks, *kinds: str) -> list:
+    return [each for each in blocks.blocks.values() if type(each).__name__ in kinds]
+
+
+def headings(blocks) -> list[str]:
+    lines = [line for each in components(blocks, "Markdown") for line in each.value.splitlines()]
+    return [line.lstrip("# ") for line in lines if line.startswith("## ")]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("vqa", ["Ask about a picture"]),
+        ("retrieval", ["Search 7 pictures", "Which texts belong to a picture?"]),
+        ("nlvr2", ["Is a statement about two pictures true?"]),
+        ("pretrain", ["Search 7 pictures", "Which texts belong to a picture?", "Fill in masked words"]),
+    ],
+)
+def test_what_is_there_follows_what_can_be_asked(models, pictures, task, expected):
+    model = models[task]
+    gallery = model.gallery(pictures) if "match" in model.task.asked() else None
+    blocks = page(Visits(model, 5, gallery), "save/mine")
+    assert headings(blocks) == expected
+    given = components(blocks, "Image", "Textbox", "Radio")
+    assert given and all(each.label and each.show_label is not False for each in given)
+    assert all(each.alt_text for each in components(blocks, "Image"))
+    public = {each.api_name for each in blocks.fns.values() if each.api_visibility == "public"}
+    assert public == set(model.task.asked()) | ({"search"} if gallery is not None else set())
+    assert {each.concurrency_id for each in blocks.fns.values()} == {"model"}
+    assert {each.concurrency_limit for each in blocks.fns.values()} == {demo.VISITORS_AT_ONCE}
+    assert all(button.value for button in components(blocks, "Button"))
+
+
+def test_without_a_folder_it_says_how_to_search(models):
+    blocks = page(Visits(models["retrieval"], 5), "save/mine")
+    assert headings(blocks) == ["Which texts belong to a picture?"]
+    assert any("images=FOLDER" in each.value for each in components(blocks, "Markdown"))
+
+
+def test_a_picture_is_not_opened_by_gradio(models, tmp_path):
+    """Nor is an address fetched that comes in the place of a file."""
+    (image,) = components(page(Visits(models["vqa"], 5), "save/mine"), "Image")
+    (tmp_path / "not.png").write_bytes(b"no picture")
+    payload = SimpleNamespace(path=str(tmp_path / "not.png"), url="data:image/png;base64,AAAA", orig_name="x.png")
+    assert image.preprocess(payload) == str(tmp_path / "not.png") and image.preprocess(None) is None
+
+
+def test_errors_of_visitors_are_one_escaped_line(models, tmp_path):
+    blocks = page(Visits(models["vqa"], 5), "save/mine")
+    (ask,) = (each.fn for each in blocks.fns.values() if each.api_name == "answer")
+    evil = tmp_path / "<img src=x onerror=alert(1)>.png"
+    evil.write_bytes(b"no picture")
+    with pytest.raises(gradio().Error) as error:
+        ask(str(evil), "what is it?")
+    told = error.value.message
+    assert told == "&lt;img src=x onerror=alert(1)&gt;.png: not a readable image (10 bytes; no known image format)"
+    assert error.value.print_exception is False
+
+
+def test_a_word_is_chosen(models, pictures):
+    visits = Visits(models["vqa"], 5)
+    shown = visits.answer(str(pictures[0]), "is the disc red")
+    assert demo._shown_look(shown.look, 2) == shown.look.html(2) != shown.look.html(0)
+    for look, word in ((None, 0), (shown.look, 99), (shown.look, -1), (shown.look, "0"), (shown.look, None)):
+        with pytest.raises(UserError, match="this result is no longer kept; ask again"):
+            demo._shown_look(look, word)
+
+
+def test_no_font_is_loaded():
+    assert theme()._stylesheets == [] and "fonts.googleapis" not in theme()._get_theme_css()
+
+
+def test_a_gradio_that_is_too_old_is_one_line(monkeypatch):
+    monkeypatch.setattr(demo.metadata, "version", lambda name: "5.49.1")
+    with pytest.raises(UserError, match=r"gradio 5.49.1 is too old for the page; pip install 'pixelbert_plugin\[demo\]'"):
+        gradio()
