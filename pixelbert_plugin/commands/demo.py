@@ -110,9 +110,10 @@ def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None"
 
     folder = None if config.images is None else Path(config.images).expanduser()
     visits = Visits(model, config.top_k, gallery, folder)
+    name = Path(config.checkpoint).name if Path(config.checkpoint).is_absolute() else config.checkpoint
     with (
         interrupt.handling(SIGTERM=interrupt.interrupt),
-        serving(visits, config.checkpoint, config.host, config.port, config.max_upload_mb) as address,
+        serving(visits, name, config.host, config.port, config.max_upload_mb) as address,
         contextlib.suppress(KeyboardInterrupt),
     ):
         tell(f"the page is at {address} ; Ctrl-C ends it")

@@ -123,7 +123,12 @@ def theme() -> Any:
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
     greys = ("block_info_text_color", "block_label_text_color", "block_title_text_color", "input_placeholder_color")
-    return found.set(**dict.fromkeys(greys, "*neutral_600"), **{f"{name}_dark": "*neutral_300" for name in greys})
+    blues = ("button_primary_background_fill", "button_primary_background_fill_dark")
+    return found.set(
+        **dict.fromkeys(blues, "*primary_600"),
+        **dict.fromkeys(greys, "*neutral_600"),
+        **{f"{name}_dark": "*neutral_300" for name in greys},
+    )
 
 
 def _answer(gr: Any, visits: Visits) -> None:

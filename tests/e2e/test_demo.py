@@ -86,7 +86,7 @@ def test_a_picture_is_asked_about_and_words_looked_at(page, picture):
 
 
 def test_by_the_keyboard_alone(page, picture):
-    """Tab reaches the picture first, then the question; Enter asks; Tab reaches the words, and arrows choose one."""
+    """Tab reaches the picture first, then the question; Enter asks; Tab reaches each word, and Space chooses it."""
 
     def focused() -> str:
         return page.evaluate(
@@ -115,7 +115,8 @@ def test_by_the_keyboard_alone(page, picture):
     words = page.get_by_role("group", name="Where does this word look?").get_by_role("radio")
     words.first.wait_for()
     tab_to("[CLS]", 4)
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
     page.get_by_alt_text("The picture, lit where “What” looks").wait_for()
     assert words.nth(1).is_checked()
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
@@ -128,7 +129,7 @@ def test_what_is_no_picture_is_one_line_on_the_page(page, tmp_path):
     page.get_by_label("Question").fill(QUESTION)
     page.get_by_alt_text("Picture, as it was chosen").wait_for(state="attached")
     page.get_by_role("button", name="Ask", exact=True).click()
-    told = page.get_by_role("alert").filter(has_text="text.png: not a readable image (18 bytes; no known image format)")
+    told = page.get_by_role("status").filter(has_text="text.png: not a readable image (18 bytes; no known image format)")
     told.wait_for()
     assert page.locator("#answer_results table").count() == 0
 
@@ -136,7 +137,7 @@ def test_what_is_no_picture_is_one_line_on_the_page(page, tmp_path):
 def test_a_file_that_is_too_large_is_told(page, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(1_100_000))
     chosen(page, tmp_path / "large.png")
-    page.get_by_role("alert").filter(has_text="1000000").wait_for()
+    page.get_by_role("status").filter(has_text="exceed the maximum allowed size").wait_for()
 
 
 def test_its_parts_have_names(page):
@@ -149,4 +150,4 @@ def test_its_parts_have_names(page):
     assert nameless == []
     assert page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((e) => e.tagName)") == ["H1", "H2"]
     assert page.evaluate("document.documentElement.lang") == "en" and page.title() == "Pixel-BERT: save/tiny"
-    assert page.evaluate("getComputedStyle(document.body).fontFamily").startswith("system-ui")
+    assert page.evaluate("getComputedStyle(document.querySelector('.gradio-container')).fontFamily").startswith("system-ui")
