@@ -28,7 +28,7 @@ DOCS = [
 ]
 DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
-    "gradio>=6.0",  # pixelbert-demo's page; it asks for pillow<13
+    "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
 ]
 TEST = [
     "pytest>=8.4",  # before, it took the errors of threads from the program under test

@@ -11,7 +11,7 @@ from pixelbert_plugin.demo.visits import MAX_CHARACTERS, Shown, Visits
 from pixelbert_plugin.errors import UserError
 
 INSTALL = "pip install 'pixelbert_plugin[demo]'"
-OLDEST = 6  # Gradio's version: before, a page's looks were given elsewhere
+OLDEST = (6, 27)  # Gradio's version: before, a picture could have no text in its place
 AT_HOME = {  # nothing is told to anybody: set before Gradio is imported
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_RUN_HISTORY": "False",
@@ -65,7 +65,7 @@ def gradio() -> Any:
     os.environ.update(AT_HOME)
     try:
         version = metadata.version("gradio")
-        if int(version.split(".")[0]) < OLDEST:
+        if tuple(int(number) for number in version.split(".")[:2]) < OLDEST:
             raise UserError(f"gradio {version} is too old for the page; {INSTALL}")
         import gradio
     except (metadata.PackageNotFoundError, ModuleNotFoundError) as error:

@@ -1,5 +1,6 @@
 """The page in a browser: Chromium, headless, driven by playwright. Skipped where one of them is not there."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ import pixelbert_plugin
 from pixelbert_plugin.demo.server import serving
 from pixelbert_plugin.demo.visits import Visits
 
-pytest.importorskip("gradio", minversion="6", reason="gradio is not installed: pip install -e '.[demo]'")
+pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 pytestmark = pytest.mark.slow
+CHOSEN = "Picture, as it was chosen"
 QUESTION = "What color is the disc?"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": 1280, "phone": 375}
@@ -62,9 +64,17 @@ def chosen(page, path: Path) -> None:
     page.set_input_files("input[type=file]", path)
 
 
+def until(act, told: str, seen):
+    """Do it until it is heeded: what is seen of the page is there before its scripts listen."""
+    for _ in range(10):
+        act()
+        with contextlib.suppress(playwright.TimeoutError):
+            return seen()
+    raise AssertionError(f"{told}: nothing happens")
+
+
 def test_a_picture_is_asked_about_and_words_looked_at(page, picture):
-    chosen(page, picture)
-    page.get_by_alt_text("Picture, as it was chosen").wait_for()
+    until(lambda: chosen(page, picture), "upload", lambda: page.get_by_alt_text(CHOSEN).wait_for(timeout=3000))
     page.get_by_label("Question").fill(QUESTION)
     page.get_by_role("button", name="Ask", exact=True).click()
     table = page.get_by_role("table", name=QUESTION)
@@ -104,10 +114,11 @@ def test_by_the_keyboard_alone(page, picture):
         raise AssertionError(f"{name} is not reached in {most} steps: {seen}")
 
     assert len(tab_to("Drop an image file here to upload", 3)) == 1  # is the first
-    with page.expect_file_chooser() as choosing:
-        page.keyboard.press("Enter")
-    choosing.value.set_files(picture)
-    page.get_by_alt_text("Picture, as it was chosen").wait_for()
+    choosers = []
+    page.on("filechooser", lambda found: choosers.append(found))
+    until(lambda: page.keyboard.press("Enter"), "Enter", lambda: page.wait_for_event("filechooser", timeout=2000))
+    choosers[0].set_files(picture)
+    page.get_by_alt_text(CHOSEN).wait_for()
     tab_to("Question", 8)
     page.keyboard.type(QUESTION)
     page.keyboard.press("Enter")
@@ -125,9 +136,9 @@ def test_by_the_keyboard_alone(page, picture):
 
 def test_what_is_no_picture_is_one_line_on_the_page(page, tmp_path):
     (tmp_path / "text.png").write_text("this is no picture")
-    chosen(page, tmp_path / "text.png")
+    there = page.get_by_alt_text(CHOSEN)
+    until(lambda: chosen(page, tmp_path / "text.png"), "upload", lambda: there.wait_for(state="attached", timeout=3000))
     page.get_by_label("Question").fill(QUESTION)
-    page.get_by_alt_text("Picture, as it was chosen").wait_for(state="attached")
     page.get_by_role("button", name="Ask", exact=True).click()
     told = page.get_by_role("status").filter(has_text="text.png: not a readable image (18 bytes; no known image format)")
     told.wait_for()
@@ -136,8 +147,8 @@ def test_what_is_no_picture_is_one_line_on_the_page(page, tmp_path):
 
 def test_a_file_that_is_too_large_is_told(page, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(1_100_000))
-    chosen(page, tmp_path / "large.png")
-    page.get_by_role("status").filter(has_text="exceed the maximum allowed size").wait_for()
+    told = page.get_by_role("status").filter(has_text="exceed the maximum allowed size")
+    until(lambda: chosen(page, tmp_path / "large.png"), "upload", lambda: told.first.wait_for(timeout=3000))
 
 
 def test_its_parts_have_names(page):

@@ -3,6 +3,7 @@
 import builtins
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from importlib import metadata
 import pytest
 from conftest import ROOT
 
+import pixelbert_plugin
 from pixelbert_plugin.commands import demo
+from pixelbert_plugin.config.files import command_line
 from pixelbert_plugin.demo.options import DemoConfig
+from pixelbert_plugin.registry.schema import merge
 
 
 def error(capsys, *arguments: str) -> str:
@@ -74,7 +78,7 @@ def test_without_gradio_it_says_what_to_install(capsys, monkeypatch):
             raise ModuleNotFoundError("No module named 'orjson'", name="orjson")
         return own(name, *more)
 
-    monkeypatch.setattr(metadata, "version", lambda name: "6.1.0")
+    monkeypatch.setattr(metadata, "version", lambda name: "6.27.0")
     monkeypatch.setattr(builtins, "__import__", without_one_of_its_own)
     assert "the page needs the package orjson, which is not installed" in error(capsys, "checkpoint=nowhere")
 
@@ -89,10 +93,36 @@ def test_a_checkpoint_that_is_none_and_images_that_cannot_be_searched(models, pi
     assert "images='nowhere': no such folder" in error(capsys, "checkpoint=nowhere", "images=nowhere")
 
 
+def commands() -> list[str]:
+    """Those of the documents and of --help."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/demo.md", "docs/asking.md")] + [
+        demo.EPILOG
+    ]
+    found = re.findall(r"^ +(pixelbert-demo checkpoint=(?!PATH).*)$", "\n".join(texts), re.M)
+    return sorted({line.strip() for line in found})
+
+
+def test_the_commands_of_the_documents_are_without_a_mistake():
+    assert len(commands()) == 3
+    for command in commands():
+        assert merge(DemoConfig, command_line(shlex.split(command)[1:])).checkpoint.startswith("save/")
+    text = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    named = {"max_upload_mb": "20", "port": "7860"}  # as the document has the defaults
+    assert all(value in text and float(value) == getattr(DemoConfig(checkpoint="x"), name) for name, value in named.items())
+
+
+def test_the_documents_python_shows_attention(models, pictures, monkeypatch, capsys):
+    text = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    monkeypatch.setattr(pixelbert_plugin, "load", lambda path: models["vqa"], raising=False)
+    exec(code.replace("cat.jpg", str(pictures[0])), {})
+    assert capsys.readouterr().out == "('[CLS]', 'what', 'is', 'it', '?', '[SEP]') torch.Size([6, 1, 2])\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_served_checkpoint_ends_with_status_0(tiny_run, sent):
-    pytest.importorskip("gradio", minversion="6", reason="gradio is not installed: pip install -e '.[demo]'")
+    pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
     command = [sys.executable, "-m", "pixelbert_plugin.commands.demo", f"checkpoint={tiny_run}", "port=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:

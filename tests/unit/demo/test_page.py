@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("gradio", minversion="6", reason="gradio is not installed: pip install -e '.[demo]'")
+pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
 
 from types import SimpleNamespace
 
@@ -85,6 +85,6 @@ def test_no_font_is_loaded():
 
 
 def test_a_gradio_that_is_too_old_is_one_line(monkeypatch):
-    monkeypatch.setattr(demo.metadata, "version", lambda name: "5.49.1")
-    with pytest.raises(UserError, match=r"gradio 5.49.1 is too old for the page; pip install 'pixelbert_plugin\[demo\]'"):
+    monkeypatch.setattr(demo.metadata, "version", lambda name: "6.26.9")
+    with pytest.raises(UserError, match=r"gradio 6.26.9 is too old for the page; pip install 'pixelbert_plugin\[demo\]'"):
         gradio()

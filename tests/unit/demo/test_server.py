@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("gradio", minversion="6", reason="gradio is not installed: pip install -e '.[demo]'")
+pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
 
 import http.client
 import json
