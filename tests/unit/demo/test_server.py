@@ -64,10 +64,10 @@ def upload(address: str, name: str, content: bytes) -> tuple[int, str]:
     return answer.status, answer.read().decode()
 
 
-def ask(address: str, picture, question: str, way: str = "answer") -> tuple[str, object]:
+def ask(address: str, *given, way: str = "answer") -> tuple[str, object]:
     """The last event's name and its data, as the page has them."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
-    body = json.dumps({"data": [picture, question]})
+    body = json.dumps({"data": given})
     connection.request("POST", f"/gradio_api/call/{way}", body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     content = answer.read()
@@ -107,6 +107,7 @@ def test_what_is_taken_out_of_the_page():
     assert OUTSIDE.sub(b"", page) == kept
 
 
+@pytest.mark.slow
 def test_several_visitors_ask_at_once(served, models, pictures):
     shown: dict[int, tuple[str, object]] = {}
 
@@ -124,6 +125,38 @@ def test_several_visitors_ask_at_once(served, models, pictures):
     for number in range(10):
         event, data = shown[number]
         assert event == "complete" and data[0] == visits.answer(str(pictures[number % 7]), QUESTION).html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["retrieval", "nlvr2", "pretrain"])
+def test_what_else_can_be_asked(models, pictures, connections, task):
+    model, folder = models[task], pictures[0].parent
+    gallery = model.gallery(folder) if task == "retrieval" else None
+    visits, masked = Visits(model, 3, gallery, folder), "a [MASK] disc"
+    with serving(visits, "save/mine", "127.0.0.1", 0, 1) as address:
+        path = json.loads(upload(address, "0.png", pictures[0].read_bytes())[1])[0]
+        other = json.loads(upload(address, "1.png", pictures[1].read_bytes())[1])[0]
+        if task == "nlvr2":
+            found = {"compare": ask(address, a_file(path), a_file(other), QUESTION, way="compare")}
+            expected = {"compare": visits.compare(path, other, QUESTION)}
+        elif task == "retrieval":
+            found = {"search": ask(address, QUESTION, way="search"), "match": ask(address, a_file(path), QUESTION, way="match")}
+            expected = {"search": visits.search(QUESTION), "match": visits.match(path, QUESTION)}
+        else:
+            found = {"fill": ask(address, a_file(path), masked, way="fill")}
+            expected = {"fill": visits.fill(path, masked)}
+    for way, shown in expected.items():
+        event, data = found[way]
+        assert event == "complete" and data[0] == shown.html
+        if shown.look is not None:  # then the state, which is none of the visitor's, the words and the first one's look
+            assert data[-1] == shown.look.html(shown.word)
+            assert [choice[0] for choice in data[-2]["choices"]] == list(shown.look.words)
+
+
+def test_a_visitor_asks(served, models, pictures):
+    path = json.loads(upload(served, "0.png", pictures[0].read_bytes())[1])[0]
+    event, data = ask(served, a_file(path), QUESTION)
+    assert event == "complete" and data[0] == Visits(models["vqa"], 3).answer(str(pictures[0]), QUESTION).html
 
 
 def test_what_is_too_large_or_no_picture_is_told(served):
