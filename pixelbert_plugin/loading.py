@@ -144,7 +144,8 @@ def load(
 ) -> LoadedModel:
     """A trained model ready for use, with its processors: `load("save/vqa2")("dog.jpg", "what animal is it?")`.
 
-    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, or a file of `pixelbert-run --export`.
+    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, or a folder
+    of its `--format hf`.
     `device`: "cpu", "cuda", "cuda:1", …
     `user_dir`: where the plugin of the run is now, should it define the model, an encoder, a processor or the task. By default
     it is looked for where the run had it; an exported file does not say where that was. It is Python code, which is executed.
