@@ -198,7 +198,9 @@ def test_trainer_has_the_losses_of_the_native_training_step(tmp_path, vqa2_root,
     options = replace(loaded.config.training, num_workers=0)
     loader: Loader = Loaders(options, None, loaded.task, loaded.processors, loaded.device).of(data.splits["train"])
     updates = loader.updates(0, 8, None, 2)
-    given = [[loader.ready(batch) for batch in next(updates)[0]] for _ in range(20)]
+    # the last layer is computed whole, as transformers' classes have it: for [CLS] alone it would be the same up to rounding,
+    # which AdamW makes much of within some updates
+    given = [[replace(loader.ready(batch), read_positions=None) for batch in next(updates)[0]] for _ in range(20)]
     model, _ = from_native(loaded)
     steps = [
         {
@@ -245,10 +247,10 @@ def test_trainer_has_the_losses_of_the_native_training_step(tmp_path, vqa2_root,
         seed=1,
     )
     ours = [float(sum(step(batches, update + 1, 0.0)[0].values())) for update, batches in enumerate(given)]
-    assert len(theirs) == 20 and theirs == pytest.approx(ours, rel=2e-4)
+    assert len(theirs) == 20 and theirs == pytest.approx(ours, rel=1e-6)
     assert ours[-1] < 0.8 * ours[0]
     for name, value in native_model.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[f"pixelbert.{name}"].to(value.dtype), value, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(model.state_dict()[f"pixelbert.{name}"].to(value.dtype), value, rtol=1e-5, atol=1e-6)
 
 
 def native_text_options() -> dict:
