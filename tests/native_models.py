@@ -14,7 +14,7 @@ from pixelbert_plugin.models.inputs import batch_of
 TEXTS = ["is the disc red?", "what color is the disc to the left?", "there are two green discs", "a disc"]
 ANSWERS = ["yes", "no", "red", "T-shirt", "blue and green"]
 
-SIZES = [(1, 4, 65, 97), (2, 12, 96, 65), (5, 3, 160, 131)]  # of a graph's inputs: texts, tokens, height and width
+SIZES = [(1, 4, 65, 97), (2, 12, 96, 40), (5, 3, 160, 131)]  # of a graph's inputs: texts, tokens, height and width
 
 
 def native(task: str, folder: Path, model: dict | None = None, **task_options) -> LoadedModel:

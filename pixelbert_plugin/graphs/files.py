@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from pixelbert_plugin.errors import UserError, writing
-from pixelbert_plugin.graphs.program import INPUTS, MIN_SIDE, dimensions, trace
+from pixelbert_plugin.graphs.program import INPUTS, dimensions, least_side, trace
 
 if TYPE_CHECKING:
     from pixelbert_plugin.loading import LoadedModel
@@ -54,7 +54,7 @@ def options(loaded: "LoadedModel", heads: list[str]) -> dict[str, Any]:
         "inputs": list(INPUTS),
         "outputs": heads,
         "images_per_text": loaded.task.images_per_sample,
-        "least_side": MIN_SIDE,
+        "least_side": least_side(loaded),
         "text": {"max_length": text.max_length, "pad_token_id": text.pad_token_id, **_tokenizer(text.state_dict())},
         "image": _plain(image.config),
     }

@@ -13,13 +13,13 @@ from torch.export import Dim, ExportedProgram
 from pixelbert_plugin.checkpoint.weights import one_line
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.models.inputs import batch_of
+from pixelbert_plugin.models.pixelbert import PixelBert
 
 if TYPE_CHECKING:
     from pixelbert_plugin.loading import LoadedModel
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
-MIN_SIDE = 65  # pixels of the padded height and width: two rows and columns of features at least, which the graph counts on
-EXAMPLE = (3, 7, 224, 288)  # texts, tokens, height and width that it is traced with; no two alike, none of them 0 or 1
+EXAMPLE = (3, 7, 256, 320)  # texts, tokens, height and width that it is traced with; no two alike, none of them 0 or 1
 
 
 class Computation(nn.Module):
@@ -42,6 +42,14 @@ class Computation(nn.Module):
         return logits
 
 
+def least_side(loaded: "LoadedModel") -> int:
+    """Pixels that the padded height and width have at least: for two rows and columns of features, which the graph counts on.
+    Each pooling of 2 × 2 halves those at stride 32."""
+    model: Any = loaded.model
+    is_pooled = getattr(model.image_encoder, "max_pool", False), not isinstance(model.projection, nn.Linear)
+    return 32 * (2 ** (1 + sum(is_pooled)) - 1) + 1
+
+
 def example(loaded: "LoadedModel", texts: int, tokens: int, height: int, width: int) -> tuple[Tensor, ...]:
     """Random inputs of these sizes, with padding of texts and images."""
     images = cast(int, loaded.task.images_per_sample)
@@ -60,7 +68,7 @@ def dimensions(loaded: "LoadedModel") -> dict[str, dict[int, Any]]:
     """By input, which of its dimensions may be of any size, and within which limits."""
     longest = loaded.processors["text"].max_length
     text, token = Dim("texts"), Dim("tokens", max=longest) if longest else Dim("tokens")
-    height, width = Dim("height", min=MIN_SIDE), Dim("width", min=MIN_SIDE)
+    height, width = (Dim(name, min=least_side(loaded)) for name in ("height", "width"))
     first = 0 if loaded.task.images_per_sample == 1 else 1  # before an image's own dimensions
     return {
         "input_ids": {0: text, 1: token},
@@ -73,6 +81,8 @@ def dimensions(loaded: "LoadedModel") -> dict[str, dict[int, Any]]:
 @torch.no_grad()
 def trace(loaded: "LoadedModel", key: str) -> ExportedProgram:
     """The model's computation. Raises UserError, naming `key`, for a model that cannot be traced."""
+    if not isinstance(loaded.model, PixelBert):
+        raise UserError(f"{key}: the model {loaded.config.model!r} is a plugin's; a graph is made of pixelbert alone")
     if loaded.task.images_per_sample is None:
         raise UserError(f"{key}: the task {loaded.config.task!r} has any number of images to a text; a graph needs one number")
     texts, tokens, height, width = EXAMPLE
