@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,13 +84,9 @@ def _write_pt2(loaded: "LoadedModel", program: ExportedProgram, file: Path) -> N
 
 def _write_onnx(loaded: "LoadedModel", program: ExportedProgram, file: Path) -> None:
     weights = sum(value.nbytes for value in program.state_dict.values())
-    made = torch.onnx.export(
-        program,
-        dynamo=True,
-        input_names=list(INPUTS),
-        output_names=outputs(program),
-        dynamic_shapes=dimensions(loaded),
-        verbose=False,
-    )
+    options: dict[str, Any] = {"input_names": list(INPUTS), "output_names": outputs(program)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*axis name", category=UserWarning)  # two inputs share a dimension's name
+        made = torch.onnx.export(program, dynamo=True, dynamic_shapes=dimensions(loaded), verbose=False, **options)
     assert made is not None
     made.save(file, external_data=weights > MAX_ONNX)

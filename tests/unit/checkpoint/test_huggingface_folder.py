@@ -33,6 +33,7 @@ def test_it_starts_a_training_and_stands_for_a_checkpoint(folder):
     assert "heads.answers.layers.3.weight" in weights and not any(name.startswith("pixelbert.") for name in weights)
 
 
+@pytest.mark.slow
 def test_reading_it_imports_no_transformers(folder):
     code = (
         "import sys; from pathlib import Path; from pixelbert_plugin.checkpoint import huggingface_folder as f; "

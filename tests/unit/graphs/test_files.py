@@ -59,7 +59,7 @@ def test_names_that_do_not_do_are_one_line(name, form, message, tmp_path):
     for taken in ("taken.pt2", "beside.json"):
         (tmp_path / taken).write_text("mine")
     with pytest.raises(UserError, match=message):
-        write(native("vqa", tmp_path), tmp_path / name, form)
+        write(None, tmp_path / name, form)  # before the model is looked at
     assert (tmp_path / "taken.pt2").read_text() == "mine"
 
 
@@ -68,7 +68,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"--format onnx: needs the package no_such_onnx; pip install 'pixelbert_plugin\[export\]'"
     ):
-        write(native("vqa", tmp_path), tmp_path / "model.onnx", "onnx")
+        write(None, tmp_path / "model.onnx", "onnx")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_write_pt2", fail)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        write(native("vqa", tmp_path), tmp_path / "out/model.pt2", "pt2")
+        write(None, tmp_path / "out/model.pt2", "pt2")
     assert not list((tmp_path / "out").iterdir())
 
 

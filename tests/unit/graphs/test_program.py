@@ -32,7 +32,7 @@ class Stem(nn.Module):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("norm", [MaskedBatchNorm2d, MaskedFrozenBatchNorm2d])
+@pytest.mark.parametrize("norm", [MaskedBatchNorm2d, pytest.param(MaskedFrozenBatchNorm2d, marks=pytest.mark.slow)])
 def test_padding_stays_nothing_in_a_traced_norm(norm):
     stem = Stem(norm).eval()
     for name, value in stem.named_buffers():
@@ -87,6 +87,7 @@ def test_a_traced_model_agrees_at_other_sizes(task, changes, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_traced_is_one_line(tmp_path):
     """timm's groups images by their sizes, which are numbers in a tensor."""
     pytest.importorskip("timm")

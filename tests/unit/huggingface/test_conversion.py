@@ -72,6 +72,7 @@ def test_labels_are_the_answers_as_they_are_predicted(folder):
 
 def test_auto_classes_find_it(folder):
     _, path = folder
+    assert type(AutoConfig.from_pretrained(path)) is PixelBertConfig
     assert type(AutoModel.from_pretrained(path)) is PixelBertModel
     assert type(AutoImageProcessor.from_pretrained(path)).__name__ == "PixelBertImageProcessor"
     assert AutoTokenizer.from_pretrained(path)("a disc")["input_ids"]
@@ -81,6 +82,7 @@ def test_auto_classes_find_it(folder):
         assert type(found) is PixelBertForQuestionAnswering
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_transformers_saves_anew_reads_back(folder, tmp_path):
     """After calls that leave padding and limits in the tokenizer, in shards, in half precision."""
@@ -101,6 +103,7 @@ def test_what_transformers_saves_anew_reads_back(folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_model_that_transformers_alone_made_is_loaded_too(tmp_path):
     """No run of ours: the task and the labels are what config.json has."""
@@ -120,6 +123,7 @@ def test_a_model_that_transformers_alone_made_is_loaded_too(tmp_path):
     assert from_native(loaded)[0].config.id2label == {0: "False", 1: "True"}
 
 
+@pytest.mark.slow
 def test_it_is_pushed_by_huggingface_hub(folder, monkeypatch):
     """Without network: huggingface_hub's client is stood in for."""
     import huggingface_hub
@@ -154,6 +158,7 @@ def test_a_folder_that_holds_something_stays_as_it_is(folder, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "taken"]
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_leaves_nothing(folder, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
@@ -176,6 +181,7 @@ def test_what_transformers_has_no_class_for_is_one_line(tmp_path):
         from_native(loaded)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_best_checkpoint(tiny_run, tmp_path, capsys):
     """With a card of the run's own figures; loaded, it says what the run's own checkpoint says."""
     arguments = [f"config={tiny_run / 'config.yaml'}", "--format", "hf", "--export"]
