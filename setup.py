@@ -22,10 +22,11 @@ def shipped_packages() -> dict[str, str]:
 
 
 SHIPPED_PACKAGES = shipped_packages()
-HUB = ["accelerate>=1.1"]  # what transformers' Trainer asks for
+HUB = ["accelerate>=1.3"]  # the first that transformers 5.0's Trainer works with
 EXPORT = [
     "onnx>=1.17",
-    "onnxscript>=0.5",
+    "onnxscript>=0.6",  # and the next, the first that torch 2.14's exporter finds all it asks for in
+    "onnx-ir>=0.1.16",
     "onnxruntime>=1.20",  # runs what was written; the export itself does without
 ]
 DOCS = [

@@ -23,6 +23,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
 
 MODEL_TYPE, PREFIX = "pixelbert", "pixelbert."
+FORMER = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 NO_DATASET = "unknown"  # in the place of a data set's name, where no run of ours trained the model
 IMAGE_KINDS = ("image_processor_type", "processor_class")  # of an image processor's file, beside its options
 
@@ -55,8 +56,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = {name: value for file in files for name, value in load_file(file).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{str(path)!r}: cannot be read ({one_line(error)})") from error
-    floats = {name.removeprefix(PREFIX): value for name, value in state.items()}
-    return {name: value.float() if value.is_floating_point() else value for name, value in floats.items()}
+    return {_own_name(name): value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _own_name(name: str) -> str:
+    """A tensor's name in the native model. transformers 5.0 writes what it has read with TensorFlow's names of a layer norm."""
+    name = name.removeprefix(PREFIX)
+    for theirs, ours in FORMER:
+        name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
+    return name
 
 
 def _content(path: Path) -> dict[str, Any]:

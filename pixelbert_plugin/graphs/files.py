@@ -1,6 +1,8 @@
 """The files of an exported graph: FILE.pt2 or FILE.onnx, and FILE.json with all that makes its inputs and reads its outputs."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -85,7 +87,7 @@ def _write_pt2(loaded: "LoadedModel", program: ExportedProgram, file: Path) -> N
 def _write_onnx(loaded: "LoadedModel", program: ExportedProgram, file: Path) -> None:
     weights = sum(value.nbytes for value in program.state_dict.values())
     options: dict[str, Any] = {"input_names": list(INPUTS), "output_names": outputs(program)}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # some versions print what they have rewritten
         warnings.filterwarnings("ignore", message=".*axis name", category=UserWarning)  # two inputs share a dimension's name
         made = torch.onnx.export(program, dynamo=True, dynamic_shapes=dimensions(loaded), verbose=False, **options)
     assert made is not None

@@ -33,7 +33,7 @@ class PixelBertQuestionAnsweringPipeline(Pipeline):
         return super().__call__({"image": image, "question": question} if inputs is None else inputs, **options)
 
     def preprocess(self, input_: Any, **_: Any) -> dict[str, GenericTensor]:
-        if not isinstance(input_, dict) or None in (input_.get("image"), input_.get("question")):
+        if not isinstance(input_, dict) or input_.get("image") is None or input_.get("question") is None:
             raise ValueError("give image=… and question=…, or {'image': …, 'question': …}")
         processor: Any = self.processor
         return processor(images=input_["image"], text=input_["question"], return_tensors="pt")

@@ -46,6 +46,7 @@ def test_its_figures_are_the_runs(tmp_path):
 
 
 def test_what_is_not_known_is_said(tmp_path):
+    """And of answers their number."""
     content = {**CONTENT, "state": vars(TrainState()), "data": {}, "started_from": [], "versions": {}}
     text = card(native("vqa", tmp_path), content, {}, "x")
     assert "There is no evaluation of it in a results.json." in text and "model-index" not in text

@@ -55,7 +55,7 @@ def made(tmp_path_factory):
     [
         ("vqa", "answers"),
         pytest.param("nlvr2", "pair", marks=pytest.mark.slow),
-        ("retrieval", "itm"),
+        pytest.param("retrieval", "itm", marks=pytest.mark.slow),
         pytest.param("pretrain", "itm", marks=pytest.mark.slow),
     ],
 )
@@ -289,6 +289,7 @@ def mask_of(batch) -> torch.Tensor:
     return mask
 
 
+@pytest.mark.slow
 def test_pretraining_heads_are_those_of_the_options():
     config = PixelBertConfig(
         model_options={"image_encoder": {"type": "resnet18"}, **SMALL},
