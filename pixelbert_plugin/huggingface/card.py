@@ -1,6 +1,5 @@
 """The model card of an exported folder, README.md: all of its figures are the run's own."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,6 @@ model, processor = (each.from_pretrained(FOLDER) for each in (PixelBertForPreTra
 inputs = processor(images="picture.jpg", text="a [MASK] on the grass", return_tensors="pt")
 print(model(**inputs).prediction_logits.argmax(2))""",
 }
-GROUPS = re.compile(r"\[.+\]$")  # of a metric's name: accuracy[answer_type=number]
 
 
 def card(loaded: "LoadedModel", content: dict[str, Any], results: dict[str, Any], name: str) -> str:
@@ -55,7 +53,7 @@ def card(loaded: "LoadedModel", content: dict[str, Any], results: dict[str, Any]
         "library_name": "transformers",
         "tags": ["pixel-bert", "pixelbert_plugin", task],
         **({"pipeline_tag": PIPELINE_TAGS[task]} if task in PIPELINE_TAGS else {}),
-        **({"model-index": [{"name": name, "results": _index(task, metrics)}]} if metrics else {}),
+        **({"model-index": [{"name": name, "results": _index(loaded, metrics)}]} if metrics else {}),
     }
     sections = {
         "Use": _use(task),
@@ -75,20 +73,18 @@ def _use(task: str) -> str:
     return f"```python\n{code}\n```\n\n`pixelbert_plugin.load(PATH)` reads it too."
 
 
-def _index(task: str, metrics: dict[str, float]) -> list[dict[str, Any]]:
-    """The hub's form of results, by split and data set; metrics by kind are in the table alone."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for key, value in metrics.items():
-        where, _, metric = key.rpartition("/") if not GROUPS.search(key) else ("", "", "")
-        if where:
-            found.setdefault(where, []).append({"type": metric, "name": metric, "value": value})
+def _index(loaded: "LoadedModel", metrics: dict[str, float]) -> list[dict[str, Any]]:
+    """The hub's form of results: the task's main metric by split and data set. The others are in the table, with what they
+    are to be compared with."""
+    task, metric = loaded.config.task, loaded.task.main_metric
+    found = {key.removesuffix(f"/{metric}"): value for key, value in metrics.items() if key.endswith(f"/{metric}")}
     return [
         {
             "task": {"type": PIPELINE_TAGS.get(task, task), "name": task},
             "dataset": {"type": where.partition("/")[2], "name": where.partition("/")[2], "split": where.partition("/")[0]},
-            "metrics": values,
+            "metrics": [{"type": metric, "name": metric, "value": value}],
         }
-        for where, values in found.items()
+        for where, value in found.items()
     ]
 
 

@@ -101,6 +101,8 @@ def write(loaded: "LoadedModel", folder: Path, card: str, key: str = "--export")
             model.save_pretrained(aside)
             processor.save_pretrained(aside)
             (aside / "README.md").write_text(card, encoding="utf-8")
+            for file in aside.iterdir():  # safetensors makes files that only their owner can read
+                file.chmod((aside / "README.md").stat().st_mode)
             if folder.exists():
                 folder.rmdir()
             aside.rename(folder)

@@ -151,6 +151,7 @@ class PixelBertPreTrainedModel(PreTrainedModel):
         if image_seeds is None and self.training and self.pixelbert.config.num_sampled_pixels is not None:
             images = len(pixel_values) if pixel_values.dim() == 4 else pixel_values.shape[0] * pixel_values.shape[1]
             image_seeds = torch.randint(2**62, (images,)).to(pixel_values.device)
+        pixel_values = pixel_values.to(self.dtype)  # of weights that were read as half types
         batch = batch_of(input_ids, attention_mask, pixel_values, pixel_mask, image_index, image_seeds)
         if (wanted := self.images_per_text) not in (None, (found := batch.image_index.shape[1])):
             raise ValueError(f"pixel_values: {found} images to a text, where {type(self).__name__} takes {wanted}")

@@ -45,6 +45,7 @@ def test_the_folder_is_read_by_transformers_and_by_load_with_the_same_outputs(fo
         "tokenizer.json",
         "tokenizer_config.json",
     }
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1  # who may read one may read all
     expected = loaded(PICTURE, TEXTS[0]).logits
     model, processor = PixelBertForQuestionAnswering.from_pretrained(path), AutoProcessor.from_pretrained(path)
     assert isinstance(processor, PixelBertProcessor) and not model.training
@@ -96,6 +97,9 @@ def test_what_transformers_saves_anew_reads_back(folder, tmp_path):
     assert torch.equal(back(PICTURE, TEXTS[0]).logits["answers"], loaded(PICTURE, TEXTS[0]).logits["answers"])
     model.half().save_pretrained(tmp_path / "half")
     processor.save_pretrained(tmp_path / "half")
+    bfloat = PixelBertForQuestionAnswering.from_pretrained(path, dtype=torch.bfloat16)
+    logits = bfloat(**processor(images=PICTURE, text=TEXTS[0], return_tensors="pt")).logits
+    torch.testing.assert_close(logits.float(), loaded(PICTURE, TEXTS[0]).logits["answers"], rtol=0.1, atol=0.2)
     half = load(tmp_path / "half")
     assert next(half.model.parameters()).dtype == torch.float32
     torch.testing.assert_close(
