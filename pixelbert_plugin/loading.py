@@ -16,7 +16,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.asking.loaded_model import LoadedModel
 from pixelbert_plugin.build import build_model, build_processors, build_task
-from pixelbert_plugin.checkpoint import hub, restore
+from pixelbert_plugin.checkpoint import hub, huggingface_folder, restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
@@ -40,8 +40,9 @@ def load(
 ) -> LoadedModel:
     """A trained model ready for use: `load("save/vqa2").answer("dog.jpg", "what animal is it?").best.text`.
 
-    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, or the name
-    ORGANISATION/REPOSITORY of one on Hugging Face's hub that holds such a file, where there is no folder of that name here.
+    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, a folder of
+    its `--format hf`; or, where nothing here has that name, ORGANISATION/REPOSITORY of one of these two on the hub of
+    Hugging Face.
     `device`: "cpu", "cuda", "cuda:1", …
     `user_dir`: where the plugin of the run is now, should it define the model, an encoder, a processor or the task. By default
     it is looked for where the run had it; an exported file does not say where that was. It is Python code, which is executed.
@@ -76,10 +77,11 @@ def load_named(
 
 
 def _checkpoint(given: str | Path, key: str) -> Path:
-    """The checkpoint that is meant: of a save folder the best one, of a repository of the hub the file that it holds."""
+    """The checkpoint that is meant: of a save folder the best one, of a repository of the hub its folder or the file in it."""
     path = Path(given).expanduser()
     if hub.is_name(given) and not path.exists():
-        return hub.exported_file(str(given), key)
+        folder = hub.repository(str(given), key)
+        return folder if huggingface_folder.is_one(folder) else hub.exported_file(folder, str(given), key)
     if not (path / "checkpoints").is_dir():
         return path
     found = Checkpoints(path / "checkpoints", max_to_keep=1).finished()

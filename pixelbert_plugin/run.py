@@ -191,11 +191,27 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
         restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(best)), parts.model)
 
 
-def export(config: RunConfig | str | Path, target: Path) -> Path:
-    """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see checkpoint/export.py."""
-    path, key = _finished(configuration.resolve(config))
-    content = restore.read_content(path, key)
-    return export_file.write(target, restore.read_model(path), content)
+def export(config: RunConfig | str | Path, target: Path, form: str = "safetensors") -> Path:
+    """The run's best checkpoint, or `checkpoint.resume_file`, in one of the command's formats.
+
+    safetensors: one file, see checkpoint/export.py. hf: a folder for transformers, see huggingface/conversion.py. pt2, onnx:
+    the computation in one file, with a .json beside it, see graphs/. Raises UserError.
+    """
+    config = configuration.resolve(config)
+    path, key = _finished(config)
+    if form == "safetensors":
+        return export_file.write(target, restore.read_model(path), restore.read_content(path, key))
+    loaded = load(path, user_dir=config.env.user_dir)
+    if form != "hf":
+        from pixelbert_plugin import graphs
+
+        return graphs.write(loaded, target, form)
+    from pixelbert_plugin import huggingface  # transformers' models take seconds to import
+    from pixelbert_plugin.huggingface.card import card
+
+    content, run_folder = export_file.portable(restore.read_content(path, key)), config.env.run_folder
+    results = RunFolder(run_folder).read_results() if key == "env.save_dir" else {}  # of another checkpoint there are none here
+    return huggingface.write(loaded, target, card(loaded, content, results, run_folder.resolve().name))
 
 
 def export_encoders(config: RunConfig | str | Path, folder: Path) -> dict[str, str]:

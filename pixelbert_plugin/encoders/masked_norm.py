@@ -9,7 +9,7 @@ and, once, the stem's max pooling, which the encoder masks), so masking here is 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from pixelbert_plugin.errors import UserError
+
+MAX_STRIDES = 5  # of 2, from an image to a ResNet's last features
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,14 @@ class ValidArea:
         self._sizes_I2: Tensor | None = None  # at the resolution last asked for; None where nothing is padded
         self._resolution, self._device = (1, 1), torch.device("cpu")
         self._paddings: dict[tuple[int, int], Padding | None] = {}
+        self._is_traced = False
 
     def set(self, sizes_I2: Tensor, padded: tuple[int, int], device: torch.device) -> None:
         """Start a batch of images of these heights and widths (on the CPU: no device sync), padded to `padded`."""
+        self._is_traced = torch.compiler.is_exporting()  # then no number is read from a tensor, nor asked of a size
+        if self._is_traced:
+            self._sizes_I2, self._resolution, self._device = sizes_I2, padded, device
+            return
         has_padding = bool((sizes_I2 != torch.tensor(padded)).any())
         self._sizes_I2, self._resolution, self._device = sizes_I2 if has_padding else None, padded, device
         self._paddings = {}
@@ -92,8 +99,24 @@ class ValidArea:
 
     def clear(self, values: Tensor) -> Tensor:
         """`values` I C h w, with zeros at padding: written where they are. No backward pass may need what stood there."""
-        padding = self.padding((values.shape[-2], values.shape[-1]))
+        resolution = (values.shape[-2], values.shape[-1])
+        if self._is_traced:
+            return torch.where(inside_mask(self._traced_sizes(resolution), resolution)[:, None], values, 0.0)
+        padding = self.padding(resolution)
         return values if padding is None else _Cleared.apply(values, padding)
+
+    def _traced_sizes(self, resolution: tuple[int, int]) -> Tensor:
+        """I 2: the images' own sizes at a resolution that torch.export has as an expression, as `padding` finds them."""
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # it imports sympy
+
+        sizes_I2, (height, width) = cast(Tensor, self._sizes_I2), self._resolution
+        for _ in range(MAX_STRIDES + 1):
+            if statically_known_true(height == resolution[0]) and statically_known_true(width == resolution[1]):
+                self._sizes_I2, self._resolution = sizes_I2, (height, width)
+                return sizes_I2
+            # ⌈n / 2⌉ as torch writes the size that a convolution leaves, so that the expressions are the same
+            sizes_I2, height, width = (sizes_I2 + 1) // 2, (height - 1) // 2 + 1, (width - 1) // 2 + 1
+        raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
 
 
 def find_padding(sizes_I2: Tensor, resolution: tuple[int, int], device: torch.device) -> Padding | None:
@@ -201,15 +224,17 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         self.area = area
 
     def forward(self, values: Tensor) -> Tensor:
+        if not self.training:
+            return self.area.clear(super().forward(values))
         padding = self.area.padding((values.shape[-2], values.shape[-1]))
-        if padding is None and self.training and values.numel() == values.shape[1]:
+        if padding is None and values.numel() == values.shape[1]:
             raise UserError(
                 "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
                 "micro-batch's only image; use larger images, a larger training.micro_batch_size, or "
                 f"{self.area.norm_key}=frozen"
             )
-        if padding is None or not self.training:
-            return self.area.clear(super().forward(values))
+        if padding is None:
+            return super().forward(values)
         normalised, mean_C, variance_C = _Normalised.apply(values, self.weight, self.bias, padding, self.eps)
         with torch.no_grad():  # the running variance is unbiased, as torch's own
             self.num_batches_tracked.add_(1)

@@ -113,12 +113,15 @@ class WordPieceTokenizer:
 
     def save_pretrained(self, folder: Path) -> dict[str, str]:
         """tokenizer.json, as transformers' AutoTokenizer reads it (interfaces.TextProcessor)."""
+        self.for_transformers().save_pretrained(folder)
+        return {"vocabulary": str(folder / "tokenizer.json")}
+
+    def for_transformers(self) -> Any:
+        """A copy as transformers' tokenizer, which cuts texts where this one does."""
         from transformers import PreTrainedTokenizerFast
 
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
-        limit = {"model_max_length": self.config.max_length}
-        PreTrainedTokenizerFast(tokenizer_object=self._fitted, **names, **limit).save_pretrained(folder)
-        return {"vocabulary": str(folder / "tokenizer.json")}
+        return PreTrainedTokenizerFast(tokenizer_object=self._fitted, **names, model_max_length=self.config.max_length)
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self._fitted.to_str()}
