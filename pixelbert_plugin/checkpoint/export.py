@@ -7,6 +7,7 @@ it, `checkpoint.resume_file=FILE` evaluates it.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) ->
     """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError."""
     if target.suffix != SUFFIX:
         raise UserError(f"--export {str(target)!r}: must end in {SUFFIX}")
+    if os.path.lexists(target):
+        raise UserError(f"--export {str(target)!r}: is there already; remove it, or choose another name")
     tensors = {name: value.contiguous() for name, value in weights.items()}
     text = json.dumps({**portable(metadata), "is_sealed": True}, ensure_ascii=False)
     metadata = {"format": "pt", METADATA: text}  # "pt": what transformers and others expect
