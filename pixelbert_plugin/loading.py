@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import build_model, build_processors, build_task
+from pixelbert_plugin.build import build_model, build_processors, build_task, put_on
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
@@ -167,7 +167,7 @@ def load(
         task, processors, model = _build(config, content, given)
     restore.load_weights(place, model, KEY)
     numbers: Precision = registry.build("precision", precision, None, "precision", device=device)
-    numbers.prepare(model.to(device), {})
+    numbers.prepare(put_on(model, device), {})
     return LoadedModel(model.eval(), config, processors, task, device, place, numbers, fast)
 
 
