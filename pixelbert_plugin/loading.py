@@ -15,7 +15,7 @@ from torch import nn
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.asking.loaded_model import LoadedModel
-from pixelbert_plugin.build import build_model, build_processors, build_task
+from pixelbert_plugin.build import build_model, build_processors, build_task, put_on
 from pixelbert_plugin.checkpoint import hub, huggingface_folder, restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
@@ -72,7 +72,7 @@ def load_named(
         task, processors, model = _build(config, content, given)
     restore.load_weights(place, model, key)
     numbers: Precision = registry.build("precision", precision, None, "precision", device=device)
-    numbers.prepare(model.to(device), {})
+    numbers.prepare(put_on(model, device), {})
     return LoadedModel(model.eval(), config, processors, task, device, place, numbers, fast)
 
 

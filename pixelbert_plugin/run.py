@@ -5,14 +5,15 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import build_optimizers, choose_device, portable, versions
+from pixelbert_plugin.build import build_optimizers, choose_convolutions, choose_device, portable, versions
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
@@ -26,10 +27,12 @@ from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.report import report, tell_skipped
 from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
+from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.loading import load
 from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
+from pixelbert_plugin.training.compilation import Compilation, compile_blocks
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.recomputation import recompute_blocks
@@ -104,9 +107,12 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         shard(model)
     optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
+    compilation = compiled(config, parts) if options.compile == "blocks" else None
     if options.gradient_checkpointing:
         recompute_blocks(model, config.model)
     loader = parts.loaders.of(parts.data.splits["train"])
+    is_known = task.images_per_sample == 1 and not parts.processors["image"].augments
+    choose_convolutions(job.device, loader.sizes_M2 if is_known else None)
     state = start.load_training(model, optimizers, parts.precision)
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
@@ -151,14 +157,24 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         settle=parts.checkpoints.settle,
         record=parts.checkpoints.record,
         monitor=monitor,
+        compilation=compilation,
     )
     try:
-        with parts.checkpoints.beside_training():
+        with parts.checkpoints.beside_training(), nullcontext() if compilation is None else compilation.going_on():
             state = trainer.train()
     finally:
         events.close()
+        if compilation is not None:
+            logger.info("%s", compilation)
     tell_skipped(job, loader, "train")
     return state
+
+
+def compiled(config: RunConfig, parts: Parts) -> Compilation:
+    """`training.compile: blocks`, but for an encoder whose features are kept: an evaluation has the same ones."""
+    has_features = parts.loaders.features is not None
+    kept = cast(Model, parts.model).frozen_image_encoder if has_features else None
+    return compile_blocks(parts.model, config.model, parts.job.device, but=kept)
 
 
 def enter_folder(config: RunConfig, parts: Parts, start: Start, state: TrainState) -> None:

@@ -22,6 +22,7 @@ from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfi
 from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.types import CompileUnit
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -99,6 +100,12 @@ class BertTextEncoder(nn.Module):
     def shard_units(self) -> list[nn.Module]:
         """The transformer's layers."""
         return list(self.bert.encoder.layer)
+
+    def compile_units(self) -> list[CompileUnit]:
+        """The same, which are alike: they are compiled once, and the last one once more, for where heads read."""
+        from pixelbert_plugin.encoders.bert_layer import compile_unit
+
+        return [compile_unit(layer) for layer in self.bert.encoder.layer]
 
     def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
         return {"mlm": self.mlm_head} if self.mlm_head else {}

@@ -24,7 +24,7 @@ from pixelbert_plugin.models.options import PixelBertConfig
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_component
-from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
+from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures
 
 logger = logging.getLogger(__name__)
 Choose: TypeAlias = Callable[[dict[str, Tensor], Batch], Tensor]  # logits of all rows → those that send gradient
@@ -231,6 +231,10 @@ class PixelBert(nn.Module):
     def shard_units(self) -> list[nn.Module]:
         """The CNN's stages and the transformer's layers."""
         return [*self.image_encoder.shard_units(), *self.text_encoder.shard_units()]
+
+    def compile_units(self) -> list[CompileUnit]:
+        """The CNN's blocks and the transformer's layers."""
+        return [*self.image_encoder.compile_units(), *self.text_encoder.compile_units()]
 
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
         if not torch.compiler.is_exporting() and max(grid) > self.config.max_grid_size:

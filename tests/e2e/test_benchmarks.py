@@ -26,6 +26,13 @@ def test_the_naive_way_and_ours_compute_the_same():
 
 
 @pytest.mark.slow
+def test_compiled_blocks_compute_the_same():
+    printed = output("steps.py", "--rounds", "0", "--short-edge", "64", "--only", "compiled")
+    rows = printed.split("note\n")[1].splitlines()
+    assert len(rows) == 6 and all("outputs within" in row for row in rows) and sum("compiled  " in row for row in rows) >= 3
+
+
+@pytest.mark.slow
 def test_both_ways_of_a_checkpoint_hold_the_same():
     printed = output("checkpoint.py", "--rounds", "1", "--hidden-size", "64")
     assert printed.count("tensors, equal") == 2
