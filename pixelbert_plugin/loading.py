@@ -59,6 +59,8 @@ def load_named(
     key: str, path: str | Path, *, device: str | torch.device, user_dir: str | Path | None, fast: bool, precision: str
 ) -> LoadedModel:
     """`load`, whose errors call the path `key`."""
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise UserError(f"{key}={path!r:.80}: must be the path of a save folder, a checkpoint or an exported file")
     plugins.load(str(user_dir) if user_dir is not None else None)
     given = f"{key}={str(path)!r}"
     place = _checkpoint(path, key)

@@ -4,7 +4,7 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +53,16 @@ def run(config: RunConfig | str | Path, console: Console | None = None, *, overr
     Raises UserError, in one line, for wrong input. Under torchrun every process calls it; only the main one writes, prints and
     returns metrics of its own.
     """
+    if console is not None and not isinstance(console, Console):
+        raise UserError(f"console={console!r:.80}: is no rich.console.Console; key=value options are given as overrides=[…]")
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise UserError(f'overrides={overrides!r:.200}: must be a list of texts, as in overrides=["training.seed=1"]')
+    if isinstance(overrides, Mapping):
+        raise UserError(
+            f'overrides={overrides!r:.200}: is a mapping; give a list of texts, as in overrides=["training.seed=1"]'
+        )
+    if not isinstance(config, RunConfig | str | Path):
+        raise UserError(f"config={config!r:.80}: must be a RunConfig or the path of a YAML file")
     config = configuration.resolve(config, overrides)
     with configuration.naming_sources(config.sources):
         return train_and_evaluate(config, console or Console())

@@ -152,8 +152,11 @@ class BertTextEncoder(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         from pixelbert_plugin.encoders.bert_layer import Pass
 
-        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as that of plain products
-        is_slow = hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as that of plain products,
+        # and in training a pass without gradient is computed like those with one
+        is_slow = (
+            hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (self.training or torch.is_grad_enabled())
+        )
         is_by_weights = is_recorded or is_slow
         attention: Literal["sdpa", "weights", "rows"] = "weights" if is_by_weights else "sdpa"
         if self.training and self.draws.is_on and self.config.attention_dropout and not is_recorded:

@@ -1,14 +1,16 @@
 """What does not go together, or cannot be trained or reported, is refused in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pixelbert_plugin import build, registry
+from pixelbert_plugin import build, loading, registry
 from pixelbert_plugin.build import require_suited
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.evaluator import ask, plain
@@ -105,3 +107,10 @@ def test_cudnn_tries_its_ways_only_where_one_size_comes_again(device, sizes, wan
     build.choose_convolutions(torch.device(device), None if sizes is None else np.array(sizes))
     assert torch.backends.cudnn.benchmark is wanted
     torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.parametrize("chosen", [lambda: build.choose_device(TrainingConfig(device="cpu")), lambda: loading._device("cpu")])
+def test_large_tensors_are_asked_for_in_huge_pages(monkeypatch, chosen):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "")
+    del os.environ["THP_MEM_ALLOC_ENABLE"]
+    assert chosen().type == "cpu" and os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
