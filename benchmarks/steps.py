@@ -34,6 +34,7 @@ from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.loading import LoadedModel
 from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.registry.schema import Component
+from pixelbert_plugin.system.linux import huge_pages
 from pixelbert_plugin.training.compilation import compile_blocks
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.types import Batch
@@ -270,12 +271,13 @@ def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
 
 
 @torch.no_grad()
-def scores_of_all(setting: Setting, batch: Batch) -> Tensor:
+def scores_of_all(setting: Setting, batch: Batch, numbers: str = "fp32") -> Tensor:
     """Every image of the batch with every text, as evaluation/retrieval.py scores them. Images × texts."""
     from pixelbert_plugin.evaluation.retrieval import _score
 
-    model, precision = setting.model.eval(), registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
-    images, words = model.encode_images(batch), model.embed_texts(batch.input_ids)
+    model, precision = setting.model.eval(), registry.build("precision", numbers, {}, "p", device=torch.device("cpu"))
+    with precision.autocast():
+        images, words = model.encode_images(batch), model.embed_texts(batch.input_ids)
     return torch.from_numpy(_score(model, setting.task, images, words, batch.text_mask, 256, precision))
 
 
@@ -299,6 +301,9 @@ def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]
 
     note = f"outputs within {largest_difference(score_naive(), score_ours()):.0e}"
     yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
+    note = f"outputs within {largest_difference(score_ours(), scores_of_all(setting, batch, 'bf16'), 0.1):.0e}"
+    what = "  and ours in float32 beside ours in bf16"
+    yield compare(what, score_ours, lambda: scores_of_all(setting, batch, "bf16"), rounds, note)
 
 
 def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
@@ -382,6 +387,7 @@ def main() -> None:
     parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=USUAL)
     arguments = parser.parse_args()
+    huge_pages()
     plugins.load()
     size = (arguments.short_edge, arguments.short_edge * 4 // 3)
     print(machine())

@@ -152,7 +152,7 @@ class BertTextEncoder(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         from pixelbert_plugin.encoders.bert_layer import Pass
 
-        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as that of plain products,
+        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as plain products have,
         # and in training a pass without gradient is computed like those with one
         is_slow = (
             hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (self.training or torch.is_grad_enabled())
