@@ -22,6 +22,13 @@ def shipped_packages() -> dict[str, str]:
 
 
 SHIPPED_PACKAGES = shipped_packages()
+HUB = ["accelerate>=1.3"]  # the first that transformers 5.0's Trainer works with
+EXPORT = [
+    "onnx>=1.17",
+    "onnxscript>=0.6",  # and the next, the first that torch 2.14's exporter finds all it asks for in
+    "onnx-ir>=0.1.16",
+    "onnxruntime>=1.20",  # runs what was written; the export itself does without
+]
 DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
@@ -43,6 +50,8 @@ TEST = [
     "timm>=1.0.8",  # any of its models as a backbone
     "setuptools>=70",
     "wheel>=0.43",
+    *HUB,
+    *EXPORT,
 ]
 
 setup(
@@ -91,7 +100,15 @@ setup(
         "simplejpeg>=1.7.4",  # JPEG at the speed of torchvision's decoder, which is to be removed
         "numpy>=1.26",
     ],
-    extras_require={"demo": DEMO, "timm": ["timm>=1.0.8"], "docs": DOCS, "test": TEST, "dev": TEST + DOCS},
+    extras_require={
+        "demo": DEMO,
+        "timm": ["timm>=1.0.8"],
+        "hub": HUB,
+        "export": EXPORT,
+        "docs": DOCS,
+        "test": TEST,
+        "dev": TEST + DOCS,
+    },
     entry_points={
         "console_scripts": [
             "pixelbert-run = pixelbert_plugin.commands.run:program",

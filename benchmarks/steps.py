@@ -1,6 +1,7 @@
 """Training steps, scoring every pair, and one answer: the naive way's time over ours, outputs shown to be equal.
 
     python benchmarks/steps.py [--rounds 3] [--short-edge 384] [--only NAME …] > benchmarks/steps.txt
+    python benchmarks/steps.py --only compiled [--short-edge 224]   training.compile=blocks, which compiles for minutes first
 
 Both ways are ResNet-50 and BERT-base from the same random weights, on pictures of one size (4:3) and texts of random words; the
 naive one is benchmarks/naive.py. A step is a forward and backward pass, clipping, and both optimizers' update. Ratios count
@@ -33,6 +34,8 @@ from pixelbert_plugin.distributed.processes import Processes
 from pixelbert_plugin.loading import LoadedModel
 from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.registry.schema import Component
+from pixelbert_plugin.system.linux import huge_pages
+from pixelbert_plugin.training.compilation import compile_blocks
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.types import Batch
 
@@ -105,7 +108,9 @@ class Setting:
         batch.read_positions = read_positions(batch)  # as the product's loader does for these tasks
         return batch
 
-    def our_step(self, batch: Batch, read: Callable[[], Batch] | None = None) -> Callable[[], object]:
+    def our_step(
+        self, batch: Batch, read: Callable[[], Batch] | None = None, is_compiled: bool = False
+    ) -> Callable[[], object]:
         """An update of the product's own Step, one micro-batch, which is `read` each time where that is given."""
         model = copy.deepcopy(self.model).train()
         made = build_optimizers(self.config.optimizer, model)
@@ -121,9 +126,17 @@ class Setting:
             seed=1,
             max_grad_norm=1.0,
         )
-        return lambda: step([batch if read is None else read()], 1, 0.0)
+        if not is_compiled:
+            return lambda: step([batch if read is None else read()], 1, 0.0)
+        compilation = compile_blocks(model, "pixelbert", torch.device("cpu"))
 
-    def naive_step(self, batch: Batch, losses: Callable[[dict[str, Tensor], Batch], Tensor]) -> Callable[[], object]:
+        def compiled_step() -> None:
+            with compilation.going_on():
+                step([batch], 1, 0.0)
+
+        return compiled_step
+
+    def naive_step(self, batch: Batch, losses: "NaiveLoss") -> Callable[[], object]:
         """The same pairs, each with its own copy of the image."""
         model = copy.deepcopy(self.naive).train()
         steps = optimizers(model)
@@ -156,6 +169,20 @@ class Setting:
             expected["mlm"] = expected["mlm"].flatten(0, 1)[batch.targets["mlm_positions"]]
         return max(largest_difference(expected[head], found[head]) for head in expected)
 
+    def compiled_difference(self, batch: Batch) -> float:
+        """Of the logits of our blocks, compiled and as they are written, in training without dropout."""
+        written = copy.deepcopy(self.model).train()
+        for module in written.modules():
+            if hasattr(module, "p"):
+                module.p = 0.0
+        compiled = copy.deepcopy(written)
+        with compile_blocks(compiled, "pixelbert", torch.device("cpu")).going_on():
+            expected, found = written(batch).logits, compiled(batch).logits
+        return max(largest_difference(expected[head], found[head]) for head in expected)
+
+
+NaiveLoss = Callable[[dict[str, Tensor], Batch], Tensor]
+
 
 def pretrain_losses(logits: dict[str, Tensor], batch: Batch) -> Tensor:
     """The mean over masked words of true pairs, and over pairs."""
@@ -180,6 +207,24 @@ def retrieval_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
 
 
 def steps(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    for setting, what, batch, losses in settings(folder, size):
+        note = f"outputs within {setting.difference(batch):.0e}"
+        yield compare(what, setting.naive_step(batch, losses), setting.our_step(batch), rounds, note)
+
+
+def compiled(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
+    """With training.compile=blocks: beside the naive way, and beside the same step without."""
+    for setting, what, batch, losses in settings(folder, size):
+        if setting.precision != "fp32":
+            continue
+        note = f"outputs within {setting.compiled_difference(batch):.0e}"
+        ours = setting.our_step(batch, is_compiled=True)
+        yield compare(f"{what}, compiled", setting.naive_step(batch, losses), ours, rounds, note)
+        yield compare("  and beside ours uncompiled", setting.our_step(batch), ours, rounds, note)
+
+
+def settings(folder: Path, size: tuple[int, int]) -> Iterator[tuple[Setting, str, Batch, NaiveLoss]]:
+    """The steps that are measured: what they are, their batch, and the naive way's loss."""
     rows = (
         ("pretrain", "pre-training step, 10 pairs an image", "fp32", (2, 5, 2), pretrain_losses, False),
         ("pretrain", "pre-training step, bf16", "bf16", (2, 5, 2), pretrain_losses, False),
@@ -188,9 +233,7 @@ def steps(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     )
     for task, what, precision, (images, texts, each), losses, frozen in rows:
         setting = Setting(task, folder, size, precision, frozen)
-        batch = setting.batch(images, texts, each)
-        note = f"outputs within {setting.difference(batch):.0e}"
-        yield compare(what, setting.naive_step(batch, losses), setting.our_step(batch), rounds, note)
+        yield setting, what, setting.batch(images, texts, each), losses
 
 
 def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
@@ -228,12 +271,13 @@ def kept(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
 
 
 @torch.no_grad()
-def scores_of_all(setting: Setting, batch: Batch) -> Tensor:
+def scores_of_all(setting: Setting, batch: Batch, numbers: str = "fp32") -> Tensor:
     """Every image of the batch with every text, as evaluation/retrieval.py scores them. Images × texts."""
     from pixelbert_plugin.evaluation.retrieval import _score
 
-    model, precision = setting.model.eval(), registry.build("precision", "fp32", {}, "p", device=torch.device("cpu"))
-    images, words = model.encode_images(batch), model.embed_texts(batch.input_ids)
+    model, precision = setting.model.eval(), registry.build("precision", numbers, {}, "p", device=torch.device("cpu"))
+    with precision.autocast():
+        images, words = model.encode_images(batch), model.embed_texts(batch.input_ids)
     return torch.from_numpy(_score(model, setting.task, images, words, batch.text_mask, 256, precision))
 
 
@@ -257,6 +301,9 @@ def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]
 
     note = f"outputs within {largest_difference(score_naive(), score_ours()):.0e}"
     yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
+    note = f"outputs within {largest_difference(score_ours(), scores_of_all(setting, batch, 'bf16'), 0.1):.0e}"
+    what = "  and ours in float32 beside ours in bf16"
+    yield compare(what, score_ours, lambda: scores_of_all(setting, batch, "bf16"), rounds, note)
 
 
 def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
@@ -330,15 +377,17 @@ def images(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     yield compare(what, stacked, lambda: processor(pictures), 3 * rounds, note)
 
 
-PROGRAMS = {function.__name__: function for function in (images, steps, kept, scoring, answer)}
+PROGRAMS = {function.__name__: function for function in (images, steps, kept, scoring, answer, compiled)}
+USUAL = [name for name in PROGRAMS if name != "compiled"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved; 0: outputs alone are compared")
     parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
-    parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=USUAL)
     arguments = parser.parse_args()
+    huge_pages()
     plugins.load()
     size = (arguments.short_edge, arguments.short_edge * 4 // 3)
     print(machine())

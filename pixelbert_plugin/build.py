@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -48,6 +49,24 @@ def make_repeatable(device: torch.device) -> None:
     """The same seed, the same number: free on a CPU, where else sums of atomics depend on the threads' timing."""
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
+
+
+def has_channels_last(device: torch.device) -> bool:
+    """Whether convolutions run faster on weights and images whose channels stand last: those of tensor cores do."""
+    return device.type == "cuda"
+
+
+def put_on(model: nn.Module, device: torch.device, is_sharded: bool = False) -> nn.Module:
+    """The model on its device, there with channels last in the weights of convolutions. FSDP takes no such weights."""
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if has_channels_last(device) and not is_sharded else model
+
+
+def choose_convolutions(device: torch.device, sizes_M2: np.ndarray | None) -> None:
+    """Let cuDNN try its ways of a convolution and keep the fastest, where a size that was tried comes again: all images are of
+    one size. `sizes_M2`: of the training's images, where they are known."""
+    is_one = sizes_M2 is not None and bool((sizes_M2 == sizes_M2[:1]).all())
+    torch.backends.cudnn.benchmark = device.type == "cuda" and is_one
 
 
 def build_processors(config: ProcessorsConfig, roles: Iterable[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pixelbert_plugin.data.images import ImageSource
     from pixelbert_plugin.encoders.row_dropout import RowDraws
-    from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
+    from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
 
 
 class Portable(Protocol):
@@ -57,7 +57,22 @@ class Publishable(Protocol):
 Normalization: TypeAlias = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue in 0…1
 
 
-class Model(Portable, Publishable, Inferring, Protocol):
+class Compilable(Protocol):
+    """What is made of blocks, each with weights of its own."""
+
+    def shard_units(self) -> list[nn.Module]:
+        """What FSDP shards one by one, and training.gradient_checkpointing computes again, such as the transformer's layers:
+        what each gives depends on its arguments alone. Default: none."""
+        return []
+
+    def compile_units(self) -> list[CompileUnit]:
+        """What training.compile compiles one by one. Default: the `forward` of each of `shard_units()`."""
+        from pixelbert_plugin.types import CompileUnit
+
+        return [CompileUnit(unit) for unit in self.shard_units()]
+
+
+class Model(Compilable, Portable, Publishable, Inferring, Protocol):
     """`register_model`: an nn.Module, built with `config, vocab_size, pad_token_id, heads`.
 
     `heads`: by the name of each head that the task needs, how many outputs it has. Their parameters are named `heads.<name>.…`:
@@ -77,11 +92,6 @@ class Model(Portable, Publishable, Inferring, Protocol):
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """All parameters with their names in the model, by the key that `optimizer` has for them ("cnn", "transformer")."""
-
-    def shard_units(self) -> list[nn.Module]:
-        """What FSDP shards one by one, and training.gradient_checkpointing computes again, such as the transformer's layers:
-        what each gives depends on its arguments alone. Default: none, the model is one unit."""
-        return []
 
 
 class MatchingModel(Model, Protocol):
@@ -118,7 +128,7 @@ class MatchingModel(Model, Protocol):
         return self.cls_logits(words_QLD)
 
 
-class ImageEncoder(Portable, Publishable, Inferring, Protocol):
+class ImageEncoder(Compilable, Portable, Publishable, Inferring, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C
@@ -132,12 +142,8 @@ class ImageEncoder(Portable, Publishable, Inferring, Protocol):
         image's features should not depend on how much it is padded.
         """
 
-    def shard_units(self) -> list[nn.Module]:
-        """Its part of the model's. Default: none."""
-        return []
 
-
-class TextEncoder(Portable, Protocol):
+class TextEncoder(Compilable, Portable, Protocol):
     """`register_encoder`, in the place of a model's text_encoder: an nn.Module, built with `config, vocab_size, pad_token_id`.
 
     It is the transformer that words and pixels share.
@@ -172,10 +178,6 @@ class TextEncoder(Portable, Protocol):
         """As Publishable's, with those of the model's heads (models/heads.py) that the layout has a place for. Default: nothing
         is written."""
         return {}
-
-    def shard_units(self) -> list[nn.Module]:
-        """Its part of the model's, such as the layers. Default: none."""
-        return []
 
 
 class Stateful(Portable, Protocol):

@@ -15,8 +15,8 @@ from torch import nn
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.asking.loaded_model import LoadedModel
-from pixelbert_plugin.build import build_model, build_processors, build_task
-from pixelbert_plugin.checkpoint import hub, restore
+from pixelbert_plugin.build import build_model, build_processors, build_task, put_on
+from pixelbert_plugin.checkpoint import hub, huggingface_folder, restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
@@ -40,8 +40,9 @@ def load(
 ) -> LoadedModel:
     """A trained model ready for use: `load("save/vqa2").answer("dog.jpg", "what animal is it?").best.text`.
 
-    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, or the name
-    ORGANISATION/REPOSITORY of one on Hugging Face's hub that holds such a file, where there is no folder of that name here.
+    `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, a folder of
+    its `--format hf`; or, where nothing here has that name, ORGANISATION/REPOSITORY of one of these two on the hub of
+    Hugging Face.
     `device`: "cpu", "cuda", "cuda:1", …
     `user_dir`: where the plugin of the run is now, should it define the model, an encoder, a processor or the task. By default
     it is looked for where the run had it; an exported file does not say where that was. It is Python code, which is executed.
@@ -58,6 +59,8 @@ def load_named(
     key: str, path: str | Path, *, device: str | torch.device, user_dir: str | Path | None, fast: bool, precision: str
 ) -> LoadedModel:
     """`load`, whose errors call the path `key`."""
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise UserError(f"{key}={path!r:.80}: must be the path of a save folder, a checkpoint or an exported file")
     plugins.load(str(user_dir) if user_dir is not None else None)
     given = f"{key}={str(path)!r}"
     place = _checkpoint(path, key)
@@ -71,15 +74,16 @@ def load_named(
         task, processors, model = _build(config, content, given)
     restore.load_weights(place, model, key)
     numbers: Precision = registry.build("precision", precision, None, "precision", device=device)
-    numbers.prepare(model.to(device), {})
+    numbers.prepare(put_on(model, device), {})
     return LoadedModel(model.eval(), config, processors, task, device, place, numbers, fast)
 
 
 def _checkpoint(given: str | Path, key: str) -> Path:
-    """The checkpoint that is meant: of a save folder the best one, of a repository of the hub the file that it holds."""
+    """The checkpoint that is meant: of a save folder the best one, of a repository of the hub its folder or the file in it."""
     path = Path(given).expanduser()
     if hub.is_name(given) and not path.exists():
-        return hub.exported_file(str(given), key)
+        folder = hub.repository(str(given), key)
+        return folder if huggingface_folder.is_one(folder) else hub.exported_file(folder, str(given), key)
     if not (path / "checkpoints").is_dir():
         return path
     found = Checkpoints(path / "checkpoints", max_to_keep=1).finished()

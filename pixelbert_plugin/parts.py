@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from pixelbert_plugin.build import build_features, build_model, learn_task
+from pixelbert_plugin.build import build_features, build_model, learn_task, put_on
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
 from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, evaluated_checkpoint, starting_checkpoint
 from pixelbert_plugin.config.contradictions import refuse_features, refuse_task
@@ -78,7 +78,8 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
         data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
         task, processors = learn_task(config.chosen_task, config.processors, data, start)
         refuse_task(config.task, task, config.training)
-        model = build_model(config.chosen_model, task, processors, config.training.seed).to(job.device)
+        model = build_model(config.chosen_model, task, processors, config.training.seed)
+        model = put_on(model, job.device, config.training.parallel == "fsdp")
         numbers = precision.choose(config.training.precision, config.precision_config, job.device)
         returned.description(numbers)
         returned.autocast(numbers)

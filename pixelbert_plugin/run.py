@@ -4,15 +4,16 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
-from pixelbert_plugin.build import build_optimizers, choose_device, portable, versions
+from pixelbert_plugin.build import build_optimizers, choose_convolutions, choose_device, portable, versions
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
@@ -26,10 +27,12 @@ from pixelbert_plugin.distributed.processes import connected
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.report import report, tell_skipped
 from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
+from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.loading import load
 from pixelbert_plugin.parts import Job, Parts, prepare, used
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
+from pixelbert_plugin.training.compilation import Compilation, compile_blocks
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import over_training
 from pixelbert_plugin.training.recomputation import recompute_blocks
@@ -50,6 +53,16 @@ def run(config: RunConfig | str | Path, console: Console | None = None, *, overr
     Raises UserError, in one line, for wrong input. Under torchrun every process calls it; only the main one writes, prints and
     returns metrics of its own.
     """
+    if console is not None and not isinstance(console, Console):
+        raise UserError(f"console={console!r:.80}: is no rich.console.Console; key=value options are given as overrides=[…]")
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise UserError(f'overrides={overrides!r:.200}: must be a list of texts, as in overrides=["training.seed=1"]')
+    if isinstance(overrides, Mapping):
+        raise UserError(
+            f'overrides={overrides!r:.200}: is a mapping; give a list of texts, as in overrides=["training.seed=1"]'
+        )
+    if not isinstance(config, RunConfig | str | Path):
+        raise UserError(f"config={config!r:.80}: must be a RunConfig or the path of a YAML file")
     config = configuration.resolve(config, overrides)
     with configuration.naming_sources(config.sources):
         return train_and_evaluate(config, console or Console())
@@ -104,9 +117,12 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         shard(model)
     optimizers = build_optimizers(config.optimizer, model)
     parts.precision.prepare(model, optimizers)
+    compilation = compiled(config, parts) if options.compile == "blocks" else None
     if options.gradient_checkpointing:
         recompute_blocks(model, config.model)
     loader = parts.loaders.of(parts.data.splits["train"])
+    is_known = task.images_per_sample == 1 and not parts.processors["image"].augments
+    choose_convolutions(job.device, loader.sizes_M2 if is_known else None)
     state = start.load_training(model, optimizers, parts.precision)
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
@@ -151,14 +167,24 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         settle=parts.checkpoints.settle,
         record=parts.checkpoints.record,
         monitor=monitor,
+        compilation=compilation,
     )
     try:
-        with parts.checkpoints.beside_training():
+        with parts.checkpoints.beside_training(), nullcontext() if compilation is None else compilation.going_on():
             state = trainer.train()
     finally:
         events.close()
+        if compilation is not None:
+            logger.info("%s", compilation)
     tell_skipped(job, loader, "train")
     return state
+
+
+def compiled(config: RunConfig, parts: Parts) -> Compilation:
+    """`training.compile: blocks`, but for an encoder whose features are kept: an evaluation has the same ones."""
+    has_features = parts.loaders.features is not None
+    kept = cast(Model, parts.model).frozen_image_encoder if has_features else None
+    return compile_blocks(parts.model, config.model, parts.job.device, but=kept)
 
 
 def enter_folder(config: RunConfig, parts: Parts, start: Start, state: TrainState) -> None:
@@ -191,11 +217,27 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
         restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(best)), parts.model)
 
 
-def export(config: RunConfig | str | Path, target: Path) -> Path:
-    """One safetensors file of the run's best checkpoint, or of `checkpoint.resume_file`; see checkpoint/export.py."""
-    path, key = _finished(configuration.resolve(config))
-    content = restore.read_content(path, key)
-    return export_file.write(target, restore.read_model(path), content)
+def export(config: RunConfig | str | Path, target: Path, form: str = "safetensors") -> Path:
+    """The run's best checkpoint, or `checkpoint.resume_file`, in one of the command's formats.
+
+    safetensors: one file, see checkpoint/export.py. hf: a folder for transformers, see huggingface/conversion.py. pt2, onnx:
+    the computation in one file, with a .json beside it, see graphs/. Raises UserError.
+    """
+    config = configuration.resolve(config)
+    path, key = _finished(config)
+    if form == "safetensors":
+        return export_file.write(target, restore.read_model(path), restore.read_content(path, key))
+    loaded = load(path, user_dir=config.env.user_dir)
+    if form != "hf":
+        from pixelbert_plugin import graphs
+
+        return graphs.write(loaded, target, form)
+    from pixelbert_plugin import huggingface  # transformers' models take seconds to import
+    from pixelbert_plugin.huggingface.card import card
+
+    content, run_folder = export_file.portable(restore.read_content(path, key)), config.env.run_folder
+    results = RunFolder(run_folder).read_results() if key == "env.save_dir" else {}  # of another checkpoint there are none here
+    return huggingface.write(loaded, target, card(loaded, content, results, run_folder.resolve().name))
 
 
 def export_encoders(config: RunConfig | str | Path, folder: Path) -> dict[str, str]:

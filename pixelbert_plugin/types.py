@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(kw_only=True)
@@ -131,3 +131,15 @@ class ImageMemory:
     mask: Tensor  # I K bool
     positions: Tensor  # I K int64, row · columns + column
     features: PixelFeatures  # what the CNN gave, before sampling and projection
+
+
+@dataclass(frozen=True)
+class CompileUnit:
+    """A block of a model that `training.compile` compiles by itself: what stands in the place of `module.forward` in training.
+
+    It must be traceable without a break, and compute what `forward` computes, up to rounding.
+    """
+
+    module: nn.Module
+    function: Callable[..., Any] | None = None  # called with `module` and what `inputs` gives. None: the class's `forward`
+    inputs: Callable[..., tuple[Any, ...]] | None = None  # of forward's arguments, not compiled itself. None: these themselves

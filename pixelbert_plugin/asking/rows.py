@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.system.foreign import what_else
 
 csv.field_size_limit(1 << 24)  # characters of a cell
 
@@ -91,6 +92,8 @@ def _row(number: int, value: Any) -> Row:
 
 @contextmanager
 def _reading(path: Path, key: str) -> Iterator[Any]:
+    if told := what_else(path):
+        raise UserError(f"{key}={str(path)!r}: {told}")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield file

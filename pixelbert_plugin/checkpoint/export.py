@@ -7,6 +7,7 @@ it, `checkpoint.resume_file=FILE` evaluates it.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pixelbert_plugin.checkpoint.weights import one_line, write_weights
 from pixelbert_plugin.config import saved
 from pixelbert_plugin.errors import UserError, writing
 from pixelbert_plugin.registry import yaml_text
+from pixelbert_plugin.system.foreign import what_else
 
 SUFFIX = ".safetensors"
 METADATA = "pixelbert_plugin"
@@ -32,6 +34,8 @@ def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) ->
     """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError."""
     if target.suffix != SUFFIX:
         raise UserError(f"--export {str(target)!r}: must end in {SUFFIX}")
+    if os.path.lexists(target):
+        raise UserError(f"--export {str(target)!r}: is there already; remove it, or choose another name")
     tensors = {name: value.contiguous() for name, value in weights.items()}
     text = json.dumps({**portable(metadata), "is_sealed": True}, ensure_ascii=False)
     metadata = {"format": "pt", METADATA: text}  # "pt": what transformers and others expect
@@ -63,7 +67,8 @@ def read_content(path: Path, key: str) -> dict[str, Any]:
         found, digest = content.parse(metadata[METADATA]), metadata.pop(DIGEST, None)
         is_whole = digest == digest_of(load_file(path), metadata) if digest or "is_sealed" in found else True
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{key}={str(path)!r}: not a file that pixelbert-run --export wrote ({one_line(error)})") from error
+        told = what_else(path) or f"not a file that pixelbert-run --export wrote ({one_line(error)})"
+        raise UserError(f"{key}={str(path)!r}: {told}") from error
     if not is_whole:
         raise UserError(f"{key}={str(path)!r}: is not as it was written (SHA-256 differs); export it again, or copy it again")
     return found

@@ -57,23 +57,28 @@ def is_name(given: str | os.PathLike[str]) -> bool:
     return isinstance(given, str) and NAME.fullmatch(given) is not None and not os.path.isdir(os.path.dirname(given))
 
 
-def exported_file(name: str, key: str) -> Path:
-    """The one .safetensors of a repository, from the cache or fetched. Raises UserError with `key`, which named it."""
+def repository(name: str, key: str) -> Path:
+    """The folder of a repository's weights and what belongs to them, from the cache or fetched. Raises UserError with `key`,
+    which named it."""
     from huggingface_hub import snapshot_download
 
-    given = f"{key}={name!r}"
     try:
         with asked():
-            folder = Path(snapshot_download(name, allow_patterns="*.safetensors"))
+            return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
     except Exception as error:  # its client's own, requests', the disk's
         raise UserError(
-            f"{given}: no such checkpoint folder and no exported file here, and not available from the hub ({reason(error)})"
+            f"{key}={name!r}: no such checkpoint folder and no exported file here, and not available from the hub "
+            f"({reason(error)})"
         ) from error
+
+
+def exported_file(folder: Path, name: str, key: str) -> Path:
+    """The one .safetensors of a repository's folder. Raises UserError."""
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         names = f": {', '.join(path.name for path in found)}" if found else ""
         raise UserError(
-            f"{given}: the hub's repository holds {len(found)} .safetensors{names}; it must be one, of pixelbert-run --export, "
-            "or download the one that is meant and name the file"
+            f"{key}={name!r}: the hub's repository holds {len(found)} .safetensors{names}; it must hold one, of pixelbert-run "
+            "--export, or be a folder of its --format hf; or download the one that is meant and name the file"
         )
     return found[0]

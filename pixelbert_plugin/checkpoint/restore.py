@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.checkpoint import content, evaluated, export, tensor_index, tensor_store
+from pixelbert_plugin.checkpoint import content, evaluated, export, huggingface_folder, tensor_index, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import MODEL, OPTIMIZER, TrainState, rules
 from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, is_own, problem
 from pixelbert_plugin.checkpoint.readers import reader_of
@@ -21,9 +21,12 @@ from pixelbert_plugin.precision.native import Precision
 
 
 def read_content(path: Path, key: str) -> dict[str, Any]:
-    """What a checkpoint folder, verified first, or a file says beside its tensors. Raises UserError."""
+    """What a checkpoint folder, verified first, a file, or a folder of transformers' says beside its tensors. Raises
+    UserError."""
     if os.path.isfile(path):
         return _read_file_content(path, key)
+    if huggingface_folder.is_one(path):
+        return huggingface_folder.read_content(path, key)
     require_checkpoint(path, key)
     reason = problem(path)
     if reason is not None:
@@ -88,11 +91,14 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
-    """The weights by name, whole, on the CPU; of a checkpoint folder or of a file. Verify with `read_content`."""
+    """The weights by name, whole, on the CPU; of a checkpoint folder, a file or a folder of transformers'. Verify with
+    `read_content`."""
     if (reader := reader_of(path)) is not None:
         return reader.read(path, "checkpoint")[0]
     if os.path.isfile(path):
         return export.read_weights(path)
+    if huggingface_folder.is_one(path):
+        return huggingface_folder.read_weights(path)
     with reading(path):
         return tensor_store.read_all(path, MODEL)
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelbert_plugin.errors import RunError, UserError, replacing
+from pixelbert_plugin.system.foreign import what_else
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def read_file(path: Path) -> Any:
     except RunError:
         raise
     except Exception as error:  # a damaged file may fail anywhere in the reader
+        if told := what_else(path, but=(b"PK\x03\x04",)):  # torch.save writes a zip archive
+            raise ValueError(told) from error
         raise ValueError(f"not a readable file of weights ({one_line(error)})") from error
 
 

@@ -2,12 +2,14 @@
 
 from pixelbert_plugin.commands.command import Parser
 
+FORMATS = ("safetensors", "hf", "pt2", "onnx")
 EPILOG = """\
 examples:
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
   pixelbert-run config=save/vqa2/config.yaml checkpoint.resume=true
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml run_type=test
   pixelbert-run config=save/vqa2/config.yaml --export vqa2.safetensors
+  pixelbert-run config=save/vqa2/config.yaml --export vqa2_for_transformers --format hf
   pixelbert-run config=save/vqa2/config.yaml --export-encoders vqa2_encoders
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
   pixelbert-run --describe pixelbert
@@ -45,7 +47,9 @@ def parser() -> Parser:
         "--print-config", action="store_true", help="print the resolved configuration and where each value is from"
     )
     instead.add_argument(
-        "--export", metavar="FILE", help="write one .safetensors file of the best checkpoint: weights, config and vocabulary"
+        "--export",
+        metavar="PATH",
+        help="write the best checkpoint as --format says: one .safetensors file of weights, config and vocabulary",
     )
     instead.add_argument(
         "--export-encoders",
@@ -56,4 +60,10 @@ def parser() -> Parser:
         "--copy-config", metavar="NAME", help="put a shipped YAML into the working folder, to edit and run: vqa2, mini/vqa2, …"
     )
     instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="of --export. hf: a folder for transformers, with a model card; pt2, onnx: the computation itself, for "
+        "torch.export and ONNX Runtime, with a .json of what goes in (docs/huggingface.md)",
+    )
     return parser

@@ -3,11 +3,10 @@
 What an option may be by itself stands in its dataclass's `check`.
 """
 
-import os
-
 from pixelbert_plugin.config.options import RunConfig, TrainingConfig
 from pixelbert_plugin.interfaces import LearnedTask, Normalization
 from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.system import launched
 
 NEAR = 1e-3  # between two values of one mean or std: they are published with three digits
 
@@ -15,7 +14,7 @@ NEAR = 1e-3  # between two values of one mean or std: they are published with th
 def refuse(config: RunConfig) -> None:
     """Raise ConfigError for the first contradiction between options of a run."""
     training, paths = config.training, config.checkpoint
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launched.number("WORLD_SIZE", 1)
     if training.batch_size < processes:
         raise ConfigError(
             "training.batch_size",

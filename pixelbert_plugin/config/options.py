@@ -50,6 +50,7 @@ class TrainingConfig:
     precision: str = "auto"  # fp32, tf32, bf16, fp16 or apex (docs/precision.md); auto: bf16 on a GPU that has it, else fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     gradient_checkpointing: bool = False  # keep blocks' inputs alone; the backward pass computes blocks again (docs/memory.md)
+    compile: Literal["none", "blocks"] = "none"  # blocks: torch.compile; dropout then draws other numbers (docs/speed.md)
     parallel: Literal["ddp", "fsdp"] = "ddp"  # over torchrun's processes: each has the whole model, or a shard of every block
     timeout_seconds: float = 1800  # how long to wait for another process, or for data (torch's default for gloo)
     seed: int = 1  # seeds weights, order, augmentation, pixel sampling and dropout

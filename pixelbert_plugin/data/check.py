@@ -1,5 +1,6 @@
 """Check of a data folder: every file there, the counts against the published ones, every image there, one or all decoded."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.samples import Samples
-from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.data.survey import seen_in_training, survey
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.processors.image import ImageProcessor
 
@@ -48,6 +49,7 @@ def check(
     `text` and `answers` are the processors with their vocabularies; what needs one that is None is not looked at.
     """
     rows = []
+    trained: list[Samples] = []
     for name, builder in builders.items():
         for split in splits:
             findings, title = [], split
@@ -55,7 +57,8 @@ def check(
                 if builder.has_split(split):
                     own = builder.source_split(split)
                     title = split if own == split else f"{split} ({own})"
-                    for finding in _check_split(name, builder, split, own, image_processor, text, answers, decoded):
+                    arguments = (name, builder, split, own, image_processor, text, answers, decoded, trained)
+                    for finding in _check_split(*arguments):
                         findings.append(finding)
                 else:
                     findings.append(("split", "ok", "the data set has none"))
@@ -76,6 +79,7 @@ def _check_split(
     text: Any | None,
     answers: Any | None,
     decoded: DecodedImages | Literal["none", "sample"],
+    trained: list[Samples],
 ) -> Iterator[Finding]:
     files = builder.files(split)
     for key, path in files:
@@ -88,7 +92,10 @@ def _check_split(
     samples = Mixture.build({name: builder}, split).parts[name]
     yield from _check_counts(builder, split, own, samples)
     yield from _check_images(f"{name} {split}", samples, processor, decoded)
-    for remark in survey(samples, text, answers):
+    remarks = survey(samples, text, answers)
+    if split == "train":
+        trained.append(samples)
+    for remark in itertools.chain(remarks, seen_in_training(samples, trained) if split in ("val", "test") else ()):
         yield remark.what, "warning" if remark.is_warning else "ok", remark.detail
 
 

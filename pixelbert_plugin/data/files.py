@@ -1,6 +1,5 @@
 """Reading annotation files, with errors that name the file, the line and where to get it."""
 
-import contextlib
 import json
 import os
 import re
@@ -10,22 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.system.foreign import what_else
 
 PIECE = 1 << 20  # characters read at a time
 MARGIN = 32  # a value that ends this near to the end of what is read may go on (1 and 1.5)
-OTHERS = {  # how files begin that are taken for JSON
-    b"\x1f\x8b": "is compressed by gzip; unpack it with gunzip",
-    b"PK\x03\x04": "is a zip archive; unpack it with unzip",
-    b"BZh": "is compressed by bzip2; unpack it with bunzip2",
-    b"\xfd7zXZ": "is compressed by xz; unpack it with unxz",
-    b"7z\xbc\xaf": "is a 7z archive; unpack it",
-    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it with unzstd",
-    b"\xff\xfe": "is UTF-16 or UTF-32 text; save it as UTF-8 (iconv -t UTF-8)",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8 (iconv -t UTF-8)",
-    b"\x89HDF": "is an HDF5 file, not JSON",
-    b"\x93NUMPY": "is a NumPy file, not JSON",
-}
-LFS = "version https://git-lfs"  # what Git LFS leaves in a file's place begins so
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -168,10 +155,8 @@ def _expect(text: "JsonText", opening: str, path: Path) -> None:
         raise UserError(f"{path}: is empty; download it again")
     if found in kinds and found != opening:
         raise UserError(f"{path}: holds {kinds[found]}, not {kinds[opening]}; is this the official file?")
-    if found == "<":
-        raise UserError(f"{path}: is a web page, not the file itself; download it again")
-    if text.is_lfs_pointer():
-        raise UserError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'")
+    if found not in kinds and (told := what_else(path)):
+        raise UserError(f"{path}: {told}")
 
 
 class BrokenJson(ValueError):
@@ -199,12 +184,6 @@ class JsonText:
             if self._is_all:
                 return ""
             self._more()
-
-    def is_lfs_pointer(self) -> bool:
-        """Whether what stands next is what Git LFS leaves in a file's place."""
-        while len(self._text) - self._at < len(LFS) and not self._is_all:
-            self._more()
-        return self._text.startswith(LFS, self._at)
 
     def value(self) -> Any:
         """The value that stands next, whole."""
@@ -286,20 +265,14 @@ def _opened(path: Path, key: str, remedy: str) -> Iterator[TextIO]:
     except FileNotFoundError as error:
         raise UserError(f"{key}={str(path)!r}: no such file{remedy}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: {_what_else(path) or f'is no UTF-8 text ({error})'} ({key}){remedy}") from error
+        raise UserError(f"{path}: {what_else(path) or f'is no UTF-8 text ({error})'} ({key}){remedy}") from error
     except OSError as error:
         raise UserError(f"{key}={str(path)!r}: cannot be read ({error}){remedy}") from error
     except (json.JSONDecodeError, BrokenJson) as error:
+        if told := what_else(path):
+            raise UserError(f"{path}: {told} ({key}){remedy}") from error
         raise UserError(
             f"{key}: {path}, line {error.lineno}, column {error.colno}: broken JSON ({error.msg}); download it again{remedy}"
         ) from error
     except (RecursionError, ValueError) as error:
         raise UserError(f"{key}: {path}: cannot be parsed ({error}); download it again{remedy}") from error
-
-
-def _what_else(path: Path) -> str:
-    """What a file is that should be UTF-8 text, by its first bytes, and what to do; "" where they say nothing."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        first = file.read(8)
-        return next((told for begins, told in OTHERS.items() if first.startswith(begins)), "")
-    return ""

@@ -1,6 +1,7 @@
 """What a split's texts and answers are like, found before training: what is cut, left out, or can never be right."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -41,6 +42,18 @@ def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcess
         yield Remark("long texts", cut > 0, f"{detail}{', and are cut' if cut else ''}")
     if answers is not None:
         yield from _answers(samples, answers)
+
+
+def seen_in_training(samples: Samples, trained: Iterable[Samples]) -> Iterator[Remark]:
+    """A remark where images of a split that is evaluated are also those of the training: `trained`, its data sets."""
+    own = samples.image_names()
+    shared = sorted(own.intersection(itertools.chain.from_iterable(others.image_names() for others in trained)))
+    if shared:
+        named = ", ".join(shared[:NUM_NAMED]) + (", …" if len(shared) > NUM_NAMED else "")
+        detail = (
+            f"{len(shared):,} of {len(own):,} images are the train split's too, so what is measured was learned from: {named}"
+        )
+        yield Remark("images of train", True, detail)
 
 
 def _answers(samples: Samples, answers: AnswersProcessor) -> Iterator[Remark]:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pixelbert_plugin.errors import LostProcessError, RunError, UserError
+from pixelbert_plugin.system import launched
 from pixelbert_plugin.system.linux import end_with_parent
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ def connected(device: torch.device, timeout_seconds: float, needs_group: bool) -
     `needs_group`: connect a single process too (FSDP asks for it). A program that has connected them itself keeps its
     group. Raises LostProcessError where another process was lost, or did not answer within `timeout_seconds`.
     """
-    world_size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+    world_size, rank = launched.place(dist.is_initialized())
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()  # torchrun killed: its processes must not train on
     if world_size == 1 and not needs_group:
@@ -202,7 +203,9 @@ def is_loss(error: BaseException) -> bool:
 
 def local_device_index(num_devices: int) -> int:
     """Which of this machine's GPUs is this process's. Raises UserError where torchrun started more processes than GPUs."""
-    index = int(os.environ.get("LOCAL_RANK", 0))
+    index = launched.number("LOCAL_RANK", 0)
+    if index < 0:
+        raise UserError(f"LOCAL_RANK={index}: is below 0; {launched.UNSET}")
     if index >= num_devices:
         raise UserError(
             f"LOCAL_RANK={index}: torchrun started more processes here than this machine's {num_devices} GPU(s); "
@@ -219,4 +222,4 @@ def job_id() -> str | None:
 
 def is_restarted() -> bool:
     """Whether torchrun started this process in place of a failed one (--max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return launched.number("TORCHELASTIC_RESTART_COUNT", 0) > 0

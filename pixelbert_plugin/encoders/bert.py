@@ -22,6 +22,7 @@ from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfi
 from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.types import CompileUnit
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -100,6 +101,12 @@ class BertTextEncoder(nn.Module):
         """The transformer's layers."""
         return list(self.bert.encoder.layer)
 
+    def compile_units(self) -> list[CompileUnit]:
+        """The same, which are alike: they are compiled once, and the last one once more, for where heads read."""
+        from pixelbert_plugin.encoders.bert_layer import compile_unit
+
+        return [compile_unit(layer) for layer in self.bert.encoder.layer]
+
     def pretrained_heads(self) -> dict[str, dict[str, Tensor]]:
         return {"mlm": self.mlm_head} if self.mlm_head else {}
 
@@ -145,8 +152,11 @@ class BertTextEncoder(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         from pixelbert_plugin.encoders.bert_layer import Pass
 
-        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as that of plain products
-        is_slow = hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        # SDPA never forms the weights; but under autocast its gradient takes a CPU four times as long as plain products have,
+        # and in training a pass without gradient is computed like those with one
+        is_slow = (
+            hidden_BSD.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (self.training or torch.is_grad_enabled())
+        )
         is_by_weights = is_recorded or is_slow
         attention: Literal["sdpa", "weights", "rows"] = "weights" if is_by_weights else "sdpa"
         if self.training and self.draws.is_on and self.config.attention_dropout and not is_recorded:

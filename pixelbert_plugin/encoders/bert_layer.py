@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLayer
 
 from pixelbert_plugin.encoders.row_dropout import Drawing, RowDraws, attend
+from pixelbert_plugin.types import CompileUnit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,12 @@ class Layer(BertLayer):
         keys and values are of all positions, queries and all that follows attention of these."""
         if call is None:
             return super().forward(hidden_states, *others, **named)
-        read_BJD = hidden_states
-        if positions_BJ is not None:
-            read_BJD = hidden_states.gather(1, positions_BJ[..., None].expand(-1, -1, hidden_states.shape[-1]))
+        read_BJD = hidden_states if positions_BJ is None else _at(hidden_states, positions_BJ)
+        return self._compute(hidden_states, read_BJD, call)
+
+    def _compute(self, hidden_BSD: Tensor, read_BJD: Tensor, call: Pass) -> tuple[Tensor, Tensor | None]:
         with self.draws.at(call.drawing):
-            context_BJD, weights = self._attend(read_BJD, hidden_states, call)
+            context_BJD, weights = self._attend(read_BJD, hidden_BSD, call)
             attended_BJD = self.attention.output(context_BJD, read_BJD)
             return self.output(self.intermediate(attended_BJD), attended_BJD), weights
 
@@ -71,3 +73,32 @@ def adapt(layer: nn.Module, draws: RowDraws) -> None:
     """Make a layer of transformers' one of these, in place."""
     adapted: Any = layer
     adapted.__class__, adapted.draws = Layer, draws
+
+
+def compile_unit(layer: nn.Module) -> CompileUnit:
+    """One of these layers, for a pass whose weights of attention nobody asks for."""
+    return CompileUnit(layer, _computed, _inputs)
+
+
+def _computed(
+    layer: Any,
+    hidden_BSD: Tensor,
+    read_BJD: Tensor | None,
+    mask_B11S: Tensor,
+    attention: Literal["sdpa", "weights", "rows"],
+    sequences: int | None,
+    rows_q: Tensor | None,
+) -> tuple[Tensor, None]:
+    """What `Layer.forward` gives, without the weights, which then need not be formed; of tensors and numbers alone."""
+    call = Pass(mask_B11S=mask_B11S, attention=attention, drawing=Drawing(sequences, rows_q))
+    return layer._compute(hidden_BSD, hidden_BSD if read_BJD is None else read_BJD, call)[0], None
+
+
+def _inputs(hidden_states: Tensor, *, call: Pass, positions_BJ: Tensor | None = None) -> tuple[Any, ...]:
+    """For `_computed`. Reading is left outside: compiled, its gradient would be added up in the order of the threads."""
+    read_BJD = None if positions_BJ is None else _at(hidden_states, positions_BJ)
+    return hidden_states, read_BJD, call.mask_B11S, call.attention, *call.drawing
+
+
+def _at(hidden_BSD: Tensor, positions_BJ: Tensor) -> Tensor:
+    return hidden_BSD.gather(1, positions_BJ[..., None].expand(-1, -1, hidden_BSD.shape[-1]))

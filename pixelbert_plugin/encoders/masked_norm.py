@@ -9,7 +9,7 @@ and, once, the stem's max pooling, which the encoder masks), so masking here is 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from pixelbert_plugin.errors import UserError
+
+MAX_STRIDES = 5  # of 2, from an image to a ResNet's last features
 
 
 @dataclass(frozen=True)
@@ -68,32 +70,70 @@ class ValidArea:
         self.norm_key = norm_key
         self._sizes_I2: Tensor | None = None  # at the resolution last asked for; None where nothing is padded
         self._resolution, self._device = (1, 1), torch.device("cpu")
+        self._sizes: dict[tuple[int, int], Tensor] = {}
         self._paddings: dict[tuple[int, int], Padding | None] = {}
+        self._is_traced = False
+        self._insides: dict[tuple[int, int], Tensor] = {}
 
     def set(self, sizes_I2: Tensor, padded: tuple[int, int], device: torch.device) -> None:
         """Start a batch of images of these heights and widths (on the CPU: no device sync), padded to `padded`."""
+        self._is_traced = torch.compiler.is_exporting()  # then no number is read from a tensor, nor asked of a size
+        if self._is_traced:
+            self._sizes_I2, self._resolution, self._device = sizes_I2, padded, device
+            return
         has_padding = bool((sizes_I2 != torch.tensor(padded)).any())
         self._sizes_I2, self._resolution, self._device = sizes_I2 if has_padding else None, padded, device
-        self._paddings = {}
+        self._sizes, self._paddings, self._insides = {}, {}, {}
 
     def padding(self, resolution: tuple[int, int]) -> Padding | None:
         """Where padding is; None where nothing is padded. Resolutions are asked for in descending order."""
         if self._sizes_I2 is None:
             return None
         if resolution not in self._paddings:
+            self._paddings[resolution] = find_padding(self._sizes_at(resolution, self._sizes_I2), resolution, self._device)
+        return self._paddings[resolution]
+
+    def inside(self, resolution: tuple[int, int]) -> Tensor | None:
+        """I 1 h w bool, True at the images' own pixels; None where nothing is padded at any resolution. Asked for likewise."""
+        if self._sizes_I2 is None:
+            return None
+        if resolution not in self._insides:
+            sizes_I2 = self._sizes_at(resolution, self._sizes_I2).to(self._device, non_blocking=True)
+            self._insides[resolution] = inside_mask(sizes_I2, resolution)[:, None]
+        return self._insides[resolution]
+
+    def _sizes_at(self, resolution: tuple[int, int], sizes_I2: Tensor) -> Tensor:
+        """I 2: the images' sizes at a resolution. `sizes_I2`: those at the last one."""
+        if resolution not in self._sizes:
             while self._resolution != resolution:
                 if self._resolution == (1, 1):
                     raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
-                self._sizes_I2 = (self._sizes_I2 + 1) // 2
+                sizes_I2 = (sizes_I2 + 1) // 2
                 height, width = self._resolution
                 self._resolution = (height + 1) // 2, (width + 1) // 2
-            self._paddings[resolution] = find_padding(self._sizes_I2, resolution, self._device)
-        return self._paddings[resolution]
+            self._sizes[resolution] = self._sizes_I2 = sizes_I2
+        return self._sizes[resolution]
 
     def clear(self, values: Tensor) -> Tensor:
         """`values` I C h w, with zeros at padding: written where they are. No backward pass may need what stood there."""
-        padding = self.padding((values.shape[-2], values.shape[-1]))
+        resolution = (values.shape[-2], values.shape[-1])
+        if self._is_traced:
+            return torch.where(inside_mask(self._traced_sizes(resolution), resolution)[:, None], values, 0.0)
+        padding = self.padding(resolution)
         return values if padding is None else _Cleared.apply(values, padding)
+
+    def _traced_sizes(self, resolution: tuple[int, int]) -> Tensor:
+        """I 2: the images' own sizes at a resolution that torch.export has as an expression, as `padding` finds them."""
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # it imports sympy
+
+        sizes_I2, (height, width) = cast(Tensor, self._sizes_I2), self._resolution
+        for _ in range(MAX_STRIDES + 1):
+            if statically_known_true(height == resolution[0]) and statically_known_true(width == resolution[1]):
+                self._sizes_I2, self._resolution = sizes_I2, (height, width)
+                return sizes_I2
+            # ⌈n / 2⌉ as torch writes the size that a convolution leaves, so that the expressions are the same
+            sizes_I2, height, width = (sizes_I2 + 1) // 2, (height - 1) // 2 + 1, (width - 1) // 2 + 1
+        raise ValueError(f"no stride of 2 leads to the resolution {resolution}")
 
 
 def find_padding(sizes_I2: Tensor, resolution: tuple[int, int], device: torch.device) -> Padding | None:
@@ -118,6 +158,11 @@ def inside_mask(sizes_I2: Tensor, resolution: tuple[int, int]) -> Tensor:
     rows = torch.arange(resolution[0], device=sizes_I2.device) < sizes_I2[:, :1]
     columns = torch.arange(resolution[1], device=sizes_I2.device) < sizes_I2[:, 1:]
     return rows[:, :, None] & columns[:, None, :]
+
+
+def keep(values_IChw: Tensor, inside_I1hw: Tensor | None) -> Tensor:
+    """The values, with zeros where `inside` is False; None: all of them."""
+    return values_IChw if inside_I1hw is None else values_IChw.masked_fill(~inside_I1hw, 0)
 
 
 class _Cleared(Function):
@@ -201,15 +246,12 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         self.area = area
 
     def forward(self, values: Tensor) -> Tensor:
-        padding = self.area.padding((values.shape[-2], values.shape[-1]))
-        if padding is None and self.training and values.numel() == values.shape[1]:
-            raise UserError(
-                "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
-                "micro-batch's only image; use larger images, a larger training.micro_batch_size, or "
-                f"{self.area.norm_key}=frozen"
-            )
-        if padding is None or not self.training:
+        if not self.training:
             return self.area.clear(super().forward(values))
+        padding = self.area.padding((values.shape[-2], values.shape[-1]))
+        if padding is None:
+            self.require_pixels(values.numel() // values.shape[1])
+            return super().forward(values)
         normalised, mean_C, variance_C = _Normalised.apply(values, self.weight, self.bias, padding, self.eps)
         with torch.no_grad():  # the running variance is unbiased, as torch's own
             self.num_batches_tracked.add_(1)
@@ -217,6 +259,34 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
             unbiased_C = variance_C * (padding.own / max(padding.own - 1, 1))
             self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), self.momentum)
         return normalised
+
+    def require_pixels(self, number: int) -> None:
+        """Raises UserError where there is but one, of which no statistics are."""
+        if number == 1:
+            raise UserError(
+                "processors.image.params.short_edge: batch norm cannot be trained on the single pixel that is left of a "
+                "micro-batch's only image; use larger images, a larger training.micro_batch_size, or "
+                f"{self.area.norm_key}=frozen"
+            )
+
+    def traceable(self, values: Tensor, inside_I1hw: Tensor | None) -> Tensor:
+        """`forward` as torch.compile takes it: no look-up, and nothing is written to. The sums over the images' own pixels are
+        written out, since a compiler makes as few passes over memory of them as there are of torch's kernels."""
+        if inside_I1hw is None or not self.training:
+            return keep(super().forward(values), inside_I1hw)
+        own = inside_I1hw.sum()
+        exact = values.to(torch.promote_types(values.dtype, torch.float32))
+        mean_C11 = keep(exact, inside_I1hw).sum((0, 2, 3), keepdim=True)[0] / own
+        centred = keep(exact - mean_C11, inside_I1hw)
+        variance_C11 = centred.square().sum((0, 2, 3), keepdim=True)[0] / own
+        scale_C11 = torch.rsqrt(variance_C11 + self.eps) * self.weight.to(exact.dtype)[:, None, None]
+        normalised = keep(centred * scale_C11 + self.bias.to(exact.dtype)[:, None, None], inside_I1hw)
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean_C11.flatten().to(self.running_mean.dtype), self.momentum)
+            unbiased_C = variance_C11.flatten() * (own / (own - 1).clamp(min=1))
+            self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), self.momentum)
+        return normalised.to(values.dtype)
 
 
 class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
@@ -233,8 +303,15 @@ class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torch
         return scale_C, self.bias.float() - self.running_mean.float() * scale_C
 
     def forward(self, values: Tensor) -> Tensor:
+        return self.area.clear(self._scaled(values))
+
+    def traceable(self, values: Tensor, inside_I1hw: Tensor | None) -> Tensor:
+        """`forward` as torch.compile takes it."""
+        return keep(self._scaled(values), inside_I1hw)
+
+    def _scaled(self, values: Tensor) -> Tensor:
         scale_C, shift_C = (each.to(values.dtype) for each in self.scale_and_shift())
-        return self.area.clear(torch.addcmul(shift_C[:, None, None], values, scale_C[:, None, None]))
+        return torch.addcmul(shift_C[:, None, None], values, scale_C[:, None, None])
 
 
 class MaskedSyncBatchNorm(nn.SyncBatchNorm):

@@ -42,9 +42,10 @@ from pixelbert_plugin.encoders.cnn_formats import (
 from pixelbert_plugin.encoders.folding import fold
 from pixelbert_plugin.encoders.masked_norm import NORMS, ValidArea, inside_mask
 from pixelbert_plugin.encoders.options import ResNetConfig
+from pixelbert_plugin.encoders.residual import compile_unit
 from pixelbert_plugin.errors import RunError
 from pixelbert_plugin.interfaces import Normalization
-from pixelbert_plugin.types import PixelFeatures
+from pixelbert_plugin.types import CompileUnit, PixelFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,15 @@ class ResNetEncoder(nn.Module):
     def shard_units(self) -> list[nn.Module]:
         """The four stages, without the stem."""
         return [self.resnet.layer1, self.resnet.layer2, self.resnet.layer3, self.resnet.layer4]
+
+    def compile_units(self) -> list[CompileUnit]:
+        """The stages' residual blocks: a stage's are alike but for the first, and those that are alike are compiled once. None
+        with norms over all processes, which talk to each other in between."""
+        if self.config.norm == "sync":
+            logger.warning("training.compile: the CNN is not compiled, since it has %s=sync", self.area.norm_key)
+            return []
+        stages: Any = self.shard_units()
+        return [compile_unit(block, self.area) for stage in stages for block in stage]
 
     def _load(self, weights: str) -> None:
         """Raises ValueError("option: …") where the file's conventions are unknown or contradict an option."""
@@ -207,6 +217,8 @@ def pool_pixels(values: Tensor) -> Tensor:
 
     Features are ≥ 0 after ReLU, so zeros at padding never win over a pixel of the image.
     """
+    if torch.compiler.is_exporting():  # where graphs.program keeps grids larger, and a size must not be asked
+        return F.max_pool2d(values, 2)
     rows, columns = (max(1, size // 2) for size in values.shape[-2:])
     return F.max_pool2d(values, 2, ceil_mode=True)[..., :rows, :columns]
 

@@ -65,9 +65,12 @@ class RowDraws:
     def dropout(self, values: Tensor, probability: float) -> Tensor:
         """Zeros at random places, the rest divided by 1 - probability."""
         sequences, rows_q = self.drawing
-        sequences = len(values) if sequences is None else sequences
-        kept = torch.empty((sequences, *values.shape[1:]), dtype=values.dtype, device=values.device)
-        kept.bernoulli_(1 - probability).div_(1 - probability)
+        shape = (len(values) if sequences is None else sequences, *values.shape[1:])
+        if torch.compiler.is_compiling():  # a compiled pass takes its seeds for `rand` in the order of these lines, in both
+            kept = (torch.rand(shape, device=values.device) < 1 - probability).to(values.dtype) / (1 - probability)
+        else:
+            kept = torch.empty(shape, dtype=values.dtype, device=values.device)
+            kept.bernoulli_(1 - probability).div_(1 - probability)
         return values * (kept if rows_q is None else kept.index_select(0, rows_q))
 
 

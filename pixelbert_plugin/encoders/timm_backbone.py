@@ -59,12 +59,14 @@ class TimmEncoder(nn.Module):
             own = torch.stack([images_I3HW[index, :, :height, :width] for index in indices])
             # strides may floor, and some models want multiples: zeros below and right, the same for an image alone
             own = F.pad(own, (0, -width % self.stride, 0, -height % self.stride))
+            if own.is_cuda:  # the layout that tensor cores read
+                own = own.contiguous(memory_format=torch.channels_last)
             for index, values in zip(indices, self._features(own), strict=True):
                 maps[index] = values
-        grid_sizes_I2 = torch.tensor([values.shape[-2:] for values in maps], device=images_I3HW.device)
+        grid_sizes_I2 = torch.tensor([values.shape[-2:] for values in maps])  # sent without a wait for the device
         rows, columns = (max(values.shape[axis] for values in maps) for axis in (1, 2))
         padded = torch.stack([F.pad(values, (0, columns - values.shape[2], 0, rows - values.shape[1])) for values in maps])
-        mask_IP = inside_mask(grid_sizes_I2, (rows, columns)).flatten(1)
+        mask_IP = inside_mask(grid_sizes_I2.to(padded.device, non_blocking=True), (rows, columns)).flatten(1)
         return PixelFeatures(pixels=padded.flatten(2).transpose(1, 2), mask=mask_IP, grid=(rows, columns))
 
     def train(self, mode: bool = True) -> "TimmEncoder":

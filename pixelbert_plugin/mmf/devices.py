@@ -5,6 +5,7 @@ import os
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError
+from pixelbert_plugin.system import launched
 
 
 def take_own_gpu() -> None:
@@ -25,7 +26,7 @@ def prepare(config: RunConfig) -> None:
 
     from pixelbert_plugin.build import make_repeatable
 
-    gpus, wanted, processes = torch.cuda.device_count(), config.training.device, int(os.environ.get("WORLD_SIZE", "1"))
+    gpus, wanted, processes = torch.cuda.device_count(), config.training.device, launched.number("WORLD_SIZE", 1)
     if wanted == "cpu" and gpus:
         raise ConfigError("training.device", "'cpu', but MMF takes a GPU where it sees one; hide them by CUDA_VISIBLE_DEVICES=")
     if wanted == "cuda" and not gpus:

@@ -23,6 +23,7 @@ REFUSED = {  # options of ours that MMF's trainer has nothing for
     "training.timeout_seconds": "MMF has no such limit",
     "training.cache_features": "features of a frozen CNN are kept by pixelbert-run alone",
     "training.gradient_checkpointing": "MMF has no such option; a smaller training.micro_batch_size needs less memory too",
+    "training.compile": "MMF's trainer compiles no blocks",
     "precision_config": "MMF's trainer knows float32, and float16 by training.precision=fp16",
     "env.overwrite": "choose another env.save_dir",
 }

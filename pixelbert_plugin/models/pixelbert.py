@@ -24,7 +24,7 @@ from pixelbert_plugin.models.options import PixelBertConfig
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.portable import portable_component
-from pixelbert_plugin.types import Batch, ImageMemory, ModelOutput, PixelFeatures
+from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures
 
 logger = logging.getLogger(__name__)
 Choose: TypeAlias = Callable[[dict[str, Tensor], Batch], Tensor]  # logits of all rows → those that send gradient
@@ -151,7 +151,8 @@ class PixelBert(nn.Module):
             images = images.half()  # pure half training; nobody else casts where only this part of the model is called
         with torch.no_grad() if self.config.freeze_image_encoder else nullcontext():
             features = self.image_encoder(images, batch.image_sizes)
-        returned.pixel_features(self.image_encoder, features, len(images), self.image_encoder.out_channels)
+        if not torch.compiler.is_exporting():  # where sizes are expressions, a question would fix them
+            returned.pixel_features(self.image_encoder, features, len(images), self.image_encoder.out_channels)
         return features
 
     def embed_texts(self, input_ids_RL: Tensor) -> Tensor:
@@ -232,8 +233,12 @@ class PixelBert(nn.Module):
         """The CNN's stages and the transformer's layers."""
         return [*self.image_encoder.shard_units(), *self.text_encoder.shard_units()]
 
+    def compile_units(self) -> list[CompileUnit]:
+        """The CNN's blocks and the transformer's layers."""
+        return [*self.image_encoder.compile_units(), *self.text_encoder.compile_units()]
+
     def _position_embeddings(self, positions_IK: Tensor, grid: tuple[int, int]) -> Tensor:
-        if max(grid) > self.config.max_grid_size:
+        if not torch.compiler.is_exporting() and max(grid) > self.config.max_grid_size:
             raise UserError(
                 f"{registry.key_of(self.config, 'max_grid_size')}={self.config.max_grid_size}: an image gives a grid of "
                 f"{grid[0]} × {grid[1]} pixels; raise it or lower processors.image.params.long_edge"

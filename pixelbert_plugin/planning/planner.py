@@ -124,6 +124,8 @@ class Planner:
         self.size = image.resized(*files)
         if not training.bucket_by_size:
             self.assumed.append("no padding of images: batches would hold images of like size (training.bucket_by_size)")
+        if training.compile != "none":
+            self.assumed.append("blocks as they are written: what training.compile changes of memory and time is not counted")
 
     @property
     def samples(self) -> int:

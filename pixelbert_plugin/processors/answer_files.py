@@ -7,6 +7,7 @@ from typing import Any
 
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.metrics.vqa import one_line
+from pixelbert_plugin.system.foreign import what_else
 
 FORMS = "give one answer a line, a JSON list of answers, or a JSON mapping of answers to indices"
 
@@ -24,6 +25,8 @@ def read_answers(path: Path, key: str) -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
+    if told := what_else(path):
+        raise ValueError(f"{told}; {FORMS}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

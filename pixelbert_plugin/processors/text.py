@@ -1,5 +1,6 @@
 """Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or learned from the train split."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,10 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.options import SPECIAL, WordPieceTokenizerConfig
+from pixelbert_plugin.system.foreign import what_else
+
+logger = logging.getLogger(__name__)
+CASED = 0.01  # of a vocabulary's words with capitals, from which on it is taken for a cased one; BERT's have 0 and 0.4
 
 
 @registry.register_processor("bert_tokenizer")
@@ -27,6 +32,7 @@ class WordPieceTokenizer:
     def __init__(self, config: WordPieceTokenizerConfig):
         self.config = config
         self._tokenizer = None if config.vocabulary == "train" else _read(config)
+        self._vocab_size: int | None = None  # once it is asked for
 
     @property
     def max_length(self) -> int:
@@ -58,7 +64,7 @@ class WordPieceTokenizer:
             for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(word)):
                 counts[piece] += count
         tokenizer.model = WordPiece(_learn_pieces(counts, self.config.vocab_size), unk_token="[UNK]")
-        self._tokenizer = _with_template(tokenizer)
+        self._tokenizer, self._vocab_size = _with_template(tokenizer), None
 
     def __call__(self, text: str) -> tuple[list[int], bool]:
         """Token ids with [CLS] and [SEP], at most max_length, and whether the text was cut."""
@@ -106,7 +112,10 @@ class WordPieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return self._fitted.get_vocab_size()
+        """One more than the largest id: a file's words may be fewer than its lines (duplicates, blank lines)."""
+        if self._vocab_size is None:
+            self._vocab_size = max(self._fitted.get_vocab().values()) + 1
+        return self._vocab_size
 
     @property
     def pad_token_id(self) -> int:
@@ -118,10 +127,11 @@ class WordPieceTokenizer:
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray]:
         """V bool each: which entries of the vocabulary are words or pieces (not special), and which continue a word."""
-        numbers = self._fitted.get_vocab()
-        names = sorted(numbers, key=numbers.__getitem__)
         special = {*SPECIAL} - {"[UNK]"}  # an unknown word is still a word
-        return np.array([name not in special for name in names]), np.array([name.startswith("##") for name in names])
+        is_word_V, is_inside_V = np.zeros(self.vocab_size, dtype=bool), np.zeros(self.vocab_size, dtype=bool)
+        for name, number in self._fitted.get_vocab().items():  # an id without a word is none of both
+            is_word_V[number], is_inside_V[number] = name not in special, name.startswith("##")
+        return is_word_V, is_inside_V
 
     def decode(self, ids: list[int]) -> str:
         return self._fitted.decode(ids)
@@ -132,19 +142,22 @@ class WordPieceTokenizer:
 
     def save_pretrained(self, folder: Path) -> dict[str, str]:
         """tokenizer.json, as transformers' AutoTokenizer reads it (interfaces.TextProcessor)."""
+        self.for_transformers().save_pretrained(folder)
+        return {"vocabulary": str(folder / "tokenizer.json")}
+
+    def for_transformers(self) -> Any:
+        """A copy as transformers' tokenizer, which cuts texts where this one does."""
         from transformers import PreTrainedTokenizerFast
 
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
-        limit = {"model_max_length": self.config.max_length}
-        PreTrainedTokenizerFast(tokenizer_object=self._fitted, **names, **limit).save_pretrained(folder)
-        return {"vocabulary": str(folder / "tokenizer.json")}
+        return PreTrainedTokenizerFast(tokenizer_object=self._fitted, **names, model_max_length=self.config.max_length)
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self._fitted.to_str()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's vocabulary, which its word embeddings belong to."""
-        self._tokenizer = Tokenizer.from_str(state["tokenizer"])
+        self._tokenizer, self._vocab_size = Tokenizer.from_str(state["tokenizer"]), None
 
     @property
     def _fitted(self) -> Tokenizer:
@@ -222,31 +235,59 @@ def _with_template(tokenizer: Tokenizer) -> Tokenizer:
 
 def _read(config: WordPieceTokenizerConfig) -> Tokenizer:
     folder, key = Path(config.vocabulary), registry.key_of(config, "vocabulary")
-    try:
-        if (folder / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        elif (folder / "vocab.txt").is_file():
-            vocab = WordPiece.read_file(str(folder / "vocab.txt"))
-            tokenizer = _empty(config.lowercase, WordPiece(vocab, unk_token="[UNK]"))
-        elif folder.is_dir():
-            raise UserError(f"{key}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
-        elif folder.is_file():
-            raise UserError(
-                f"{key}={config.vocabulary!r}: is a file; name the folder that holds it as tokenizer.json or vocab.txt"
-            )
-        else:
+    if (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file():
+        tokenizer = _read_folder(folder, config, key)
+    elif folder.is_dir():
+        raise UserError(f"{key}={config.vocabulary!r}: the folder holds neither tokenizer.json nor vocab.txt")
+    elif folder.is_file():
+        raise UserError(f"{key}={config.vocabulary!r}: is a file; name the folder that holds it as tokenizer.json or vocab.txt")
+    else:
+        try:
             with hub.asked():
                 tokenizer = Tokenizer.from_pretrained(config.vocabulary)
-    except UserError:
-        raise
-    except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(
-            f"{key}={config.vocabulary!r}: no folder of this name here, and not available from the hub "
-            f"({hub.reason(error)}); give a downloaded folder, or train"
-        ) from error
+        except Exception as error:  # tokenizers raises plain Exception
+            raise UserError(
+                f"{key}={config.vocabulary!r}: no folder of this name here, and not available from the hub "
+                f"({hub.reason(error)}); give a downloaded folder, or train"
+            ) from error
     missing = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
     if missing:
         raise UserError(f"{key}={config.vocabulary!r}: has no {', '.join(missing)}; it is not a BERT vocabulary")
     tokenizer.no_padding()  # batches are padded to their longest text, and cutting is counted here
     tokenizer.no_truncation()
     return _with_template(tokenizer)
+
+
+def _read_folder(folder: Path, config: WordPieceTokenizerConfig, key: str) -> Tokenizer:
+    """The tokenizer.json of a folder, else its vocab.txt: one word a line, its id the line's number from 0, as transformers
+    reads it. Raises UserError with `key` and the file."""
+    path = folder / "tokenizer.json"
+    path = path if path.is_file() else folder / "vocab.txt"
+    try:
+        if told := what_else(path):
+            raise ValueError(told)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.name == "tokenizer.json":
+            return Tokenizer.from_str(text)
+        words = [line.rstrip() for line in text.split("\n")]
+        vocabulary = {word: number for number, word in enumerate(words) if word}
+        tokenizer = _empty(config.lowercase, WordPiece(vocabulary, unk_token="[UNK]"))
+    except Exception as error:  # tokenizers raises plain Exception
+        reason = str(error) if isinstance(error, ValueError) else f"cannot be read ({error})"
+        raise UserError(f"{key}={config.vocabulary!r}: {path.name} {reason}; fetch the folder again") from error
+    _tell_other_case(vocabulary, config, key)
+    return tokenizer
+
+
+def _tell_other_case(vocabulary: Iterable[str], config: WordPieceTokenizerConfig, key: str) -> None:
+    """Warn of a cased vocabulary without its capitals, and of an uncased one whose texts keep theirs (each such word [UNK])."""
+    words = [word for word in vocabulary if not (word.startswith("[") and word.endswith("]"))]
+    cased = [word for word in words if word != word.lower()]
+    option, source = key.replace("vocabulary", "lowercase"), f"{key}={config.vocabulary!r}"
+    if config.lowercase and len(cased) > CASED * len(words):
+        logger.warning(
+            "%s: %s of its %s words have capitals (such as %r), which %s=true leaves no text; is false meant?",
+            *(source, f"{len(cased):,}", f"{len(words):,}", cased[0], option),
+        )
+    elif not config.lowercase and not cased and any(word != word.upper() for word in words):
+        logger.warning("%s: no word of it has a capital, so every word that has one becomes [UNK]; set %s=true", source, option)

@@ -75,11 +75,11 @@ class PretrainTask(Task):
         """`mlm`: cross-entropy summed over masked words; `itm`: over texts."""
         parts = {}
         if self.config.mlm:
-            losses_M = F.cross_entropy(output.logits["mlm"].float(), batch.targets["mlm"], reduction="none")
-            parts["mlm"] = (losses_M * batch.weights[batch.targets["mlm_samples"]]).sum()
+            weights_M = batch.weights[batch.targets["mlm_samples"]]
+            parts["mlm"] = weighted_cross_entropy(output.logits["mlm"], batch.targets["mlm"], weights_M)
         if self.config.itm:
-            losses_R = F.cross_entropy(output.logits["itm"].float(), _is_true_R(batch), reduction="none")
-            parts["itm"] = (losses_R * batch.weights.repeat_interleave(2)).sum()
+            weights_R = batch.weights.repeat_interleave(2)
+            parts["itm"] = weighted_cross_entropy(output.logits["itm"], _is_true_R(batch), weights_R)
         return parts
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -134,6 +134,11 @@ def _words(logits: dict[str, Tensor]) -> Tensor:
 def _log_odds(logits: dict[str, Tensor]) -> Tensor:
     """Q float32, of a true pair: their sigmoid is the softmax of the matching head."""
     return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
+
+
+def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The sum of the rows' losses, each times its weight. Logits: rows by classes; targets int64 and weights float by row."""
+    return (F.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
 
 
 def _is_true_R(batch: Batch) -> Tensor:

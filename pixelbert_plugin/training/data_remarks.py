@@ -1,12 +1,13 @@
 """What is told of a run's data: before time is spent on it, and where a training goes on with other data than it began with."""
 
+import itertools
 import logging
 from collections import Counter
 from typing import Any
 
 from pixelbert_plugin.config.options import ProcessorsConfig
 from pixelbert_plugin.data.fingerprint import Fingerprint, changes
-from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.data.survey import seen_in_training, survey
 from pixelbert_plugin.data.vocabularies import build_processor
 from pixelbert_plugin.parts import Parts
 
@@ -17,9 +18,12 @@ def tell_survey(parts: Parts) -> None:
     """Say what of the data is cut, left out or can never be right, before time is spent on it."""
 
     def tell() -> None:
-        for split, mixture in parts.data.splits.items():
+        splits = parts.data.splits
+        trained = splits["train"].parts.values() if "train" in splits else ()
+        for split, mixture in splits.items():
             for name, samples in mixture.parts.items():
-                for remark in survey(samples, parts.processors["text"], parts.processors.get("answers")):
+                remarks = survey(samples, parts.processors["text"], parts.processors.get("answers"))
+                for remark in itertools.chain(remarks, () if split == "train" else seen_in_training(samples, trained)):
                     line = f"{split}/{name}: {remark.what}: {remark.detail}"
                     if remark.is_warning:
                         logger.warning("%s", line)

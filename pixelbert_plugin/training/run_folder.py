@@ -168,13 +168,16 @@ class RunFolder:
         with _locked(self.path):
             return self._merge_results(results)
 
-    def _merge_results(self, results: dict[str, Any]) -> Path:
-        path = self.path / "results.json"
+    def read_results(self) -> dict[str, Any]:
+        """What results.json holds; {} where there is none that can be read."""
         try:
-            former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            found = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            former = {}
-        former = former if isinstance(former, dict) else {}  # a derived file: written anew
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _merge_results(self, results: dict[str, Any]) -> Path:
+        path, former = self.path / "results.json", self.read_results()  # a derived file: written anew where it is broken
         again = [key for key in results if key in former and key != "training_seconds"]
         replaced = [key for key in again if json.dumps(former[key]) != json.dumps(results[key])]  # NaN is not equal to itself
         if replaced:

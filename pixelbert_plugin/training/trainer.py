@@ -16,6 +16,7 @@ from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.distributed.parallel import on_all
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, RunError, Stopped
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, check_monitor
+from pixelbert_plugin.training.compilation import Compilation
 from pixelbert_plugin.training.length import Length, go_on
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
@@ -41,6 +42,7 @@ class Trainer:
     settle: Callable[[], object]  # in every process: waits until what was saved lies on the disk
     record: Callable[[TrainState], object]  # in every process: what an evaluation of the saved update came to
     monitor: str  # the metric that chooses the best checkpoint
+    compilation: Compilation | None = None  # of the model's blocks; None: they run as they are written
 
     def train(self) -> TrainState:
         """Train to the end, from `state` on. Raises NonFiniteLossError, and Stopped where a signal ended it, all saved.
@@ -221,6 +223,8 @@ class Trainer:
         }
         if self.step.precision.loss_scale is not None:
             record |= {"loss_scale": self.step.precision.loss_scale, "skipped_updates": self.step.precision.skipped_updates}
+        if self.compilation is not None:
+            record["compilations"] = self.compilation.count
         self.events.train(record, self.loader.mean_padding(micro_batches))
 
 

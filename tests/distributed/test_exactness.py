@@ -144,6 +144,8 @@ def more_runs(command, runs) -> Path:
         if processes == 2:
             again = ["training.parallel=fsdp", "training.gradient_checkpointing=true"]
             commands.append(command("fsdp_again", 2, *PRETRAIN, *again))
+            commands.append(command("fsdp_compiled", 2, *PRETRAIN, *again, "training.compile=blocks"))
+            commands.append(command("compiled", 2, *PRETRAIN, "training.compile=blocks"))
         if processes != 2:
             commands.append(command("from_fsdp", processes, *PRETRAIN, *middle_of(runs / "fsdp_2")))
         if processes == 3:
@@ -169,6 +171,15 @@ def test_three_processes_too(runs_on_3):
 def test_fsdp_too(more_runs, name):
     """And the same norms as DDP's: what they differ by in float32 is the order of sums, not another norm."""
     agrees(more_runs, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compiled_2", "fsdp_compiled_2"])
+def test_compiled_blocks_too(more_runs, name):
+    """With DDP, and with FSDP and gradient checkpointing."""
+    agrees(more_runs, name)
+    counts = [record["compilations"] for record in records(more_runs / name)]
+    assert 0 < counts[0] <= counts[-1] < 60 and losses(more_runs / name) != losses(more_runs / "fsdp_2")
 
 
 @pytest.mark.slow

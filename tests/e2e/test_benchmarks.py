@@ -22,7 +22,14 @@ def output(program: str, *options) -> str:
 def test_the_naive_way_and_ours_compute_the_same():
     printed = output("steps.py", "--rounds", "0", "--short-edge", "64")
     rows = printed.split("note\n")[1].splitlines()
-    assert len(rows) == 11 and all("outputs within" in row for row in rows)
+    assert len(rows) == 12 and all("outputs within" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same():
+    printed = output("steps.py", "--rounds", "0", "--short-edge", "64", "--only", "compiled")
+    rows = printed.split("note\n")[1].splitlines()
+    assert len(rows) == 6 and all("outputs within" in row for row in rows) and sum("compiled  " in row for row in rows) >= 3
 
 
 @pytest.mark.slow
@@ -56,6 +63,12 @@ def test_little_of_a_batch_is_padding():
 def test_what_recomputation_keeps_is_less_and_outputs_agree():
     printed = output("memory.py", "--rounds", "0", "--short-edge", "64")
     assert printed.count("outputs within") == 2 and printed.count("ours, checkpointing") == 2
+
+
+@pytest.mark.slow
+def test_a_profile_has_every_step_both_ways():
+    printed = output("step_profile.py", "--short-edge", "64")
+    assert printed.count(", naive ") == printed.count(", ours ") == printed.count("limit ") == 4
 
 
 @pytest.mark.slow

@@ -9,8 +9,11 @@ import venv
 from pathlib import Path
 
 import easy_vqa
+import numpy as np
 import pytest
 from PIL import Image
+
+import pixelbert_plugin
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
@@ -99,6 +102,31 @@ def test_the_readmes_python_runs_as_it_stands(environment, tmp_path):
     output = run("python recipe.py", tmp_path, environment)
     accuracy, answer = output.splitlines()[-2:]
     assert 0 <= float(accuracy) <= 1 and answer in easy_vqa.get_answers()
+
+
+@pytest.mark.slow
+def test_an_exported_models_blocks_run_as_they_stand(environment, tmp_path):
+    """But for the length of the training. ONNX Runtime alone, transformers and this package give one answer."""
+    pytest.importorskip("onnxscript", reason="pip install 'pixelbert_plugin[export]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'pixelbert_plugin[export]'")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # not resized: Pillow would round
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    printed = []
+    for language, text in blocks("docs/huggingface.md"):
+        if language == "bash":
+            text = text.replace(
+                "easy_vqa.yaml\n", "easy_vqa.yaml training.max_updates=2 run_type=train training.batch_size=64\n"
+            )
+            run(text, tmp_path, environment)
+        else:
+            write(text, tmp_path)
+            printed.append(run(f"python {re.match(r'# (.+)', text)[1]}", tmp_path, environment).splitlines())
+            assert len(text.splitlines()) <= 36
+    (best, by_transformers), (by_onnx,) = printed
+    loaded = pixelbert_plugin.load(tmp_path / "save/easy_vqa")
+    logits = loaded(tmp_path / "picture.png", "what color is the shape?").logits["answers"]
+    answer = loaded.processors["answers"].spellings[logits.argmax()]
+    assert answer == by_transformers == by_onnx and best.startswith(f"[{{'answer': '{answer}', 'score': ")
 
 
 @pytest.mark.parametrize(

@@ -21,26 +21,34 @@ def exported(tiny_run, tmp_path_factory):
     return export(configuration.load(str(tiny_run / "config.yaml")), tmp_path_factory.mktemp("exported") / "vqa.safetensors")
 
 
+@pytest.fixture(scope="module")
+def for_transformers(tiny_run, tmp_path_factory):
+    return export(configuration.load(str(tiny_run / "config.yaml")), tmp_path_factory.mktemp("exported") / "vqa_hf", "hf")
+
+
 @pytest.fixture
-def hub_cache(exported, tmp_path, monkeypatch):
-    """A cache as the hub's client leaves it, which has the exported file as someone/vqa; and no network."""
-    repository = tmp_path / "hub/models--someone--vqa"
-    for folder in ("refs", "blobs", "snapshots/0123abc"):
-        (repository / folder).mkdir(parents=True)
-    (repository / "refs/main").write_text("0123abc")
-    (repository / "blobs/4567").write_bytes(exported.read_bytes())
-    (repository / "snapshots/0123abc/model.safetensors").symlink_to("../../blobs/4567")
+def hub_cache(exported, for_transformers, tmp_path, monkeypatch):
+    """A cache as the hub's client leaves it, which has the exported file as someone/vqa, the folder as someone/vqa_hf; and no
+    network."""
+    for name, files in (("vqa", [exported]), ("vqa_hf", sorted(for_transformers.iterdir()))):
+        repository = tmp_path / f"hub/models--someone--{name}"
+        for folder in ("refs", "blobs", "snapshots/0123abc"):
+            (repository / folder).mkdir(parents=True)
+        (repository / "refs/main").write_text("0123abc")
+        for number, file in enumerate(files):
+            (repository / f"blobs/{number}").write_bytes(file.read_bytes())
+            (repository / f"snapshots/0123abc/{file.name}").symlink_to(f"../../blobs/{number}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_name_of_a_checkpoint_answers_alike(tiny_run, exported, hub_cache, vqa2_root, capsys):
+def test_every_name_of_a_checkpoint_answers_alike(tiny_run, exported, for_transformers, hub_cache, vqa2_root, capsys):
     """As the exact model does, up to what folding the norms rounds."""
     image, question = next((vqa2_root / "coco/val2014").iterdir()), "What color is the disc?"
     expected = {answer.text: answer.probability for answer in load(tiny_run).answer(image, question, 100).answers}
     printed = []
-    for checkpoint in (tiny_run, exported, "someone/vqa"):
+    for checkpoint in (tiny_run, exported, for_transformers, "someone/vqa", "someone/vqa_hf"):
         asked = [f"checkpoint={checkpoint}", f"image={image}", f"question={question}", "device=cpu", "top_k=100", "format=json"]
         assert predict.main(asked) == 0
         printed.append(json.loads(capsys.readouterr().out))

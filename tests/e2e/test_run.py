@@ -192,6 +192,9 @@ def test_an_exported_file_evaluates_and_starts_runs(finished, tmp_path, capsys, 
     assert run(f"config={finished / 'config.yaml'}", *options) == 0
     assert run(f"config={finished / 'config.yaml'}", "--export", str(tmp_path / "tiny.pt")) == 2
     assert "--export" in capsys.readouterr().err
+    before = file.read_bytes()
+    assert run(f"config={finished / 'config.yaml'}", "--export", str(file)) == 2 and file.read_bytes() == before
+    assert f"--export '{file}': is there already; remove it" in capsys.readouterr().err
 
 
 def test_evaluation_needs_no_training_files(finished, own_vqa2_root, tmp_path, caplog):

@@ -73,8 +73,9 @@ def test_the_saved_run_exports_and_evaluates_its_own_weights(chain, second, tmp_
     if saved_by == "an earlier version":
         make_old(second, chain)
     monkeypatch.chdir(tmp_path)
-    before, target = results(second), tmp_path / "out.safetensors"
+    before = results(second)
     for file in (second / "config.yaml", second / "checkpoints/best/config.yaml"):
+        target = tmp_path / f"{file.parent.name}.safetensors"
         assert run(f"config={file}", "--export", target) == 0
         exported, own, start = (
             load_file(target),

@@ -8,7 +8,8 @@ from conftest import write_config
 from unit.conftest import make
 from unit.data.test_loader import make_loader
 
-from pixelbert_plugin import load
+from pixelbert_plugin import load, registry
+from pixelbert_plugin.build import put_on
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.encoders.masked_norm import MaskedBatchNorm2d, ValidArea
 from pixelbert_plugin.models.pixel_sampling import sample_pixels
@@ -98,3 +99,46 @@ def test_answers_and_searches_agree_with_the_cpus(tiny_run, vqa2_root):
     model.model.cuda()
     found = model.search(model.gallery(images, batch_size=2), "a green disc", top_k=5).found
     assert {each.image: each.score for each in found} == pytest.approx({each.image: each.score for each in expected}, abs=1e-2)
+
+
+STILL = [f"model_config.pixelbert.text_encoder.params.{name}=0" for name in ("dropout", "attention_dropout")]
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("bf16", 1e-1), ("fp16", 3e-2)])
+def test_compiled_training_agrees_with_uncompiled(tmp_path, vqa2_root, precision, bound):
+    if precision == "bf16" and not torch.cuda.is_bf16_supported():
+        pytest.skip("this GPU has no bfloat16")
+    options = [*STILL, "training.max_updates=6", "training.device=cuda", f"training.precision={precision}"]
+    options += ["precision_config.fp16.init_scale=8"] if precision == "fp16" else []
+    for name in ("none", "blocks"):
+        config = write_config(tmp_path / f"{name}.yaml", vqa2_root, tmp_path / name)
+        assert cli.main([f"config={config}", *options, f"training.compile={name}"]) == 0
+    assert losses(tmp_path / "blocks") == pytest.approx(losses(tmp_path / "none"), rel=bound)
+    records = [json.loads(line) for line in (tmp_path / "blocks/log.jsonl").read_text().splitlines()]
+    assert 0 < records[-1]["compilations"] < 60
+
+
+def test_convolutions_have_channels_last():
+    """Weights, what goes into every convolution, and the gradients; the CNN gives what it gives without."""
+    found = []
+    for is_sharded in (True, False):  # FSDP takes no such weights
+        torch.manual_seed(1)
+        encoder = put_on(registry.build("encoder", "resnet18", {}, "e"), torch.device("cuda"), is_sharded).eval()
+        layouts: list[bool] = []
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_pre_hook(lambda _, given, to=layouts: to.append(is_channels_last(given[0])))
+        images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(2)).cuda()
+        pixels = encoder(images, torch.tensor([(64, 96)] * 2)).pixels
+        pixels.square().sum().backward()
+        weights = [value for value in encoder.parameters() if value.dim() == 4 and value.shape[-1] > 1]
+        if not is_sharded:
+            assert all(is_channels_last(value) and is_channels_last(value.grad) for value in weights)
+            assert len(layouts) == 20 and all(layouts)
+        found.append((pixels, encoder.resnet.conv1.weight.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def is_channels_last(value):
+    return value.is_contiguous(memory_format=torch.channels_last)

@@ -167,6 +167,7 @@ def test_a_yaml_of_mmfs_own_kind_and_env_user_dir(is_user_dir, world, tmp_path):
     [
         ("training.precision=bf16", "training.precision: 'bf16' is not supported in MMF"),
         ("training.parallel=fsdp", "training.parallel: is not supported in MMF: MMF has no FSDP"),
+        ("training.compile=blocks", "training.compile: is not supported in MMF: MMF's trainer compiles no blocks"),
         ("training.gradient_checkpointing=true", "training.gradient_checkpointing: is not supported in MMF: MMF has no such"),
         ("training.micro_batch_size=6", "training.micro_batch_size: 6: MMF needs a divisor of training.batch_size=16"),
         ("training.eraly_stop.enabled=true", "training.eraly_stop: unknown key; did you mean early_stop?"),

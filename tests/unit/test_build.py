@@ -1,14 +1,16 @@
 """What does not go together, or cannot be trained or reported, is refused in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pixelbert_plugin import registry
+from pixelbert_plugin import build, loading, registry
 from pixelbert_plugin.build import require_suited
+from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.evaluator import ask, plain
@@ -66,3 +68,49 @@ def test_batch_norm_over_a_single_pixel_is_one_line():
     with pytest.raises(UserError, match=r"the single pixel .*norm=frozen"):
         encoder(torch.rand(1, 3, 16, 16), torch.tensor([[16, 16]]))
     assert encoder(torch.rand(2, 3, 16, 16), torch.tensor([[16, 16], [16, 16]])).pixels.isfinite().all()
+
+
+def test_convolutions_have_channels_last_on_a_gpu_and_nothing_else_changes(monkeypatch):
+    """The decision is asked of a CPU as of a GPU: same outputs and gradients, same state; and none of it under FSDP."""
+    usual = registry.build("encoder", "resnet18", {}, "e")
+    state = {name: value.clone() for name, value in usual.state_dict().items()}
+    cpu = torch.device("cpu")
+    assert not build.has_channels_last(cpu) and build.has_channels_last(torch.device("cuda", 1))
+    monkeypatch.setattr(build, "has_channels_last", lambda device: True)
+    kernels = [value for value in usual.parameters() if value.dim() == 4 and value.shape[-1] > 1]
+    images, found = torch.randn(2, 3, 40, 56, generator=torch.Generator().manual_seed(1)), []
+    for is_sharded in (True, False):
+        changed = build.put_on(usual, cpu, is_sharded)
+        layouts = {value.is_contiguous(memory_format=torch.channels_last) for value in kernels}
+        assert changed is usual and layouts == {not is_sharded}
+        usual.load_state_dict(state)
+        pixels = usual(images, torch.tensor([(40, 56), (33, 48)])).pixels
+        pixels.square().sum().backward()
+        found.append([pixels, *(value.grad.clone() for value in kernels)])
+        usual.zero_grad()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.detach().abs().max()))
+    own = usual.state_dict()
+    assert own.keys() == state.keys() and all(own[name].shape == value.shape for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("device", "sizes", "wanted"),
+    [
+        ("cuda", [(224, 298)] * 3, True),
+        ("cuda", [(224, 298), (224, 298), (224, 300)], False),
+        ("cuda", None, False),
+        ("cpu", [(224, 298)] * 3, False),
+    ],
+)
+def test_cudnn_tries_its_ways_only_where_one_size_comes_again(device, sizes, wanted):
+    build.choose_convolutions(torch.device(device), None if sizes is None else np.array(sizes))
+    assert torch.backends.cudnn.benchmark is wanted
+    torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.parametrize("chosen", [lambda: build.choose_device(TrainingConfig(device="cpu")), lambda: loading._device("cpu")])
+def test_large_tensors_are_asked_for_in_huge_pages(monkeypatch, chosen):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "")
+    del os.environ["THP_MEM_ALLOC_ENABLE"]
+    assert chosen().type == "cpu" and os.environ["THP_MEM_ALLOC_ENABLE"] == "1"

@@ -183,6 +183,28 @@ def test_a_mistake_in_it_is_one_line_before_anything_is_done(change, message, tm
     assert message in str(caught.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"console": ["training.seed=1"]}, "console=\\['training.seed=1'\\]: is no rich.console.Console; .* overrides="),
+        ({"overrides": "training.seed=1"}, "overrides='training.seed=1': must be a list of texts"),
+        ({"overrides": [1]}, "overrides=\\[1\\]: must be a list of texts"),
+        ({"overrides": {"training.seed": 1}}, "overrides={'training.seed': 1}: is a mapping; give a list"),
+        ({"config": None}, "config=None: must be a RunConfig or the path"),
+        ({"config": {"run_type": "train"}}, "config={'run_type': 'train'}: must be a RunConfig or the path"),
+    ],
+)
+def test_arguments_of_another_type_are_one_line(given, message):
+    with pytest.raises(UserError, match=message):
+        pixelbert_plugin.run(**{"config": "projects/pixelbert/configs/vqa2.yaml", **given})
+
+
+@pytest.mark.parametrize("path", [None, 3, "", " "])
+def test_load_of_no_path_is_one_line(path):
+    with pytest.raises(UserError, match=f"path={path!r}: must be the path of a save folder, a checkpoint or an exported file"):
+        pixelbert_plugin.load(path)
+
+
 def test_overrides_belong_to_a_file():
     with pytest.raises(UserError, match="are for a configuration file"):
         pixelbert_plugin.run(made(), overrides=["training.seed=2"])

@@ -45,6 +45,7 @@ class Nlvr2Builder(SplitsBuilder):
             images_key = key.removesuffix("statements") + "images"
             if missing := [name for name in ("{stem}", "{side}") if name not in source.images]:
                 raise ConfigError(images_key, f"{source.images!r}: without {missing[0]} two images would be one file; add it")
+            is_labelled: bool | None = None  # as the file's first line is
             for line, record in read_json_lines(path, key, self.remedy):
                 identifier = self._identifier(record, path, line, seen)
                 place = {"stem": identifier.rpartition("-")[0]}  # without the sentence's number
@@ -54,6 +55,14 @@ class Nlvr2Builder(SplitsBuilder):
                     self.image_name(name, path, line, "line")
                 files = [image_path(source.images, images_key, side=side, **place) for side in (0, 1)]
                 text, label = entry(record, "sentence", path, line, str, "line"), self._label(record, identifier, path, line)
+                is_labelled = label is not None if is_labelled is None else is_labelled
+                if is_labelled != (label is not None):
+                    told = (
+                        ("no label", "lines before have") if is_labelled else (f"the label {label}", "lines before have none")
+                    )
+                    raise UserError(
+                        f"{path}, line {line}: {identifier} has {told[0]}, and {told[1]}; give all lines one, or none"
+                    )
                 yield Sample(
                     sample_id=identifier,
                     image_ids=(f"{place['stem']}-img0", f"{place['stem']}-img1"),

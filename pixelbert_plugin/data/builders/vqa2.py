@@ -13,7 +13,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import FilePath
 from pixelbert_plugin.types import Sample
 
-GROUPS = ("answer_type", "question_type")
+GROUPS = {"answer_type": "other", "question_type": "none of the above"}  # and what stands where the file does not say
 Annotation = tuple[int | str, tuple[str, ...], str, list[str]]  # image id, answers, main answer, GROUPS
 
 
@@ -131,8 +131,10 @@ class Vqa2Builder(SplitsBuilder):
                 raise UserError(f"{path}: question {question_id!r} is duplicated; download the file again")
             if not answers:
                 raise UserError(f"{path}: question {question_id} has no answers; download the file again")
-            main = str(item.get("multiple_choice_answer") or max(answers, key=answers.count))
-            kinds = (str(item.get("answer_type", "other")), str(item.get("question_type", "none of the above")))
+            main, *kinds = [
+                str(default if item.get(name) in (None, "") else entry(item, name, path, index, (str, int, float)))
+                for name, default in (("multiple_choice_answer", max(answers, key=answers.count)), *GROUPS.items())
+            ]
             main, *groups = [shared.setdefault(text, text) for text in map(as_text, (main, *kinds))]
             result[question_id] = (image_id, answers, main, groups)
         return result

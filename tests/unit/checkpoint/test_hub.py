@@ -73,6 +73,6 @@ def test_a_repository_holds_one_exported_file(tmp_path, monkeypatch, names):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError) as caught:
-        hub.exported_file("someone/vqa", "path")
+        hub.exported_file(hub.repository("someone/vqa", "path"), "someone/vqa", "path")
     assert f"path='someone/vqa': the hub's repository holds {len(names)} .safetensors" in str(caught.value)
     assert ", ".join(names) in str(caught.value)

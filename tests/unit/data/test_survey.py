@@ -11,7 +11,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.commands import data as data_cli
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.samples import Samples
-from pixelbert_plugin.data.survey import survey
+from pixelbert_plugin.data.survey import seen_in_training, survey
 from pixelbert_plugin.training import data_remarks
 from pixelbert_plugin.types import Sample
 from unit.data.builders import test_coco
@@ -104,6 +104,7 @@ def test_images_without_captions_of_coco(tmp_path):
 def test_a_run_tells_it_before_training(vqa2_root, caplog):
     parts_of = official("vqa2", vqa2_root)
     data = {split: Mixture.build({"vqa2": parts_of}, split) for split in ("train", "val")}
+    data["test"] = data["train"]
     answers = registry.build("processor", "answers", {"min_occurrences": 1}, "processors.answers.params")
     answers.fit(["no", "yes"])
     console = Console(record=True, width=300)
@@ -112,6 +113,8 @@ def test_a_run_tells_it_before_training(vqa2_root, caplog):
     job = SimpleNamespace(console=console, processes=processes)
     parts = SimpleNamespace(data=SimpleNamespace(splits=data), processors=processors, job=job)
     data_remarks.tell_survey(parts)
+    assert "test/vqa2: images of train: 12 of 12 images are the train split's too" in caplog.text
+    assert "val/vqa2: images of train" not in caplog.text and "train/vqa2: images of train" not in caplog.text
     assert "train/vqa2: long texts: " in caplog.text and "val/vqa2: long texts: " in caplog.text
     assert (
         "train/vqa2: answer vocabulary: 2 answers; " in caplog.text and "; lower processors.answers.params.min" in caplog.text
@@ -119,6 +122,14 @@ def test_a_run_tells_it_before_training(vqa2_root, caplog):
     answers.fit(sample.answer for sample in data["train"])
     data_remarks.tell_survey(parts)
     assert "train/vqa2: answer vocabulary: " in console.export_text()
+
+
+def test_images_that_train_has_too_are_told(vqa2_root):
+    train, val = (official("vqa2", vqa2_root).samples(split) for split in ("train", "val"))
+    assert [*seen_in_training(val, [train])] == [] == [*seen_in_training(val, [])]
+    (remark,) = seen_in_training(val, [train, val])  # a fine-tuning on trainval, where use.val was forgotten
+    assert remark.is_warning and remark.detail.startswith("5 of 5 images are the train split's too, ")
+    assert f"{vqa2_root}/coco/val2014/COCO_val2014_000000000900.jpg, " in remark.detail
 
 
 def test_check_shows_vocabulary_and_texts(own_vqa2_root, tiny_config, capsys, monkeypatch):
@@ -132,6 +143,10 @@ def test_check_shows_vocabulary_and_texts(own_vqa2_root, tiny_config, capsys, mo
     )  # the published counts
     assert "36 of 36 are longer than processors.text.params.max_length=5 tokens" in out
     assert "6 answers; 100.0 % of 36 questions" in out
+    assert "images of train" not in out
+    data_cli.main([*command, limit, "dataset_config.vqa2.use.val=train"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "images of train warning 12 of 12 images are the train split's too" in out
     assert data_cli.main([*command, "processors.answers.params.min_occurrences=99"]) == 2
     assert "no answer occurs so often" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 

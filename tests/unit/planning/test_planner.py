@@ -100,3 +100,8 @@ def test_operations_are_those_of_the_average_number_of_images():
         below, above = (step.forward + step.backward for step in steps)
         assert planner.operations_per_sample() == pytest.approx((0.75 * below + 0.25 * above) / planner.micro)
     assert below < above
+
+
+def test_compiled_blocks_are_planned_as_they_are_written():
+    planner = Planner(resolved("mini/vqa2", "training.compile=blocks"), PlanConfig(gpus="1xL4"))
+    assert "blocks as they are written: what training.compile changes of memory and time is not counted" in planner.assumed

@@ -4,6 +4,7 @@ import gc
 import io
 import mmap
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -47,6 +48,63 @@ def test_word_pieces_from_a_vocab_file(folder):
     assert tokens == ["[CLS]", "what", "color", "is", "the", "un", "##aff", "##able", "?", "[SEP]"] and not cut
     assert VOCABULARY[text("zebra")[0][1]] == "[UNK]"
     assert (text.vocab_size, text.pad_token_id, text.mask_token_id) == (13, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        ([*VOCABULARY, "the", "what", "zebra"], 16),  # duplicates: the later line is the word's, as transformers has it
+        ([*VOCABULARY[:5], "", "", *VOCABULARY[5:], "zebra"], 16),
+    ],
+)
+def test_ids_are_lines_where_words_are_duplicated_or_lines_blank(tmp_path, lines, size):
+    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
+    text = build("bert_tokenizer", vocabulary=str(tmp_path))
+    again = build("bert_tokenizer")
+    again.load_state_dict(text.state_dict())
+    last = {word: number for number, word in enumerate(lines)}
+    for tokenizer in (text, again):
+        assert tokenizer.vocab_size == size
+        assert tokenizer("the zebra unaffable")[0] == [
+            2,
+            *(last[word] for word in ("the", "zebra", "un", "##aff", "##able")),
+            3,
+        ]
+        is_word_V, is_inside_V = tokenizer.pieces()
+        assert [lines[number] for number in is_inside_V.nonzero()[0]] == ["##aff", "##able"]
+        others = {word for word in lines if word not in ("", "[PAD]", "[CLS]", "[SEP]", "[MASK]")}
+        assert {lines[number] for number in is_word_V.nonzero()[0]} == others and is_word_V.sum() == len(others)
+
+
+@pytest.mark.parametrize(("name", "content"), [("vocab.txt", "[PAD]\ncafé\n".encode("latin-1")), ("tokenizer.json", b"{}")])
+def test_a_damaged_vocabulary_is_not_told_as_a_missing_folder(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"processors.text.params.vocabulary='.*': {name} .*fetch the folder again") as raised:
+        build("bert_tokenizer", vocabulary=str(tmp_path))
+    assert "no folder" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "lowercase", "message"),
+    [
+        (
+            ["What", "is", "the"],
+            True,
+            r"1 of its 3 words have capitals \(such as 'What'\), which .*lowercase=true leaves no text",
+        ),
+        (
+            ["what", "is", "the"],
+            False,
+            r"no word of it has a capital, .*becomes \[UNK\]; set processors.text.params.lowercase=true",
+        ),
+        (["what", "is", "the"], True, None),
+        (["What", "is", "the"], False, None),
+    ],
+)
+def test_a_vocabulary_of_the_other_case_is_told(tmp_path, caplog, words, lowercase, message):
+    (tmp_path / "vocab.txt").write_text("\n".join([*VOCABULARY[:5], *words]))
+    build("bert_tokenizer", vocabulary=str(tmp_path), lowercase=lowercase)
+    assert re.search(message, caplog.text) if message else not caplog.records
 
 
 def test_truncation_keeps_sep_and_is_told(folder):

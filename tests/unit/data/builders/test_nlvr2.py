@@ -60,16 +60,22 @@ def test_other_layouts_are_a_pattern(tmp_path):
 
 
 def test_labels_may_be_missing_or_spelled_otherwise_but_not_anything(tmp_path):
-    write(
-        tmp_path, "test1.json", [statement(f"test1-{n}-0-0", label) for n, label in enumerate(("true", False, None, "False"))]
-    )
+    write(tmp_path, "test1.json", [statement(f"test1-{n}-0-0", label) for n, label in enumerate(("true", False, "False"))])
     samples = official("nlvr2", tmp_path).samples("test")
     assert [(sample.answer, sample.answers) for sample in samples] == [
         ("True", ("True",)),
         ("False", ("False",)),
-        (None, ()),
         ("False", ("False",)),
     ]
+    write(tmp_path, "test1.json", [statement(f"test1-{n}-0-0", None) for n in range(2)])
+    assert [sample.answers for sample in official("nlvr2", tmp_path).samples("test")] == [(), ()]
+    for labels, told in (
+        (("True", None), "no label, and lines before have"),
+        ((None, "True"), "the label True, and lines before have none"),
+    ):
+        write(tmp_path, "test1.json", [statement(f"test1-{n}-0-0", label) for n, label in enumerate(labels)])
+        with pytest.raises(UserError, match=f"test1.json, line 2: test1-1-0-0 has {told}; give all lines one, or none"):
+            official("nlvr2", tmp_path).samples("test")
     write(tmp_path, "test1.json", [statement("test1-0-0-0"), statement("test1-1-0-0", "maybe")])
     with pytest.raises(UserError, match=r"test1.json, line 2: the label of test1-1-0-0 is 'maybe', neither True nor False"):
         official("nlvr2", tmp_path).samples("test")

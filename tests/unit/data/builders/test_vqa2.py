@@ -64,6 +64,12 @@ def test_a_split_without_annotations_has_no_answers(own_vqa2_root):
             lambda c: c["annotations"][1]["answers"][3].update(answer=[2]),
             r"entry 1: 'answer' is \[2\], of another type",
         ),
+        (
+            ANNOTATIONS,
+            lambda c: c["annotations"][1].update(multiple_choice_answer=["red"]),
+            r"entry 1: 'multiple_choice_answer' is \['red'\], of another type",
+        ),
+        (ANNOTATIONS, lambda c: c["annotations"][1].update(answer_type={}), r"entry 1: 'answer_type' is {}, of another type"),
         (QUESTIONS, lambda c: c["questions"].append(c["questions"][0]), r"question 100000 is duplicated"),
         (ANNOTATIONS, lambda c: c["annotations"].append(c["annotations"][0]), r"question 100000 is duplicated"),
         (QUESTIONS, lambda c: c.update(questions=7), r"'questions' is 7, not a list; is this the official file"),
@@ -75,6 +81,16 @@ def test_damaged_files_are_named_with_the_question(own_vqa2_root, file, change, 
     damage(own_vqa2_root / file, change)
     with pytest.raises(UserError, match=message):
         builder(own_vqa2_root).samples("train")
+
+
+def test_what_an_annotation_does_not_say_is_counted_or_other(own_vqa2_root):
+    changes = {"multiple_choice_answer": None, "answer_type": None, "question_type": None}
+    damage(own_vqa2_root / ANNOTATIONS, lambda c: c["annotations"][0].update(changes))
+    damage(own_vqa2_root / ANNOTATIONS, lambda c: c["annotations"][1].update(multiple_choice_answer=0))
+    first, second, *_ = builder(own_vqa2_root).samples("train")
+    assert first.answer == max(first.answers, key=first.answers.count)
+    assert first.groups == {"answer_type": "other", "question_type": "none of the above"}
+    assert second.answer == "0"
 
 
 def test_broken_json_names_file_and_line(own_vqa2_root):
