@@ -31,6 +31,7 @@ class Stem(nn.Module):
         return pixel_values
 
 
+@pytest.mark.skipif(torch.__version__ < "2.14", reason="an older torch.export takes no module that keeps what it is given")
 @torch.no_grad()
 @pytest.mark.parametrize("norm", [MaskedBatchNorm2d, pytest.param(MaskedFrozenBatchNorm2d, marks=pytest.mark.slow)])
 def test_padding_stays_nothing_in_a_traced_norm(norm):
