@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import struct
 from collections import OrderedDict
 
@@ -29,6 +30,7 @@ def python2_pickle(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 FOUR = python2_pickle({"a": np.zeros(4, np.float32)})
+LIMITS = resource.getrlimit(resource.RLIMIT_AS)
 ARRAYS = {
     "weight": np.random.default_rng(0).normal(size=(3, 2, 1, 5)).astype(np.float32),
     "big_endian": np.arange(6, dtype=">f8").reshape(2, 3),
@@ -118,3 +120,15 @@ def test_flipped_bits_give_arrays_or_an_error(tmp_path):
         except ValueError:
             continue
         assert found is None or isinstance(found, dict | list | str | bytes | int | float | np.ndarray | np.generic)
+
+
+def test_a_number_in_a_file_takes_no_memory(tmp_path):
+    """The C reader's table of 2³¹ places would take 32 GB, and an array's content that is a number so many bytes."""
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02Nr\xff\xff\xff\x7f.")
+    resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, LIMITS[1]))
+    try:
+        assert array_pickle.read(tmp_path / "a.pkl") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, LIMITS)
+    with pytest.raises(ValueError, match="content is int"):
+        array_pickle._Kind("f4").array(2**40, (2**38,))
