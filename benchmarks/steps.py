@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -378,27 +379,27 @@ def images(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
 
 
 PROGRAMS = {function.__name__: function for function in (images, steps, kept, scoring, answer, compiled)}
-USUAL = [name for name in PROGRAMS if name != "compiled"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved; 0: outputs alone are compared")
+def run(doc: str | None, programs: dict[str, Any], usual: list[str], versions: str = "", head: str = HEAD) -> None:
+    """A command line that prints the rows of these programs."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved; 0: outputs alone are looked at")
     parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
-    parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=USUAL)
+    parser.add_argument("--only", nargs="+", choices=programs, default=usual)
     arguments = parser.parse_args()
     huge_pages()
     plugins.load()
     size = (arguments.short_edge, arguments.short_edge * 4 // 3)
-    print(machine())
+    print(machine() + versions)
     print(f"images of {size[0]} × {size[1]}, texts of {TOKENS} tokens")
-    print(f"\n{HEAD}")
+    print(f"\n{head}")
     with tempfile.TemporaryDirectory() as folder:
         vocabulary(Path(folder))
         for name in arguments.only:
-            for row in PROGRAMS[name](Path(folder), size, arguments.rounds):
+            for row in programs[name](Path(folder), size, arguments.rounds):
                 print(row, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, PROGRAMS, [name for name in PROGRAMS if name != "compiled"])

@@ -11,8 +11,6 @@ float32, on as many threads, on pictures of one size (4:3) and texts of 16 token
 pass, clipping and the optimizers' update. ViLT's configuration has no dropout, ours 0.1. Medians of interleaved rounds.
 """
 
-import argparse
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,14 +18,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 from PIL import Image
-from side_by_side import HEAD, Ratio, compare, machine
-from steps import ANSWERS, TOKENS, Setting, picture, scores_of_all, vocabulary
+from side_by_side import HEAD, Ratio, compare
+from steps import ANSWERS, TOKENS, Setting, picture, run, scores_of_all
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelbert_plugin.loading import LoadedModel
-from pixelbert_plugin.registry import plugins
 from pixelbert_plugin.types import Batch
 
 PAIRS_AT_A_TIME = 32  # where every pair is scored
@@ -170,23 +167,7 @@ def answer(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
 PROGRAMS = {function.__name__: function for function in (vqa, pretraining, scoring, answer)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of each pair, interleaved; 0: outputs alone are looked at")
-    parser.add_argument("--short-edge", type=int, default=384, help="pixels; the longer edge is 4/3 of it")
-    parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    arguments = parser.parse_args()
-    plugins.load()
-    size = (arguments.short_edge, arguments.short_edge * 4 // 3)
-    print(f"{machine()}, transformers {transformers.__version__}")
-    print(f"images of {size[0]} × {size[1]}, texts of {TOKENS} tokens, float32")
-    print(f"\n{HEAD.replace('naive', ' ViLT')}")
-    with tempfile.TemporaryDirectory() as folder:
-        vocabulary(Path(folder))
-        for name in arguments.only:
-            for each in PROGRAMS[name](Path(folder), size, arguments.rounds):
-                print(each, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        __doc__, PROGRAMS, list(PROGRAMS), f", transformers {transformers.__version__}, float32", HEAD.replace("naive", " ViLT")
+    )

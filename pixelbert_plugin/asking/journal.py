@@ -11,7 +11,6 @@ Each file is whole or not there. A line that was cut off is written again.
 import contextlib
 import csv
 import fcntl
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pixelbert_plugin.errors import UserError, replacing, writing
+from pixelbert_plugin.system.digest import digest_of
 
 PREDICTED = "predicted"  # an answered row's key
 HEAD = b'{"marks": '  # how the first line begins
@@ -164,12 +164,6 @@ class Journal:
             told = ", ".join(_told(name, marks.get(name), self.marks[name]) for name in others)
             what = "holds answers for" if verb == "holds" else "was begun with"
             raise UserError(f"{given}: {what} another {told}; {remedy}")
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told(name: str, former: Any, now: Any) -> str:

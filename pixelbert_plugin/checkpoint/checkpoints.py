@@ -25,12 +25,13 @@ from torch import Tensor, nn
 
 from pixelbert_plugin.checkpoint import evaluated, tensor_store
 from pixelbert_plugin.checkpoint.background import Background
-from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, digest_of, is_own, make_way, problem, remove, sync
+from pixelbert_plugin.checkpoint.folder import CONFIG, DIGESTS, STATE, is_own, make_way, problem, remove, sync
 from pixelbert_plugin.distributed.parallel import share_buffers
 from pixelbert_plugin.distributed.processes import ALONE, Processes
 from pixelbert_plugin.errors import RunError, UserError, writing
 from pixelbert_plugin.optim.optimizer_state import parameter_state, rule
 from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.system.digest import digest_of
 
 logger = logging.getLogger(__name__)
 

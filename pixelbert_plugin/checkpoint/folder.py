@@ -1,6 +1,5 @@
 """A checkpoint's folder on the disk: the files in it, whether they are as they were written, and their deletion."""
 
-import hashlib
 import itertools
 import json
 import logging
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pixelbert_plugin.checkpoint import evaluated
 from pixelbert_plugin.checkpoint.tensor_index import INDEX, is_tensor_file
+from pixelbert_plugin.system.digest import digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +60,6 @@ def make_way(folder: Path) -> None:
         kept = next(path for n in itertools.count(1) if not os.path.lexists(path := folder.with_name(f"{folder.name}.kept{n}")))
         folder.rename(kept)
         logger.warning("%s is not a checkpoint of this program alone: it was renamed to %s", folder, kept.name)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import argparse
 import contextlib
-import logging
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixelbert_plugin.commands.checkpoint import configured, loaded, read_gallery
 from pixelbert_plugin.commands.command import Parser, leave, run_command, tell
 from pixelbert_plugin.errors import UserError
 
@@ -51,55 +51,29 @@ def program() -> None:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from pixelbert_plugin.commands.command import split_optional_config
-    from pixelbert_plugin.config.files import command_line
     from pixelbert_plugin.demo.options import DemoConfig
-    from pixelbert_plugin.registry.schema import ConfigError, merge
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    _, options = split_optional_config([option for option in arguments.options if not option.startswith("config=")], "")
-    if len(options) < len(arguments.options):
-        raise ConfigError("config", "unknown key; the checkpoint has its configuration: checkpoint=PATH")
-    config = merge(DemoConfig, command_line(options))
+    config = configured(DemoConfig, arguments)
 
     from pixelbert_plugin.demo.page import gradio
 
     gradio()  # whether it is there, before a model is read
-    model = _load(config)
+    model = _askable(config)
     _serve(config, model, _gallery(config, model))
     return 0
 
 
-def _load(config: "DemoConfig") -> "LoadedModel":
-    import torch
-
-    from pixelbert_plugin.loading import load_named
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_named(
-        "checkpoint", config.checkpoint, device=device, user_dir=config.user_dir, fast=True, precision=config.precision
-    )
+def _askable(config: "DemoConfig") -> "LoadedModel":
+    model = loaded(config)
     if not model.task.asked():
         raise UserError(f"checkpoint={config.checkpoint!r}: its task {model.config.task!r} does not say what it can be asked")
     return model
 
 
 def _gallery(config: "DemoConfig", model: "LoadedModel") -> "Gallery | None":
-    from rich.console import Console
-
     from pixelbert_plugin.asking.search import SearchQuestion
-    from pixelbert_plugin.system.progress import TimeLeft
 
-    if config.images is None:
-        return None
-    question = SearchQuestion(model)
-    with TimeLeft(Console(stderr=True), "reading images", has_bar=True) as question.progress:
-        gallery = question.gallery(config.images, batch_size=32)
-    for each in gallery.unreadable:
-        print(f"left out: {each.reason}", file=sys.stderr)
-    return gallery
+    return None if config.images is None else read_gallery(SearchQuestion(model), config.images, batch_size=32)
 
 
 def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None") -> None:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixelbert_plugin.commands.checkpoint import configured, loaded, progress, read_gallery
 from pixelbert_plugin.commands.command import Parser, leave, run_command, tell
 from pixelbert_plugin.errors import UserError
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pixelbert_plugin.asking.journal import Journal
     from pixelbert_plugin.asking.loaded_model import LoadedModel
     from pixelbert_plugin.asking.options import PredictConfig
-    from pixelbert_plugin.system.progress import NoProgress
 
 EPILOG = """\
 examples:
@@ -58,22 +57,15 @@ def program() -> None:
 
 def _main(arguments: argparse.Namespace) -> int:
     from pixelbert_plugin.asking.options import PredictConfig
-    from pixelbert_plugin.commands.command import split_optional_config
-    from pixelbert_plugin.config.files import command_line
-    from pixelbert_plugin.registry.schema import ConfigError, merge
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    _, options = split_optional_config([option for option in arguments.options if not option.startswith("config=")], "")
-    if len(options) < len(arguments.options):
-        raise ConfigError("config", "unknown key; the checkpoint has its configuration: checkpoint=PATH")
-    config = merge(PredictConfig, command_line(options))
+    config = configured(PredictConfig, arguments)
     return _one(config) if config.input is None else _file(config)
 
 
 def _one(config: "PredictConfig") -> int:
     way = config.way()
     texts = _texts(config.texts)
-    model = _load(config)
+    model = loaded(config)
     if way == "fill" and config.ask is None and "fill" not in model.task.asked() and "match" in model.task.asked():
         way, texts = "match", config.text
     title, results = _asked(config, way, texts, model)
@@ -102,19 +94,6 @@ def _texts(given: str | list[str] | None) -> str | list[str] | None:
     return found
 
 
-def _load(config: "PredictConfig") -> "LoadedModel":
-    import torch
-
-    from pixelbert_plugin.loading import load_named
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_named(
-        "checkpoint", config.checkpoint, device=device, user_dir=config.user_dir, fast=True, precision=config.precision
-    )
-
-
 def _asked(config: "PredictConfig", way: str, texts: Any, model: "LoadedModel") -> tuple[str, list[dict[str, Any]]]:
     """What was asked, for a title, and the rows of the result."""
     from pixelbert_plugin.asking.answering import QUESTIONS
@@ -124,7 +103,7 @@ def _asked(config: "PredictConfig", way: str, texts: Any, model: "LoadedModel") 
 
     question = QUESTIONS[way](model, config.top_k)  # type: ignore[index]  # one of Way
     if isinstance(question, SearchQuestion):
-        with _progress("searching images") as question.progress:
+        with progress("searching images") as question.progress:
             (found,) = question.search(config.images or "", checked(question, config.text), config.batch_size)
         for each in found.unreadable:
             print(f"left out: {each.reason}", file=sys.stderr)
@@ -174,7 +153,7 @@ def _file(config: "PredictConfig") -> int:
     found, given = rows.columns(source, "input"), f"input={str(source)!r}"
     if not (total := sum(1 for _ in rows.read(source, "input"))):
         raise UserError(f"{given}: holds no rows")
-    model = _load(config)
+    model = loaded(config)
     way = way_of(found, model, config.ask, given)
     question = QUESTIONS[way](model, config.top_k)
     journal = Journal(target, _marks(config, source, way, model), config.overwrite)
@@ -185,16 +164,13 @@ def _file(config: "PredictConfig") -> int:
     if isinstance(question, SearchQuestion):
         if config.images is None:
             raise UserError("images: is not set; name the folder that is searched")
-        with _progress("reading images") as question.progress:
-            gallery = question.gallery(config.images, config.batch_size)
-        for each in gallery.unreadable:
-            print(f"left out: {each.reason}", file=sys.stderr)
+        gallery = read_gallery(question, config.images, config.batch_size)
     folder = source.parent if config.images is None else Path(config.images)
     answering = Answering(question, way, folder, config.batch_size, gallery)
     with journal:
-        with _progress(f"answering {total:,} rows") as progress:
-            progress.begin(total - journal.rows)
-            answering.run(source, journal, progress)
+        with progress(f"answering {total:,} rows") as told:
+            told.begin(total - journal.rows)
+            answering.run(source, journal, told)
         journal.finish()
     if answering.cut:
         from pixelbert_plugin.asking.question import told_cut
@@ -204,18 +180,10 @@ def _file(config: "PredictConfig") -> int:
     return 0 if journal.bad < journal.rows else 2
 
 
-def _progress(what: str) -> "NoProgress":
-    from rich.console import Console
-
-    from pixelbert_plugin.system.progress import TimeLeft
-
-    return TimeLeft(Console(stderr=True), what, has_bar=True)
-
-
 def _marks(config: "PredictConfig", source: Path, way: str, model: "LoadedModel") -> dict[str, Any]:
     """What the answers to a file depend on."""
-    from pixelbert_plugin.asking.journal import digest_of
     from pixelbert_plugin.checkpoint.folder import DIGESTS
+    from pixelbert_plugin.system.digest import digest_of
 
     checkpoint = model.path / DIGESTS if model.path.is_dir() else model.path
     return {

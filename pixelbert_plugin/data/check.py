@@ -49,7 +49,7 @@ def check(
     `text` and `answers` are the processors with their vocabularies; what needs one that is None is not looked at.
     """
     rows = []
-    trained: list[Samples] = []
+    trained: set[str] = set()  # the training's images, so far
     for name, builder in builders.items():
         for split in splits:
             findings, title = [], split
@@ -79,7 +79,7 @@ def _check_split(
     text: Any | None,
     answers: Any | None,
     decoded: DecodedImages | Literal["none", "sample"],
-    trained: list[Samples],
+    trained: set[str],
 ) -> Iterator[Finding]:
     files = builder.files(split)
     for key, path in files:
@@ -94,7 +94,7 @@ def _check_split(
     yield from _check_images(f"{name} {split}", samples, processor, decoded)
     remarks = survey(samples, text, answers)
     if split == "train":
-        trained.append(samples)
+        trained |= samples.image_names()
     for remark in itertools.chain(remarks, seen_in_training(samples, trained) if split in ("val", "test") else ()):
         yield remark.what, "warning" if remark.is_warning else "ok", remark.detail
 

@@ -1,7 +1,6 @@
 """What a split's texts and answers are like, found before training: what is cut, left out, or can never be right."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -44,10 +43,10 @@ def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcess
         yield from _answers(samples, answers)
 
 
-def seen_in_training(samples: Samples, trained: Iterable[Samples]) -> Iterator[Remark]:
-    """A remark where images of a split that is evaluated are also those of the training: `trained`, its data sets."""
+def seen_in_training(samples: Samples, trained: set[str]) -> Iterator[Remark]:
+    """A remark where images of a split that is evaluated are also the training's, whose `image_names` are `trained`."""
     own = samples.image_names()
-    shared = sorted(own.intersection(itertools.chain.from_iterable(others.image_names() for others in trained)))
+    shared = sorted(own & trained)
     if shared:
         named = ", ".join(shared[:NUM_NAMED]) + (", …" if len(shared) > NUM_NAMED else "")
         detail = (

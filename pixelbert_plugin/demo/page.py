@@ -133,21 +133,14 @@ def theme() -> Any:
 
 def _answer(gr: Any, visits: Visits) -> None:
     gr.Markdown("## Ask about a picture")
-    with gr.Row():
-        with gr.Column(min_width=300):
-            picture, text, button = _given(gr, "Picture", "Question", "what is in the picture?", "Ask")
-        with gr.Column(min_width=300):
-            _results(gr, "answer", visits.answer, [picture, text], [button.click, text.submit], "the answers are read")
+    given = ("Question", "what is in the picture?", "Ask")
+    _about_a_picture(gr, "answer", visits.answer, given, "the answers are read")
 
 
 def _match(gr: Any, visits: Visits) -> None:
     gr.Markdown("## Which texts belong to a picture?")
-    with gr.Row():
-        with gr.Column(min_width=300):
-            picture, text, button = _given(gr, "Picture", "Texts, one a line", "a dog on a beach", "Match", lines=4)
-        with gr.Column(min_width=300):
-            of = "it is read whether a text matches. The text is the best one"
-            _results(gr, "match", visits.match, [picture, text], [button.click], of)
+    given = ("Texts, one a line", "a dog on a beach", "Match")
+    _about_a_picture(gr, "match", visits.match, given, "it is read whether a text matches. The text is the best one", lines=4)
 
 
 def _compare(gr: Any, visits: Visits) -> None:
@@ -161,12 +154,8 @@ def _compare(gr: Any, visits: Visits) -> None:
 
 def _fill(gr: Any, visits: Visits) -> None:
     gr.Markdown("## Fill in masked words")
-    with gr.Row():
-        with gr.Column(min_width=300):
-            picture, text, button = _given(gr, "Picture", "Text with [MASK]", "a [MASK] on a table", "Fill in")
-        with gr.Column(min_width=300):
-            of = "it is read whether the text matches, at [MASK] the word"
-            _results(gr, "fill", visits.fill, [picture, text], [button.click, text.submit], of)
+    given = ("Text with [MASK]", "a [MASK] on a table", "Fill in")
+    _about_a_picture(gr, "fill", visits.fill, given, "it is read whether the text matches, at [MASK] the word")
 
 
 def _search(gr: Any, visits: Visits) -> None:
@@ -199,11 +188,20 @@ def _picture(gr: Any, label: str) -> Any:
     return found
 
 
-def _given(gr: Any, picture: str, text: str, example: str, ask: str, lines: int = 1) -> tuple[Any, Any, Any]:
-    """A picture, a text about it and the button."""
-    found = _picture(gr, picture)
-    given = gr.Textbox(label=text, placeholder=example, lines=lines, max_length=None if lines > 1 else MAX_CHARACTERS)
-    return found, given, gr.Button(ask, variant="primary")
+def _about_a_picture(
+    gr: Any, way: str, ask: Callable[..., Shown], given: tuple[str, str, str], reads_first: str, lines: int = 1
+) -> None:
+    """A picture, a text about it and the button, beside what is shown of `ask`. `given`: the text's label, an example, and the
+    button's. One line is asked about by the Enter key too."""
+    label, example, button = given
+    with gr.Row():
+        with gr.Column(min_width=300):
+            picture = _picture(gr, "Picture")
+            longest = None if lines > 1 else MAX_CHARACTERS
+            text = gr.Textbox(label=label, placeholder=example, lines=lines, max_length=longest)
+            events = [gr.Button(button, variant="primary").click, *([text.submit] if lines == 1 else [])]
+        with gr.Column(min_width=300):
+            _results(gr, way, ask, [picture, text], events, reads_first)
 
 
 def _results(

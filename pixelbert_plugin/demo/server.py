@@ -1,7 +1,6 @@
 """The page's server: listens where it is told, takes files up to a size, and lets a browser load nothing from elsewhere."""
 
 import contextlib
-import os
 import re
 import socket
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias
 from pixelbert_plugin.demo.page import CSS, READ_OUT, gradio, page, theme
 from pixelbert_plugin.demo.visits import Visits
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.system.environment import variable
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -144,17 +144,11 @@ def _listening(host: str, port: int) -> socket.socket:
 @contextlib.contextmanager
 def _uploads() -> Iterator[None]:
     """A folder of its own for what Gradio keeps."""
-    name = "GRADIO_TEMP_DIR"
-    with tempfile.TemporaryDirectory(prefix="pixelbert_demo_", ignore_cleanup_errors=True) as folder:
-        former = os.environ.get(name)
-        os.environ[name] = folder
-        try:
-            yield
-        finally:
-            if former is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = former
+    with (
+        tempfile.TemporaryDirectory(prefix="pixelbert_demo_", ignore_cleanup_errors=True) as folder,
+        variable("GRADIO_TEMP_DIR", folder),
+    ):
+        yield
 
 
 def _wait(server: Any, thread: threading.Thread) -> None:

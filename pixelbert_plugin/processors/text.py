@@ -1,10 +1,8 @@
 """Text processor: WordPiece with [CLS] and [SEP], from the hub, a folder, or learned from the train split."""
 
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.checkpoint import hub
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.processors.options import SPECIAL, WordPieceTokenizerConfig
+from pixelbert_plugin.system.environment import variable
 from pixelbert_plugin.system.foreign import what_else
 
 logger = logging.getLogger(__name__)
@@ -185,24 +184,10 @@ def _learn_pieces(counts: Counter[str], vocab_size: int) -> dict[str, int]:
     )
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    with _one_thread():
+    # it warns in every process that is forked after it has used threads, as data-loader workers are
+    with variable("TOKENIZERS_PARALLELISM", "false"):
         tokenizer.train_from_iterator((" ".join([word] * count) for word, count in counts.items()), trainer)
     return tokenizer.get_vocab()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """tokenizers warns in every process that is forked after it has used threads, as data-loader workers are."""
-    name = "TOKENIZERS_PARALLELISM"
-    usual = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if usual is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = usual
 
 
 def _empty(lowercase: bool, model: WordPiece) -> Tokenizer:

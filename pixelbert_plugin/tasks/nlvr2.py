@@ -13,6 +13,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Task
 from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency
+from pixelbert_plugin.tasks.log_odds import log_odds
 from pixelbert_plugin.types import Batch, ModelOutput, Result
 
 LABELS = ("False", "True")
@@ -34,11 +35,7 @@ class Nlvr2Task(Task):
         return {"pair": len(LABELS)}
 
     def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
-        return {"compare": self.log_odds}
-
-    def log_odds(self, logits: dict[str, Tensor]) -> Tensor:
-        """B float32, of a statement being true: their sigmoid is the softmax of the two labels."""
-        return logits["pair"][:, 1].float() - logits["pair"][:, 0].float()
+        return {"compare": lambda logits: log_odds(logits["pair"])}
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """`pair`: B int64, 1 for a true statement; -100 where a split has no labels."""

@@ -16,6 +16,7 @@ from pixelbert_plugin.interfaces import MaskingTextProcessor, Task
 from pixelbert_plugin.processors.masking import mask_words
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.seeding import derive
+from pixelbert_plugin.tasks.log_odds import log_odds
 from pixelbert_plugin.tasks.options import PretrainConfig
 from pixelbert_plugin.types import Batch, ModelOutput, Result
 
@@ -49,7 +50,7 @@ class PretrainTask(Task):
 
     def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
         found: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"fill": _words} if self.config.mlm else {}
-        return found | ({"match": _log_odds} if self.config.itm else {})
+        return found | ({"match": lambda logits: log_odds(logits["itm"])} if self.config.itm else {})
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """Masks words of input_ids. Targets: `mlm_positions` M (into R·L), `mlm` M piece ids, `mlm_samples` M."""
@@ -129,11 +130,6 @@ class PretrainTask(Task):
 def _words(logits: dict[str, Tensor]) -> Tensor:
     """M V float32: at each masked word, the probabilities of the vocabulary's entries, which add up to 1."""
     return logits["mlm"].float().softmax(1)
-
-
-def _log_odds(logits: dict[str, Tensor]) -> Tensor:
-    """Q float32, of a true pair: their sigmoid is the softmax of the matching head."""
-    return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
 
 
 def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

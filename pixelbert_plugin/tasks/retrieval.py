@@ -13,6 +13,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.errors import NonFiniteLossError
 from pixelbert_plugin.interfaces import MatchingTask
 from pixelbert_plugin.metrics.recall import fold_metrics, retrieval_metrics
+from pixelbert_plugin.tasks.log_odds import log_odds
 from pixelbert_plugin.tasks.options import RetrievalConfig
 from pixelbert_plugin.types import Batch, ModelOutput
 
@@ -52,7 +53,7 @@ class RetrievalTask(MatchingTask):
 
     def scores(self, logits: dict[str, Tensor]) -> Tensor:
         """Q float32, higher for better matches: the log-odds of a true pair."""
-        return logits["itm"][:, 1].float() - logits["itm"][:, 0].float()
+        return log_odds(logits["itm"])
 
     def _chosen(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
         """Each image's true caption and its hardest ones."""

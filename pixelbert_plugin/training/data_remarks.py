@@ -19,7 +19,9 @@ def tell_survey(parts: Parts) -> None:
 
     def tell() -> None:
         splits = parts.data.splits
-        trained = splits["train"].parts.values() if "train" in splits else ()
+        trained: set[str] = set()
+        if "train" in splits and len(splits) > 1:
+            trained.update(*(samples.image_names() for samples in splits["train"].parts.values()))
         for split, mixture in splits.items():
             for name, samples in mixture.parts.items():
                 remarks = survey(samples, parts.processors["text"], parts.processors.get("answers"))

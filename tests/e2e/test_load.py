@@ -22,7 +22,6 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin.build import build_model, learn_task
 from pixelbert_plugin.checkpoint import export as export_file
 from pixelbert_plugin.checkpoint import restore
-from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.checkpoint.start import Start
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.loader import ready
@@ -30,6 +29,7 @@ from pixelbert_plugin.data.reader import BatchReader, MicroBatch
 from pixelbert_plugin.data.run_data import RunData, build_builders
 from pixelbert_plugin.loading import LoadedModel
 from pixelbert_plugin.run import export
+from pixelbert_plugin.system.digest import digest_of
 
 PLUGIN = '''
 from pixelbert_plugin import Builder, Sample, register_builder, register_encoder

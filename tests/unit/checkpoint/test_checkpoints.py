@@ -13,9 +13,9 @@ from torch import nn
 
 from pixelbert_plugin.checkpoint import export, restore, tensor_index, tensor_store
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState, problem
-from pixelbert_plugin.checkpoint.folder import digest_of
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import yaml_text
+from pixelbert_plugin.system.digest import digest_of
 from unit.training.test_step import Linear, rows, trainer
 
 METADATA = CheckpointMetadata("a: 1\n", {"text": {"v": ["ä"]}}, {"torch": "x"})

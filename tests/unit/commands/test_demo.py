@@ -86,10 +86,10 @@ def test_without_gradio_it_says_what_to_install(capsys, monkeypatch):
 def test_a_checkpoint_that_is_none_and_images_that_cannot_be_searched(models, pictures, capsys, monkeypatch):
     monkeypatch.setattr("pixelbert_plugin.demo.page.gradio", lambda: None)
     assert "checkpoint='nowhere'" in error(capsys, "checkpoint=nowhere")
-    monkeypatch.setattr(demo, "_load", lambda config: models["vqa"])
+    monkeypatch.setattr(demo, "_askable", lambda config: models["vqa"])
     told = error(capsys, "checkpoint=nowhere", f"images={pictures[0].parent}")
     assert "search: the task 'vqa' of" in told and "it can be asked answer(image, question)" in told
-    monkeypatch.setattr(demo, "_load", lambda config: models["retrieval"])
+    monkeypatch.setattr(demo, "_askable", lambda config: models["retrieval"])
     assert "images='nowhere': no such folder" in error(capsys, "checkpoint=nowhere", "images=nowhere")
 
 

@@ -31,7 +31,7 @@ def loaded(models, tmp_path, monkeypatch):
     def choose(task):
         model = copy.copy(models[task])
         model.path = tmp_path / "model.safetensors"
-        monkeypatch.setattr(predict, "_load", lambda config: model)
+        monkeypatch.setattr(predict, "loaded", lambda config: model)
         return model
 
     monkeypatch.chdir(tmp_path)
