@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fault_disks import last
-from fault_table import UPDATES, Bench, Row
+from fault_table import Bench, Row
 from fault_tools import INTERVAL, Course, ended, flip, is_one_line, wait_until
 
 NUM_FLIPS = 300
@@ -37,7 +37,7 @@ print(read, refused)
 
 
 def image(bench: Bench) -> Iterator[Row]:
-    course = bench.course("image", UPDATES)
+    course = bench.course("image", bench.updates)
     process = course.start()
     wait_until(lambda: course.update() >= INTERVAL + 2, process)
     images = sorted((bench.data / "coco").rglob("*.jpg"))
@@ -72,7 +72,7 @@ def changed(bench: Bench) -> Iterator[Row]:
         data = bench.folder / f"changed_{what}_world"
         shutil.rmtree(data, ignore_errors=True)
         shutil.copytree(bench.data, data)
-        course = Course(data, bench.folder / f"changed_{what}", 1, [f"training.max_updates={UPDATES}"])
+        course = Course(data, bench.folder / f"changed_{what}", 1, [f"training.max_updates={bench.updates}"])
         process = course.start()
         wait_until(lambda course=course: course.update() > INTERVAL, process)
         process.terminate()

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fault_table import UPDATES, Bench, Row
+from fault_table import Bench, Row
 from fault_tools import INTERVAL, Course, contents, ended, fill, flip, is_one_line, small_disk, wait_until
 
 from pixelbert_plugin.checkpoint.checkpoints import problem
@@ -24,7 +24,7 @@ def disk(bench: Bench) -> Iterator[Row]:
     with small_disk(bench.folder / "small_disk", "600m") as disk:
         if disk is None:
             return
-        course = Course(bench.data, disk / "run", 2, [f"training.max_updates={UPDATES}"])
+        course = Course(bench.data, disk / "run", 2, [f"training.max_updates={bench.updates}"])
         process = course.start()
         wait_until(lambda: course.saved_update() >= INTERVAL, process)
         ballast = fill(disk, 20_000_000)  # less than a checkpoint takes
@@ -42,7 +42,7 @@ def disk(bench: Bench) -> Iterator[Row]:
 
 
 def damage(bench: Bench) -> Iterator[Row]:
-    start = bench.course("damage", UPDATES)
+    start = bench.course("damage", bench.updates)
     process = start.start()
     wait_until(lambda: start.saved_update() >= 2 * INTERVAL, process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def disk_log(bench: Bench) -> Iterator[Row]:
         if disk is None:
             return
         printed = bench.folder / "log_disk.out"
-        course = Course(bench.data, disk / "run", 1, [f"training.max_updates={UPDATES}"], printed=printed)
+        course = Course(bench.data, disk / "run", 1, [f"training.max_updates={bench.updates}"], printed=printed)
         process = course.start()
         wait_until(lambda: course.saved_update() >= INTERVAL, process)
         ballast = fill(disk)
@@ -179,7 +179,7 @@ def no_locks(bench: Bench) -> Iterator[Row]:
     folder = bench.folder / "no_locks_module"
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(NO_LOCKS)
-    course = bench.course("no_locks", UPDATES, 1, environment={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"})
+    course = bench.course("no_locks", bench.updates, 1, environment={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"})
     yield bench.row("a folder without locks", course, 1, 1, 0, "")
     assert "cannot be locked" in course.output()
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 
-from fault_table import UPDATES, Bench, Row
+from fault_table import Bench, Row
 from fault_tools import INTERVAL, Course, ended, wait_for_random_moment, wait_until
 
 from pixelbert_plugin.checkpoint.checkpoints import problem
@@ -38,7 +38,7 @@ def interrupt(bench: Bench) -> Iterator[Row]:
 
 
 def interrupted(bench: Bench, fault: str, moment: Callable[[Course, subprocess.Popen], None], times: int) -> Row:
-    course = bench.course(fault.replace(" ", "_").replace("'", ""), UPDATES, 1)
+    course = bench.course(fault.replace(" ", "_").replace("'", ""), bench.updates, 1)
     process = course.start()
     moment(course, process)
     for _ in range(times):

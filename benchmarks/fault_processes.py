@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from fault_table import UPDATES, Bench, Row
+from fault_table import Bench, Row
 from fault_tools import (
     INTERVAL,
     SIZE_OPTIONS,
@@ -29,7 +29,7 @@ def killed_again_and_again(
     bench: Bench, fault: str, name: str, times: int, moment: Callable[[Course, subprocess.Popen], bool]
 ) -> Iterator[Row]:
     """SIGKILL of one of the two ranks at a moment, then the same command again."""
-    course, survived, repeated, done = bench.course(name, 4 * times + UPDATES), 0, 0, 0
+    course, survived, repeated, done = bench.course(name, 4 * times + bench.updates), 0, 0, 0
     while done < times:
         process = course.start()
         if not moment(course, process):
@@ -73,7 +73,7 @@ def write(bench: Bench) -> Iterator[Row]:
 def elastic(bench: Bench) -> Iterator[Row]:
     times = max(2, bench.kills // 5)
     restarts = ["--standalone", "--nproc-per-node=2", f"--max-restarts={times + 2}"]
-    course = bench.course("elastic", 4 * times + UPDATES, torchrun=restarts)
+    course = bench.course("elastic", 4 * times + bench.updates, torchrun=restarts)
     process, repeated, done = course.start(), 0, 0
     while done < times and wait_for_random_moment(course, process, bench.draw):
         reached = course.update()
@@ -86,7 +86,7 @@ def elastic(bench: Bench) -> Iterator[Row]:
 
 
 def agent(bench: Bench) -> Iterator[Row]:
-    course, survived, repeated = bench.course("agent", UPDATES), 0, 0
+    course, survived, repeated = bench.course("agent", bench.updates), 0, 0
     for _ in range(2):
         process = course.start()
         wait_for_random_moment(course, process, bench.draw)
@@ -99,7 +99,7 @@ def agent(bench: Bench) -> Iterator[Row]:
 
 def sigterm(bench: Bench) -> Iterator[Row]:
     for processes, what in ((2, "torchrun"), (1, "a run without torchrun")):
-        course = bench.course(f"sigterm_{processes}", UPDATES, processes)
+        course = bench.course(f"sigterm_{processes}", bench.updates, processes)
         process = course.start()
         wait_for_random_moment(course, process, bench.draw)
         process.terminate()
@@ -112,7 +112,7 @@ def sigterm(bench: Bench) -> Iterator[Row]:
 
 
 def loader(bench: Bench) -> Iterator[Row]:
-    course, survived = bench.course("loader", UPDATES), 0
+    course, survived = bench.course("loader", bench.updates), 0
     process = course.start()
     for target in (5, 15, 25):
         wait_until(lambda target=target: course.update() >= target, process)
@@ -122,7 +122,7 @@ def loader(bench: Bench) -> Iterator[Row]:
 
 
 def second(bench: Bench) -> Iterator[Row]:
-    course = bench.course("second", UPDATES)
+    course = bench.course("second", bench.updates)
     process = course.start()
     wait_until(lambda: course.update() >= 2, process)
     other = Course(bench.data, course.folder, 1, course.options)
@@ -133,7 +133,7 @@ def second(bench: Bench) -> Iterator[Row]:
 
 
 def hang(bench: Bench) -> Iterator[Row]:
-    course = bench.course("hang", UPDATES)
+    course = bench.course("hang", bench.updates)
     course.options.append(f"training.timeout_seconds={HANG_SECONDS}")
     process = course.start()
     if not wait_for_random_moment(course, process, bench.draw):

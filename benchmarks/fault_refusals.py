@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fault_disks import last
-from fault_table import UPDATES, Bench, Row
+from fault_table import Bench, Row
 from fault_tools import INTERVAL, Course, contents, ended, flip, is_one_line, wait_until
 
 from pixelbert_plugin.checkpoint.checkpoints import digest_of
@@ -141,7 +141,7 @@ def stalled(bench: Bench) -> Iterator[Row]:
 def with_plugin(bench: Bench, name: str, *options: str) -> Course:
     file = bench.folder / "odd.py"
     file.write_text(PLUGIN.replace("STALL", repr(str(bench.folder / "stall"))))
-    return bench.course(name, UPDATES, 1).with_options(f"env.user_dir={file}", *options)
+    return bench.course(name, bench.updates, 1).with_options(f"env.user_dir={file}", *options)
 
 
 def odd_images(bench: Bench) -> Iterator[Row]:
@@ -160,7 +160,7 @@ def odd_images(bench: Bench) -> Iterator[Row]:
                 os.mkfifo(path)
             else:
                 path.write_bytes(huge)
-        course = Course(data, bench.folder / f"odd_images_{told[-4:]}", 1, [f"training.max_updates={UPDATES}"])
+        course = Course(data, bench.folder / f"odd_images_{told[-4:]}", 1, [f"training.max_updates={bench.updates}"])
         status = ended(course.start(), 120)
         right = status == 2 and is_one_line(course.said()) and told in course.said()
         yield Row(f"{what} in the images' place", 1, int(right), None, None, last(course))

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from fault_tools import INTERVAL, Course, make_world
 
-UPDATES = 40  # of a course with one fault
-
 
 @dataclass
 class Row:
@@ -37,8 +35,9 @@ HEAD = f"{'fault':<62} {'times':>5} {'survived':>8} {'repeated':>8} {'lost':>5} 
 class Bench:
     """Where faults are provoked."""
 
-    def __init__(self, folder: Path, kills: int, seed: int):
+    def __init__(self, folder: Path, kills: int, seed: int, updates: int):
         self.folder, self.kills, self.draw = folder, kills, random.Random(seed)
+        self.updates = updates  # of a course with one fault
         self.data = make_world(folder / "world")
         self._unbroken: dict[tuple[int, int], list[tuple]] = {}
 

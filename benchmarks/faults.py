@@ -1,6 +1,6 @@
 """Faults provoked on purpose, and what each cost: updates repeated, updates or data lost, losses changed.
 
-    python benchmarks/faults.py [--kills 50] [--seed 1] [--only NAME …] [--folder FOLDER] > benchmarks/faults.txt
+    python benchmarks/faults.py [--kills 50] [--updates 40] [--seed 1] [--only NAME …] [--folder FOLDER] > benchmarks/faults.txt
 
 Runs Pixel-BERT on two processes (DDP, gloo) on a miniature VQA 2.0, a checkpoint every 5 updates, with augmentation, dropout,
 accumulated gradients and a data-loader worker each. A fault has survived where `checkpoint.resume=true` (or, where the table
@@ -83,6 +83,7 @@ def attempted(name: str, bench: Bench) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs of a rank at random moments")
+    parser.add_argument("--updates", type=int, default=40, help="of a training with one fault")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="these faults only")
     parser.add_argument("--folder", type=Path, help="where to work; the default is temporary")
@@ -91,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        bench = Bench(folder, options.kills, options.seed)
+        bench = Bench(folder, options.kills, options.seed, options.updates)
         print(f"torch {torch.__version__}, Python {platform.python_version()}; two processes on a CPU, seed {options.seed}")
         print("repeated: most updates done again after a fault; lost: updates or samples missing at the end;")
         print(

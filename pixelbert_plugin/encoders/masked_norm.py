@@ -297,10 +297,14 @@ class MaskedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torch
         self.area = area
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """C float32 each: what the norm multiplies by and adds, which is all that it does."""
-        # float32 whatever the statistics' type: float16 holds no variance above 65504, and an eps only in part
-        scale_C = self.weight.float() * (self.running_var.float() + self.eps).rsqrt()
-        return scale_C, self.bias.float() - self.running_mean.float() * scale_C
+        """C each, float32 or, of such weights, float64: what the norm multiplies by and adds, which is all that it does."""
+        # float32 at least: float16 holds no variance above 65504, and an eps only in part
+        exact = torch.promote_types(self.weight.dtype, torch.float32)
+        weight_C, bias_C, mean_C, variance_C = (
+            each.to(exact) for each in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        scale_C = weight_C * (variance_C + self.eps).rsqrt()
+        return scale_C, bias_C - mean_C * scale_C
 
     def forward(self, values: Tensor) -> Tensor:
         return self.area.clear(self._scaled(values))

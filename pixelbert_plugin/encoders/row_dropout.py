@@ -97,7 +97,7 @@ def attend(
     scores = query @ key.transpose(2, 3) * scaling
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
     if dropout:
         weights = module.draws.dropout(weights, dropout)
     return (weights @ value).transpose(1, 2).contiguous(), weights

@@ -17,7 +17,8 @@ from pixelbert_plugin.commands.run import main
 
 @contextmanager
 def all_in_float64(wanted: bool) -> Iterator[None]:
-    """Weights, images and sums in float64: torch's default type, and what `Tensor.float()` gives where sums need digits."""
+    """Weights, images and sums in float64: torch's default type, and what `Tensor.float()` gives where sums need digits (but in
+    blocks that are compiled, which do not see it)."""
     if not wanted:
         yield
         return

@@ -88,7 +88,7 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_resumes_without_a_hand(worl
 def test_the_program_that_provokes_faults(tmp_path):
     """A shortened table, without the faults that other tests provoke."""
     faults = ["disk", "hang"]
-    command = [sys.executable, BENCHMARKS / "faults.py", "--kills", "2", "--only", *faults, "--folder", tmp_path]
+    command = [sys.executable, BENCHMARKS / "faults.py", "--updates", "16", "--only", *faults, "--folder", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     print(done.stdout)

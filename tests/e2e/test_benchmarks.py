@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,13 @@ def test_the_naive_way_and_ours_compute_the_same():
 
 
 @pytest.mark.slow
-def test_compiled_blocks_compute_the_same():
-    printed = output("steps.py", "--rounds", "0", "--short-edge", "64", "--only", "compiled")
-    rows = printed.split("note\n")[1].splitlines()
-    assert len(rows) == 6 and all("outputs within" in row for row in rows) and sum("compiled  " in row for row in rows) >= 3
+def test_compiled_blocks_compute_the_same(tmp_path, monkeypatch):
+    """Of the three settings one, as each is compiled for more than a minute."""
+    import steps
+
+    monkeypatch.setattr(steps, "settings", lambda *of, settings=steps.settings: islice(settings(*of), 2, 3))
+    rows = [str(row) for row in steps.compiled(steps.vocabulary(tmp_path), (64, 85), rounds=0)]
+    assert len(rows) == 2 and rows[0].startswith("VQA step") and all("outputs within" in row for row in rows)
 
 
 @pytest.mark.slow

@@ -177,34 +177,46 @@ def several(name):
     return [both(given(name))[1], both(given(name))[0]]
 
 
-# relative bounds on losses, and on gradients by the largest: float32's rounding over the model's depth; bfloat16's three digits
-NEAR = {Fp32: (1e-5, 1e-4), Bf16: (1e-2, 5e-2)}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "is_frozen", "precision"),
-    [("vqa", False, Fp32), ("retrieval", True, Fp32), ("pretrain", False, Bf16)],
-)
-def test_losses_and_gradients_are_those_without(name, is_frozen, precision):
+@pytest.mark.parametrize(("name", "is_frozen"), [("vqa", False), ("retrieval", True)])
+def test_losses_and_gradients_are_those_without(name, is_frozen):
     """By torch's own compiler. Images are padded; retrieval sends its captions through the transformer twice."""
     usual = model(heads=HEADS[name], text=STILL, freeze_image_encoder=is_frozen).train()
     changed, task = deepcopy(usual), Task(name)
     compiled = compile_blocks(changed, "pixelbert", CPU)
-    expected = updates(usual, task, precision, several(name))
+    expected = updates(usual, task, Fp32, several(name))
     with compiled.going_on():
-        found = updates(changed, task, precision, several(name))
-    for_losses, for_slopes = NEAR[precision]
-    assert found[0] == pytest.approx(expected[0], rel=for_losses)
+        found = updates(changed, task, Fp32, several(name))
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)  # float32's rounding over the model's depth
     for slopes, steep in zip(found[1], expected[1], strict=True):
-        largest = max(float(slope.abs().max()) for slope in steep.values())
         assert slopes.keys() == steep.keys()
         for parameter, slope in steep.items():
-            torch.testing.assert_close(slopes[parameter], slope, rtol=for_slopes, atol=for_slopes * largest, msg=parameter)
+            torch.testing.assert_close(slopes[parameter], slope, rtol=1e-4, atol=1e-4 * largest(steep), msg=parameter)
     assert not any(kind.is_given_up for kind in compiled.kinds.values()) and compiled.count < 20
     buffers = dict(usual.named_buffers())
     for buffer, value in changed.named_buffers():
-        torch.testing.assert_close(value, buffers[buffer], rtol=for_slopes, atol=for_slopes)
+        torch.testing.assert_close(value, buffers[buffer], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_in_bf16_they_are_as_near_to_float32s_as_those_without():
+    """Of the gradient on this model's first convolution bfloat16 leaves one digit, compiled or not, and each rounds elsewhere."""
+    exact = model(heads=HEADS["pretrain"], text=STILL).train()
+    usual, changed, task = deepcopy(exact), deepcopy(exact), Task("pretrain")
+    compiled = compile_blocks(changed, "pixelbert", CPU)
+    expected, rounded = (updates(net, task, precision, several("pretrain")) for net, precision in ((exact, Fp32), (usual, Bf16)))
+    with compiled.going_on():
+        found = updates(changed, task, Bf16, several("pretrain"))
+    assert found[0] == pytest.approx(expected[0], rel=5e-3) and found[0] != expected[0]
+    for slopes, near, steep in zip(found[1], rounded[1], expected[1], strict=True):
+        for parameter, slope in steep.items():
+            allowed = 2 * (near[parameter] - slope).norm() + 1e-3 * largest(steep)  # key biases have no gradient but rounding
+            assert (slopes[parameter] - slope).norm() <= allowed, parameter
+    assert not any(kind.is_given_up for kind in compiled.kinds.values())
+
+
+def largest(slopes) -> float:
+    return max(float(slope.abs().max()) for slope in slopes.values())
 
 
 @pytest.mark.slow
