@@ -83,7 +83,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["pixelbert_plugin", "pixelbert_plugin.*"]) + list(SHIPPED_PACKAGES),
     package_dir=SHIPPED_PACKAGES,
-    package_data={name: ["*.yaml", "*.md", "*.sh", "*.svg"] for name in SHIPPED_PACKAGES}
+    package_data={name: ["*.yaml", "*.md", "*.sh", "*.svg", "*.safetensors", "*.png", "*.txt"] for name in SHIPPED_PACKAGES}
     | {"pixelbert_plugin": ["py.typed"], "pixelbert_plugin.commands.new_plugin": ["template/*.tmpl", "template/**/*.tmpl"]},
     install_requires=[
         "torch>=2.8",

@@ -179,7 +179,9 @@ def no_locks(bench: Bench) -> Iterator[Row]:
     folder = bench.folder / "no_locks_module"
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(NO_LOCKS)
-    course = bench.course("no_locks", bench.updates, 1, environment={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"})
+    course = bench.course(
+        "no_locks", bench.updates, 1, environment={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+    )
     yield bench.row("a folder without locks", course, 1, 1, 0, "")
     assert "cannot be locked" in course.output()
 

@@ -18,6 +18,7 @@ from pixelbert_plugin.asking.loaded_model import LoadedModel
 from pixelbert_plugin.build import build_model, build_processors, build_task, put_on
 from pixelbert_plugin.checkpoint import hub, huggingface_folder, restore
 from pixelbert_plugin.checkpoint.checkpoints import Checkpoints
+from pixelbert_plugin.config import shipped
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.vocabularies import VOCABULARY, take_states
 from pixelbert_plugin.errors import UserError
@@ -31,7 +32,7 @@ KEY = "path"  # what errors call the argument of `load`
 
 
 def load(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     device: str | torch.device = "cpu",
     user_dir: str | Path | None = None,
@@ -39,6 +40,8 @@ def load(
     precision: str = "fp32",
 ) -> LoadedModel:
     """A trained model ready for use: `load("save/vqa2").answer("dog.jpg", "what animal is it?").best.text`.
+
+    Without a path it is the small model that comes with the package, trained on easy pictures (docs/asking.md).
 
     `path`: a save folder (its best checkpoint is taken), a checkpoint's folder, a file of `pixelbert-run --export`, a folder of
     its `--format hf`; or, where nothing here has that name, ORGANISATION/REPOSITORY of one of these two on the hub of
@@ -52,6 +55,8 @@ def load(
 
     Raises UserError where the path is no checkpoint, is damaged, or needs a plugin that is not there.
     """
+    if path is None:
+        path = shipped.trained().checkpoint
     return load_named(KEY, path, device=device, user_dir=user_dir, fast=fast, precision=precision)
 
 

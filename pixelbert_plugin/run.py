@@ -217,16 +217,16 @@ def take_best_weights(parts: Parts, state: TrainState) -> None:
         restore.load_best(parts.job.processes.on_main(lambda: parts.checkpoints.of(best)), parts.model)
 
 
-def export(config: RunConfig | str | Path, target: Path, form: str = "safetensors") -> Path:
+def export(config: RunConfig | str | Path, target: Path, form: str = "safetensors", dtype: str = "fp32") -> Path:
     """The run's best checkpoint, or `checkpoint.resume_file`, in one of the command's formats.
 
-    safetensors: one file, see checkpoint/export.py. hf: a folder for transformers, see huggingface/conversion.py. pt2, onnx:
-    the computation in one file, with a .json beside it, see graphs/. Raises UserError.
+    safetensors: one file of weights in `dtype`, fp32 or bf16, see checkpoint/export.py. hf: a folder for transformers, see
+    huggingface/conversion.py. pt2, onnx: the computation in one file, with a .json beside it, see graphs/. Raises UserError.
     """
     config = configuration.resolve(config)
     path, key = _finished(config)
     if form == "safetensors":
-        return export_file.write(target, restore.read_model(path), restore.read_content(path, key))
+        return export_file.write(target, restore.read_model(path), restore.read_content(path, key), dtype)
     loaded = load(path, user_dir=config.env.user_dir)
     if form != "hf":
         from pixelbert_plugin import graphs

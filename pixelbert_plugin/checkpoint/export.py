@@ -1,4 +1,4 @@
-"""One safetensors file of a checkpoint, for use elsewhere: float32 weights; configuration, vocabulary and versions as JSON.
+"""One safetensors file of a checkpoint, for use elsewhere: weights; configuration, vocabulary and versions as JSON.
 
 The file's metadata has the key `pixelbert_plugin`: {"config": YAML text, "processors": {"text": {…}, …}, "state": {…},
 "versions": {…}}, and `pixelbert_plugin_sha256`, over that and the tensors. `checkpoint.pretrained=FILE` starts a training from
@@ -28,20 +28,29 @@ from pixelbert_plugin.system.foreign import what_else
 SUFFIX = ".safetensors"
 METADATA = "pixelbert_plugin"
 DIGEST = "pixelbert_plugin_sha256"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the command's names, those of training.precision
 
 
-def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
-    """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError."""
+def write(target: Path, weights: dict[str, Tensor], metadata: dict[str, Any], dtype: str = "fp32") -> Path:
+    """Write `target` from a checkpoint's weights and what it says beside them. Raises UserError.
+
+    `dtype`: a name of DTYPES. bf16 rounds matrices and filters; vectors (norms and their statistics, biases) stay as they are,
+    since they take no room. Whatever reads the file has float32 of it.
+    """
     if target.suffix != SUFFIX:
         raise UserError(f"--export {str(target)!r}: must end in {SUFFIX}")
     if os.path.lexists(target):
         raise UserError(f"--export {str(target)!r}: is there already; remove it, or choose another name")
-    tensors = {name: value.contiguous() for name, value in weights.items()}
+    tensors = {name: _stored(value, DTYPES[dtype]).contiguous() for name, value in weights.items()}
     text = json.dumps({**portable(metadata), "is_sealed": True}, ensure_ascii=False)
     metadata = {"format": "pt", METADATA: text}  # "pt": what transformers and others expect
     with writing(target, "--export"):
         write_weights(target, tensors, {**metadata, DIGEST: digest_of(tensors, metadata)})
     return target
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() and value.dim() > 1 else value
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
@@ -75,9 +84,10 @@ def read_content(path: Path, key: str) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of an exported file; verify it with `read_content`."""
+    """The tensors of an exported file, bfloat16 ones in float32; verify it with `read_content`."""
     try:
-        return load_file(path)
+        found = load_file(path)
+        return {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in found.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{str(path)!r}: cannot be read ({one_line(error)})") from error
 

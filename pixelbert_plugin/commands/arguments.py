@@ -3,6 +3,7 @@
 from pixelbert_plugin.commands.command import Parser
 
 FORMATS = ("safetensors", "hf", "pt2", "onnx")
+DTYPES = ("fp32", "bf16")
 EPILOG = """\
 examples:
   pixelbert-run config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data training.batch_size=64
@@ -65,5 +66,10 @@ def parser() -> Parser:
         choices=FORMATS,
         help="of --export. hf: a folder for transformers, with a model card; pt2, onnx: the computation itself, for "
         "torch.export and ONNX Runtime, with a .json of what goes in (docs/huggingface.md)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="of a .safetensors file of --export: fp32 as it was trained; bf16 halves the file, and rounds to 3 digits",
     )
     return parser

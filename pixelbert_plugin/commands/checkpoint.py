@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -29,17 +30,21 @@ def configured(kind: type[C], arguments: argparse.Namespace) -> C:
 
 
 def loaded(config: "PredictConfig | DemoConfig") -> "LoadedModel":
-    """The model that `checkpoint` names, for inference alone."""
+    """The model that `checkpoint` names, or else the package's own, for inference alone."""
     import torch
 
+    from pixelbert_plugin.config.shipped import trained
     from pixelbert_plugin.loading import load_named
+
+    path: str | Path | None = config.checkpoint
+    if path is None:
+        path = trained().checkpoint
+        print(f"no checkpoint= is given: this is {trained().name}, which comes with the package", file=sys.stderr)
 
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_named(
-        "checkpoint", config.checkpoint, device=device, user_dir=config.user_dir, fast=True, precision=config.precision
-    )
+    return load_named("checkpoint", path, device=device, user_dir=config.user_dir, fast=True, precision=config.precision)
 
 
 def read_gallery(question: "SearchQuestion", folder: str, batch_size: int) -> "Gallery":

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
+  pixelbert-demo
   pixelbert-demo checkpoint=save/vqa2
   pixelbert-demo checkpoint=save/coco_retrieval images=photos device=cuda precision=bf16
 
 keys:
-  checkpoint=PATH        a run's folder (its best checkpoint), a checkpoint's folder, an exported file, or a name of the hub
+  checkpoint=PATH        a run's folder (its best checkpoint), a checkpoint's folder, an exported file, or a name of the hub;
+                         without it the small model that comes with the package, with a picture to begin with
   images=FOLDER          pictures to search by texts, where the model can match them; they are encoded at the start
   host=127.0.0.1         this machine alone can reach the page; 0.0.0.0: whoever reaches this machine, without a password
   port=7860              0 takes one that is free
@@ -66,7 +68,7 @@ def _main(arguments: argparse.Namespace) -> int:
 def _askable(config: "DemoConfig") -> "LoadedModel":
     model = loaded(config)
     if not model.task.asked():
-        raise UserError(f"checkpoint={config.checkpoint!r}: its task {model.config.task!r} does not say what it can be asked")
+        raise UserError(f"checkpoint={str(model.path)!r}: its task {model.config.task!r} does not say what it can be asked")
     return model
 
 
@@ -78,16 +80,18 @@ def _gallery(config: "DemoConfig", model: "LoadedModel") -> "Gallery | None":
 
 def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None") -> None:
     """Until Ctrl-C or SIGTERM."""
+    from pixelbert_plugin.config import shipped
     from pixelbert_plugin.demo.server import serving
     from pixelbert_plugin.demo.visits import Visits
     from pixelbert_plugin.system import interrupt
 
     folder = None if config.images is None else Path(config.images).expanduser()
     visits = Visits(model, config.top_k, gallery, folder)
-    name = Path(config.checkpoint).name if Path(config.checkpoint).is_absolute() else config.checkpoint
+    begin = shipped.trained() if config.checkpoint is None else None
+    name = begin.name if begin else _name(config.checkpoint or "")
     with (
         interrupt.handling(SIGTERM=interrupt.interrupt),
-        serving(visits, name, config.host, config.port, config.max_upload_mb) as address,
+        serving(visits, name, config.host, config.port, config.max_upload_mb, begin) as address,
         contextlib.suppress(KeyboardInterrupt),
     ):
         tell(f"the page is at {address} ; Ctrl-C ends it")
@@ -97,6 +101,11 @@ def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None"
             webbrowser.open(address)
         threading.Event().wait()
     tell("ended")
+
+
+def _name(checkpoint: str) -> str:
+    """As visitors are shown it, who are not told where things lie on this machine."""
+    return Path(checkpoint).name if Path(checkpoint).is_absolute() else checkpoint
 
 
 if __name__ == "__main__":

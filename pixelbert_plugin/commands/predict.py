@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
+  pixelbert-predict image=picture.png question='what color is the shape?'
   pixelbert-predict checkpoint=save/vqa2 image=cat.jpg question='what is it?'
   pixelbert-predict checkpoint=save/nlvr2 left=a.jpg right=b.jpg statement='Both have two dogs.'
   pixelbert-predict checkpoint=save/coco_retrieval images=photos text='a dog on a beach' top_k=10
@@ -25,7 +26,8 @@ examples:
   pixelbert-predict checkpoint=save/vqa2 input=questions.csv output=answers.jsonl device=cuda precision=bf16
 
 keys:
-  checkpoint=PATH        a run's folder (its best checkpoint), a checkpoint's folder, an exported file, or a name of the hub
+  checkpoint=PATH        a run's folder (its best checkpoint), a checkpoint's folder, an exported file, or a name of the hub;
+                         without it the small model that comes with the package
   image= images= question= text= texts= left= right= statement=
                          one question, as above; texts is a text, [a, list] or a file of one a line
   input=FILE             .csv, .jsonl or .json, a question a row, with columns image, question (or image, text; left, right,

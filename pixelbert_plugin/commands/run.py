@@ -29,6 +29,8 @@ def _main(arguments: argparse.Namespace) -> int:
 
     if arguments.format is not None and arguments.export is None:
         raise UserError(f"--format {arguments.format}: is of --export PATH, which is not given")
+    if arguments.dtype is not None and (arguments.export is None or arguments.format not in (None, "safetensors")):
+        raise UserError(f"--dtype {arguments.dtype}: is of --export FILE.safetensors, which is not given")
     if arguments.copy_config is not None:
         if arguments.options:
             raise UserError(f"{arguments.options[0]!r}: --copy-config takes NAME alone; options are for the run of the copy")
@@ -57,7 +59,8 @@ def _main(arguments: argparse.Namespace) -> int:
         from pixelbert_plugin.run import export, export_encoders, train_and_evaluate
 
         if arguments.export is not None:
-            tell(str(export(config, Path(arguments.export).expanduser(), arguments.format or "safetensors")))
+            form, dtype = arguments.format or "safetensors", arguments.dtype or "fp32"
+            tell(str(export(config, Path(arguments.export).expanduser(), form, dtype)))
         elif arguments.export_encoders is not None:
             written = export_encoders(config, Path(arguments.export_encoders).expanduser())
             tell("\n".join(f"{part}: {told}" for part, told in written.items()))

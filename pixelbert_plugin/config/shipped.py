@@ -1,9 +1,10 @@
-"""The configurations that come with the package: what `--list` shows of them, and `--copy-config NAME`.
+"""The configurations that come with the package: what `--list` shows of them, and `--copy-config NAME`; and a trained model.
 
 A configuration's short name is its path below its project's `configs/`: vqa2, mini/vqa2.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,45 @@ from pixelbert_plugin.registry.schema import nearest
 PROJECTS = "projects"
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained model to begin with: a project's folder `trained`, and what it can be asked there."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """projects/NAME/trained."""
+        return Path(*self.folder.parts[-3:]).as_posix()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "picture.png"
+
+    def question(self) -> str:
+        """About the picture."""
+        return (self.folder / "question.txt").read_text(encoding="utf-8").strip()
+
+
+def trained() -> Trained:
+    """The model that is asked where no checkpoint is named. Raises UserError where the installation lacks it."""
+    for file in sorted(_projects().glob("*/trained/model.safetensors")):
+        return Trained(file.parent)
+    raise UserError("checkpoint: is not set, and the package lacks the trained model that should come with it; name one")
+
+
+def _projects() -> Path:
+    folder = files.PACKAGE / PROJECTS
+    return folder if folder.is_dir() else files.PACKAGE.parent / PROJECTS
+
+
 def configurations() -> dict[str, Path]:
     """Every shipped configuration that can be run, by the path that `config=` takes."""
-    folder = files.PACKAGE / PROJECTS
-    folder = folder if folder.is_dir() else files.PACKAGE.parent / PROJECTS
+    folder = _projects()
     found = {}
     for file in sorted(folder.glob("*/configs/**/*.yaml")):
         if "datasets" in files.read(file, [])[0]:  # the others are what these include

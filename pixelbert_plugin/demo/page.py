@@ -1,11 +1,14 @@
 """The page itself: what is on it follows what the model's task can be asked. Gradio's components, and no more than that."""
 
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from html import escape
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from pixelbert_plugin.config.shipped import Trained
 from pixelbert_plugin.demo.look import Look
 from pixelbert_plugin.demo.visits import MAX_CHARACTERS, Shown, Visits
 from pixelbert_plugin.errors import UserError
@@ -74,8 +77,8 @@ def gradio() -> Any:
     return gradio
 
 
-def page(visits: Visits, name: str) -> Any:
-    """Gradio's Blocks. `name`: of the checkpoint, as it is shown."""
+def page(visits: Visits, name: str, begin: Trained | None = None) -> Any:
+    """Gradio's Blocks. `name`: of the checkpoint, as it is shown. `begin`: whose picture and question stand there at first."""
     gr = gradio()
     asked = visits.model.task.asked()
     with gr.Blocks(
@@ -86,7 +89,7 @@ def page(visits: Visits, name: str) -> Any:
             _search(gr, visits)
         for way, section in SECTIONS.items():
             if way in asked:
-                section(gr, visits)
+                section(gr, visits, begin)
         if "match" in asked and visits.gallery is None:
             gr.Markdown("To search a folder of pictures here, start `pixelbert-demo` with `images=FOLDER`.")
         gr.Markdown(
@@ -131,19 +134,19 @@ def theme() -> Any:
     )
 
 
-def _answer(gr: Any, visits: Visits) -> None:
+def _answer(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Ask about a picture")
     given = ("Question", "what is in the picture?", "Ask")
-    _about_a_picture(gr, "answer", visits.answer, given, "the answers are read")
+    _about_a_picture(gr, "answer", visits.answer, given, "the answers are read", begin=begin)
 
 
-def _match(gr: Any, visits: Visits) -> None:
+def _match(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Which texts belong to a picture?")
     given = ("Texts, one a line", "a dog on a beach", "Match")
     _about_a_picture(gr, "match", visits.match, given, "it is read whether a text matches. The text is the best one", lines=4)
 
 
-def _compare(gr: Any, visits: Visits) -> None:
+def _compare(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Is a statement about two pictures true?")
     with gr.Row():
         left, right = _picture(gr, "Left picture"), _picture(gr, "Right picture")
@@ -152,7 +155,7 @@ def _compare(gr: Any, visits: Visits) -> None:
     _results(gr, "compare", visits.compare, [left, right, text], [button.click, text.submit], "the label is read")
 
 
-def _fill(gr: Any, visits: Visits) -> None:
+def _fill(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Fill in masked words")
     given = ("Text with [MASK]", "a [MASK] on a table", "Fill in")
     _about_a_picture(gr, "fill", visits.fill, given, "it is read whether the text matches, at [MASK] the word")
@@ -165,7 +168,7 @@ def _search(gr: Any, visits: Visits) -> None:
     _results(gr, "search", visits.search, [text], [button.click, text.submit], "")
 
 
-SECTIONS: dict[str, Callable[[Any, Visits], None]] = {
+SECTIONS: dict[str, Callable[[Any, Visits, Trained | None], None]] = {
     "answer": _answer,
     "match": _match,
     "compare": _compare,
@@ -173,9 +176,11 @@ SECTIONS: dict[str, Callable[[Any, Visits], None]] = {
 }
 
 
-def _picture(gr: Any, label: str) -> Any:
-    """Where a picture is put. The file is passed on as it came: it is opened by the code that training uses, and no other."""
+def _picture(gr: Any, label: str, first: Path | None = None) -> Any:
+    """Where a picture is put; `first` stands there. The file is passed on as it came: it is opened by the code that training
+    uses, and no other."""
     found = gr.Image(
+        value=None if first is None else _among_uploads(first),
         label=label,
         type="filepath",
         image_mode=None,
@@ -188,17 +193,30 @@ def _picture(gr: Any, label: str) -> Any:
     return found
 
 
+def _among_uploads(picture: Path) -> str:
+    """A copy of it in the only folder that pictures are taken from."""
+    (folder := Path(os.environ["GRADIO_TEMP_DIR"]) / "begin").mkdir(parents=True, exist_ok=True)
+    return str(shutil.copy(picture, folder))
+
+
 def _about_a_picture(
-    gr: Any, way: str, ask: Callable[..., Shown], given: tuple[str, str, str], reads_first: str, lines: int = 1
+    gr: Any,
+    way: str,
+    ask: Callable[..., Shown],
+    given: tuple[str, str, str],
+    reads_first: str,
+    lines: int = 1,
+    begin: Trained | None = None,
 ) -> None:
     """A picture, a text about it and the button, beside what is shown of `ask`. `given`: the text's label, an example, and the
     button's. One line is asked about by the Enter key too."""
     label, example, button = given
     with gr.Row():
         with gr.Column(min_width=300):
-            picture = _picture(gr, "Picture")
+            picture = _picture(gr, "Picture", begin.picture if begin else None)
             longest = None if lines > 1 else MAX_CHARACTERS
-            text = gr.Textbox(label=label, placeholder=example, lines=lines, max_length=longest)
+            first = begin.question() if begin else None
+            text = gr.Textbox(first, label=label, placeholder=example, lines=lines, max_length=longest)
             events = [gr.Button(button, variant="primary").click, *([text.submit] if lines == 1 else [])]
         with gr.Column(min_width=300):
             _results(gr, way, ask, [picture, text], events, reads_first)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, TypeAlias
 
+from pixelbert_plugin.config.shipped import Trained
 from pixelbert_plugin.demo.page import CSS, READ_OUT, gradio, page, theme
 from pixelbert_plugin.demo.visits import Visits
 from pixelbert_plugin.errors import UserError
@@ -82,7 +83,7 @@ async def _refuse(send: Send, reason: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def application(visits: Visits, name: str, max_upload_mb: float) -> Any:
+def application(visits: Visits, name: str, max_upload_mb: float, begin: Trained | None = None) -> Any:
     """The page as an ASGI application. Raises UserError where Gradio is not there."""
     gr = gradio()
     from fastapi import FastAPI
@@ -92,7 +93,7 @@ def application(visits: Visits, name: str, max_upload_mb: float) -> Any:
     app.add_middleware(AtHome, max_bytes=max_bytes + BESIDE)
     return gr.mount_gradio_app(
         app,
-        page(visits, name),
+        page(visits, name, begin),
         path="/",
         theme=theme(),
         css=CSS,
@@ -105,10 +106,15 @@ def application(visits: Visits, name: str, max_upload_mb: float) -> Any:
 
 
 @contextlib.contextmanager
-def serving(visits: Visits, name: str, host: str, port: int, max_upload_mb: float) -> Iterator[str]:
-    """Serve the page while this lasts; its address. What visitors upload lies in a folder that is gone in the end."""
+def serving(
+    visits: Visits, name: str, host: str, port: int, max_upload_mb: float, begin: Trained | None = None
+) -> Iterator[str]:
+    """Serve the page while this lasts; its address. What visitors upload lies in a folder that is gone in the end.
+
+    `begin`: whose picture and question stand on the page at first.
+    """
     with contextlib.closing(_listening(host, port)) as listening, _uploads():
-        app = application(visits, name, max_upload_mb)
+        app = application(visits, name, max_upload_mb, begin)
         import uvicorn
 
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=ENDS_WITHIN)

@@ -22,6 +22,7 @@ from pixelbert_plugin.encoders.options import ARCHITECTURE, BertTextEncoderConfi
 from pixelbert_plugin.encoders.row_dropout import RowDraws, RowDropout
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.precision.apex import nvidia as nvidia_apex
+from pixelbert_plugin.system.foreign import what_else
 from pixelbert_plugin.types import CompileUnit
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ZIP = b"PK\x03\x04"  # how torch's own .bin files begin
 MLM = "cls.predictions."  # of a checkpoint's names: those of the masked-language head
 MLM_NAMES = {  # what follows it, and our names (models/heads.py); the output weights are the word embeddings
     "bias": "bias",
@@ -220,6 +222,7 @@ def _load(
         raise
     except Exception as error:  # a damaged file may fail anywhere in transformers
         reason = one_line(error) if not weights or os.path.exists(weights) else hub.reason(error)
+        reason = next((f"{file.name} {told}" for file in _files(weights) if (told := what_else(file, but=(ZIP,)))), reason)
         raise ValueError(
             f"weights: {weights[:300]!r}: not a folder or hub name that can be read here ({reason}); "
             "without network give the folder of a downloaded checkpoint"
@@ -243,6 +246,11 @@ def _load(
         },
     )
     return model.bert, _mlm_head(model, weights, [name for name in info["missing_keys"] if name.startswith(MLM)])
+
+
+def _files(weights: str) -> list[Path]:
+    """Of a folder of weights, those that are read."""
+    return [file for suffix in (".json", ".safetensors", ".bin") for file in sorted(Path(weights or "-").glob(f"*{suffix}"))]
 
 
 def _mlm_head(model: Any, weights: str, missing: list[str]) -> dict[str, Tensor]:

@@ -16,6 +16,10 @@ class ResNetConfig:
     stride_in_1x1: bool | None = None  # whether a stage strides in its first 1×1 convolution, not the 3×3. None: as `weights`
     norm: Literal["trainable", "frozen", "sync"] = "trainable"  # batch norms: trained, fixed, or trained over all processes
     max_pool: bool = True  # 2×2 max pooling after the last stage: total stride 64 (paper); off: 32
+    num_stages: int = 4  # of the ResNet's four, from the first: each one less halves the stride, and the CNN is far smaller
+
+    def check(self) -> None:
+        require(self, "num_stages", low=1, high=4)
 
 
 @dataclass(kw_only=True)

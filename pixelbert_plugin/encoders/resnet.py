@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ from pixelbert_plugin.types import CompileUnit, PixelFeatures
 
 logger = logging.getLogger(__name__)
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")  # torchvision's names
+
 
 class ResNetEncoder(nn.Module):
     """A ResNet whose last feature map is read as a sequence of pixels; subclasses name the architecture."""
@@ -74,8 +76,10 @@ class ResNetEncoder(nn.Module):
             width_per_group=self.width_per_group,
             norm_layer=lambda channels: NORMS[config.norm](channels, self.area),
         )
-        self.out_channels: int = self.resnet.fc.in_features
+        self.out_channels: int = self.resnet.fc.in_features >> (len(STAGES) - config.num_stages)
         del self.resnet.fc, self.resnet.avgpool
+        for name in STAGES[config.num_stages :]:
+            delattr(self.resnet, name)
         self.stride_in_1x1 = bool(config.stride_in_1x1)
         self.normalization: Normalization | None = None
         self.weights_format: str | None = None  # of the file of weights: its name in cnn_formats.FORMATS
@@ -93,8 +97,9 @@ class ResNetEncoder(nn.Module):
         values = net.relu(net.bn1(net.conv1(images_I3HW)))
         # max pooling spreads an image's last row or column one step into the padding
         values = area.clear(net.maxpool(values))
-        values = net.layer4(net.layer3(net.layer2(net.layer1(values))))
-        grid_sizes_I2 = -(-sizes_I2 // 32)  # five strides of 2, each ⌈n / 2⌉
+        for stage in self._stages():
+            values = stage(values)
+        grid_sizes_I2 = -(-sizes_I2 // (2 << self.config.num_stages))  # strides of 2, each ⌈n / 2⌉: five with all stages
         if self.max_pool:
             values, grid_sizes_I2 = pool_pixels(values), (grid_sizes_I2 // 2).clamp(min=1)
         rows, columns = values.shape[-2:]
@@ -109,8 +114,12 @@ class ResNetEncoder(nn.Module):
 
     def save_pretrained(self, folder: Path) -> dict[str, str]:
         """The CNN in torchvision's names, which are timm's too; without a classifier (interfaces.Publishable)."""
+        reason = None
         if self.stride_in_1x1:
             reason = "torchvision's and timm's networks stride in the 3×3 convolution, and would compute other features"
+        elif self.config.num_stages < len(STAGES):
+            reason = f"torchvision's and timm's networks have four stages, this one {self.config.num_stages}"
+        if reason is not None:
             return {"image_encoder": f"not written: {reason}"}
         write_weights(path := folder / "model.safetensors", self.resnet.state_dict())
         return {"image_encoder": str(path)}
@@ -120,8 +129,8 @@ class ResNetEncoder(nn.Module):
         fold(self.resnet, self.area)
 
     def shard_units(self) -> list[nn.Module]:
-        """The four stages, without the stem."""
-        return [self.resnet.layer1, self.resnet.layer2, self.resnet.layer3, self.resnet.layer4]
+        """The stages, without the stem."""
+        return self._stages()
 
     def compile_units(self) -> list[CompileUnit]:
         """The stages' residual blocks: a stage's are alike but for the first, and those that are alike are compiled once. None
@@ -129,8 +138,10 @@ class ResNetEncoder(nn.Module):
         if self.config.norm == "sync":
             logger.warning("training.compile: the CNN is not compiled, since it has %s=sync", self.area.norm_key)
             return []
-        stages: Any = self.shard_units()
-        return [compile_unit(block, self.area) for stage in stages for block in stage]
+        return [compile_unit(block, self.area) for stage in self._stages() for block in cast(nn.Sequential, stage)]
+
+    def _stages(self) -> list[nn.Module]:
+        return [getattr(self.resnet, name) for name in STAGES[: self.config.num_stages]]
 
     def _load(self, weights: str) -> None:
         """Raises ValueError("option: …") where the file's conventions are unknown or contradict an option."""
@@ -160,14 +171,22 @@ class ResNetEncoder(nn.Module):
         self.stride_in_1x1, self.weights_format = conventions.stride_in_1x1, name
         self.normalization = (IMAGENET_MEAN, IMAGENET_STD)
         key = registry.key_of(self.config, "weights")
+        found = self._of_its_stages(found)
+        report_names(f"{key}={weights}", {"no part of the CNN, left out as expected": found.left_out})
         if found.layout != "torchvision":
             self._require_all(found, weights)
-        report_names(f"{key}={weights}", {"no part of the CNN, left out as expected": found.left_out})
         if seen in (None, name):
             logger.info("%s=%s: taken for %s's", key, weights, name)
         else:
             logger.warning("%s=%s: looks like %s's, and is taken for %s's, as weights_format says", key, weights, seen, name)
         load_reported(self.resnet, for_our_input(found.tensors, conventions), f"{key}={weights}")
+
+    def _of_its_stages(self, found: CnnWeights) -> CnnWeights:
+        """Without the stages that this CNN does not have."""
+        without = tuple(f"{name}." for name in STAGES[self.config.num_stages :])
+        surplus = [name for name in found.tensors if name.startswith(without)] if without else []
+        tensors = {name: value for name, value in found.tensors.items() if name not in set(surplus)}
+        return replace(found, tensors=tensors, left_out=[*found.left_out, *surplus])
 
     def _require_all(self, found: CnnWeights, weights: str) -> None:
         """Raises ValueError where a detector's CNN is not this one: another depth or width, or a part of it."""
@@ -181,8 +200,8 @@ class ResNetEncoder(nn.Module):
         """Let each stage stride in its first 1×1 convolution, as MSRA's ResNets do, instead of in the 3×3 after it."""
         if self.block is not Bottleneck:
             raise ValueError("stride_in_1x1: true, but this ResNet's blocks have no 1×1 convolution to stride in")
-        for stage in (self.resnet.layer2, self.resnet.layer3, self.resnet.layer4):
-            first = stage[0]
+        for stage in self._stages()[1:]:
+            first: Any = cast(nn.Sequential, stage)[0]
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
 
 

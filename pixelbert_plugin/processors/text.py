@@ -19,6 +19,7 @@ from pixelbert_plugin.system.environment import variable
 from pixelbert_plugin.system.foreign import what_else
 
 logger = logging.getLogger(__name__)
+MOST_IDS = 1 << 22  # the largest published vocabularies have a quarter of a million
 CASED = 0.01  # of a vocabulary's words with capitals, from which on it is taken for a cased one; BERT's have 0 and 0.4
 
 
@@ -111,9 +112,17 @@ class WordPieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id: a file's words may be fewer than its lines (duplicates, blank lines)."""
+        """One more than the largest id: a file's words may be fewer than its lines (duplicates, blank lines). Raises UserError
+        for one that no vocabulary has."""
         if self._vocab_size is None:
-            self._vocab_size = max(self._fitted.get_vocab().values()) + 1
+            word, largest = max(self._fitted.get_vocab().items(), key=lambda entry: entry[1])
+            if largest >= MOST_IDS:
+                given = f"{registry.key_of(self.config, 'vocabulary')}={self.config.vocabulary!r}"
+                raise UserError(
+                    f"{given}: {word!r:.80} has the id {largest:,}; ids are rows of the word embeddings, and at most {MOST_IDS:,} "
+                    "are taken"
+                )
+            self._vocab_size = largest + 1
         return self._vocab_size
 
     @property

@@ -197,6 +197,23 @@ def test_an_exported_file_evaluates_and_starts_runs(finished, tmp_path, capsys, 
     assert f"--export '{file}': is there already; remove it" in capsys.readouterr().err
 
 
+def test_an_exported_file_in_bf16_evaluates(finished, tmp_path, capsys):
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    assert run(f"config={finished / 'config.yaml'}", "--export", str(full)) == 0
+    assert run(f"config={finished / 'config.yaml'}", "--export", str(half), "--dtype", "bf16") == 0
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    found = []
+    for file in (full, half):
+        folder = tmp_path / file.stem
+        arguments = (f"config={finished / 'config.yaml'}", f"env.save_dir={folder}", f"checkpoint.resume_file={file}")
+        assert run(*arguments, "run_type=val") == 0
+        found.append(json.loads((folder / "results.json").read_text()))
+    assert found[0].keys() == found[1].keys()
+    for arguments in (("--dtype", "bf16"), ("--export", str(tmp_path / "x"), "--format", "hf", "--dtype", "bf16")):
+        assert run(f"config={finished / 'config.yaml'}", *arguments) == 2
+        assert "--dtype bf16: is of --export FILE.safetensors, which is not given" in capsys.readouterr().err
+
+
 def test_evaluation_needs_no_training_files(finished, own_vqa2_root, tmp_path, caplog):
     for path in (own_vqa2_root / "vqa2").glob("*train2014*"):
         path.unlink()

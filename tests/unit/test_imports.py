@@ -83,7 +83,7 @@ ALLOWED = {
     "huggingface": {"asking.loaded_model", "config", "data.images", "encoders.masked_norm", "models", "processors", "tasks"},
     "__main__": {"commands"},
     "asking": {"config.options", "data", "tasks.base", "precision"},
-    "demo": {"asking", "data.images"},  # of the latter the remedy in its errors, which is none of a visitor's
+    "demo": {"asking", "config.shipped", "data.images"},  # of the latter the remedy in its errors, which is none of a visitor's
     "loading": {"config", "data", "checkpoint", "tasks.base", "precision", "build", "asking.loaded_model"},
     "__init__": {"config.options", "data.builders.base", "loading", "run", "tasks.base", "asking"},  # the public face
 }

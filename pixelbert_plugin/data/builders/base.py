@@ -1,10 +1,13 @@
 """What every builder offers: `samples(split)`. A data set is one decorated subclass (see docs/extending.md)."""
 
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
+from string import Formatter
 from typing import Any, Literal
 
 from pixelbert_plugin import registry
@@ -17,6 +20,8 @@ from pixelbert_plugin.registry.schema import ConfigError, nearest
 from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)
+
+LONGEST_NAME = 255  # characters of a file's name, on most file systems
 
 
 @dataclass(kw_only=True)
@@ -183,11 +188,20 @@ def tell_empty(path: Path, number: int) -> None:
         logger.warning("%s: %d captions without a word were left out", path, number)
 
 
+@cache
+def _require_fields(pattern: str) -> None:
+    """Raises ValueError where there is none, or one is wider than a file's name may be, which would fill memory."""
+    formats = [form for _, name, form, _ in Formatter().parse(pattern) if name is not None]
+    if not formats:
+        raise ValueError("no field")
+    if any(int(number) > LONGEST_NAME for form in formats for number in re.findall(r"\d+", form or "")):
+        raise ValueError("a field is too wide")
+
+
 def image_path(pattern: str, key: str, **values: Any) -> str:
     """`pattern` with its {fields} filled in. Raises ConfigError where it has none, or one that there is not."""
     try:
-        if "{" not in pattern:
-            raise ValueError("no field")
+        _require_fields(pattern)
         return pattern.format(**values)
     except (KeyError, ValueError, IndexError, AttributeError) as error:
         fields = ", ".join(f"{{{name}}}" for name in values)

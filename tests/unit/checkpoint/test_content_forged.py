@@ -210,6 +210,24 @@ def exported(whole, tmp_path):
     return export.write(tmp_path / "net.safetensors", restore.read_model(whole), restore.read_content(whole, "k"))
 
 
+def test_a_file_in_bf16_is_read_as_float32_of_it(exported, whole, tmp_path):
+    """Matrices are rounded and take half the room; vectors are as they were; its digest is over what it holds."""
+    weights = restore.read_model(whole)
+    weights |= {"wide.weight": torch.randn(300, 200), "wide.bias": torch.randn(300), "steps": torch.tensor(3)}
+    file = export.write(tmp_path / "half.safetensors", weights, restore.read_content(whole, "k"), "bf16")
+    assert 120_000 < file.stat().st_size - exported.stat().st_size < 123_000
+    restore.read_content(file, "k")
+    for name, value in restore.read_model(file).items():
+        expected = weights[name].bfloat16().float() if weights[name].dim() > 1 else weights[name]
+        assert torch.equal(value, expected) and value.dtype == weights[name].dtype, name
+    assert load_file(file)["wide.weight"].dtype == torch.bfloat16
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="not as it was written"):
+        restore.read_content(file, "k")
+
+
 def test_a_changed_bit_in_an_exported_file_is_refused(exported):
     """Each bit of the header, and bits of the tensors."""
     content, draw = exported.read_bytes(), random.Random(0)

@@ -4,9 +4,11 @@ import pytest
 
 pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from pixelbert_plugin import UserError
+from pixelbert_plugin.config.shipped import trained
 from pixelbert_plugin.demo import page as demo
 from pixelbert_plugin.demo.page import gradio, page, theme
 from pixelbert_plugin.demo.visits import Visits
@@ -49,6 +51,17 @@ def test_without_a_folder_it_says_how_to_search(models):
     blocks = page(Visits(models["retrieval"], 5), "save/mine")
     assert headings(blocks) == ["Which texts belong to a picture?"]
     assert any("images=FOLDER" in each.value for each in components(blocks, "Markdown"))
+
+
+def test_a_picture_and_a_question_stand_there_at_first(models, tmp_path, monkeypatch):
+    """The picture among those that visitors upload, so that it can be asked about, and no other file of this machine."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    begin = trained()
+    blocks = page(Visits(models["vqa"], 5), begin.name, begin)
+    (image,), (text,) = components(blocks, "Image"), components(blocks, "Textbox")
+    assert text.value == begin.question() and image.value["orig_name"] == "picture.png"
+    assert Path(image.value["path"]).read_bytes() == begin.picture.read_bytes()
+    assert Path(image.value["path"]).resolve().is_relative_to(tmp_path.resolve())
 
 
 def test_a_picture_is_not_opened_by_gradio(models, tmp_path):

@@ -57,6 +57,13 @@ def test_unreadable_weights_name_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="without network give the folder"):
         build(weights=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 440449768\n")
+    with pytest.raises(UserError, match=r"\(model.safetensors is a pointer of Git LFS, not the file itself; fetch it with"):
+        build(weights=str(tmp_path))
+    (tmp_path / "config.json").write_text("<!DOCTYPE html><html>")
+    with pytest.raises(UserError, match=r"\(config.json is a web page, not the file itself; download it again\)"):
+        build(weights=str(tmp_path))
 
 
 def test_indivisible_heads_are_refused():

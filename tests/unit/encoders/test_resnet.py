@@ -155,6 +155,34 @@ def test_weights_from_a_file(tmp_path, caplog):
     assert "not in the" not in caplog.text
 
 
+@pytest.mark.parametrize(("number", "channels", "grid"), [(1, 64, (24, 32)), (2, 128, (12, 16)), (3, 256, (6, 8))])
+def test_the_first_stages_alone_equal_torchvisions(tmp_path, caplog, number, channels, grid):
+    """From a file of all four, whose other stages are said to be left out; and padding shows no more than with four."""
+    source = lively(torchvision.models.resnet18(weights=None))
+    torch.save(source.state_dict(), tmp_path / "plain.pth")
+    with caplog.at_level("INFO"):
+        encoder = build(weights=str(tmp_path / "plain.pth"), num_stages=number, max_pool=False, norm="frozen").eval()
+    assert "left out as expected" in caplog.text and "not in the" not in caplog.text
+    trunk = nn.Sequential(*list(source.children())[: 4 + number])
+    images = [torch.randn(3, 96, 128), torch.randn(3, 33, 70)]
+    with torch.no_grad():
+        found = encoder(*padded(images))
+        assert found.grid == grid and encoder.out_channels == channels == found.pixels.shape[2]
+        for image, pixels, mask in zip(images, found.pixels, found.mask, strict=True):
+            alone = trunk(image[None])[0].flatten(1).T
+            torch.testing.assert_close(pixels[mask], alone, atol=1e-4, rtol=1e-4)
+    assert len(encoder.shard_units()) == number and encoder.portable().num_stages == number
+    assert encoder.save_pretrained(tmp_path)["image_encoder"] == (
+        f"not written: torchvision's and timm's networks have four stages, this one {number}"
+    )
+
+
+def test_fewer_stages_than_one_or_more_than_four_are_refused():
+    for number in (0, 5):
+        with pytest.raises(UserError, match=r"num_stages"):
+            build(num_stages=number)
+
+
 def test_weights_by_torchvisions_enum_name_from_its_cache(tmp_path, monkeypatch):
     """The real loading code, with a file where torchvision would have downloaded one."""
     source = lively(torchvision.models.resnet18(weights=None))

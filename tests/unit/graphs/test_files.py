@@ -10,7 +10,7 @@ from native_models import SIZES, native, native_logits
 from pixelbert_plugin import UserError
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.graphs import files, write
-from pixelbert_plugin.graphs.program import INPUTS, example
+from pixelbert_plugin.graphs.program import INPUTS, example, least_side
 
 MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
 with_onnx = pytest.mark.skipif(bool(MISSING), reason=f"pip install 'pixelbert_plugin[export]': {', '.join(MISSING)}")
@@ -18,7 +18,7 @@ with_onnx = pytest.mark.skipif(bool(MISSING), reason=f"pip install 'pixelbert_pl
 
 @pytest.mark.slow
 @with_onnx
-@pytest.mark.parametrize("task", ["vqa", "nlvr2"])
+@pytest.mark.parametrize("task", ["vqa", "nlvr2", "retrieval", "pretrain"])
 def test_onnx_runtime_agrees_at_other_sizes(task, tmp_path):
     import onnxruntime
 
@@ -27,8 +27,8 @@ def test_onnx_runtime_agrees_at_other_sizes(task, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.json", "model.onnx"]
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert [given.name for given in session.get_inputs()] == list(INPUTS)
-    for sizes in SIZES:
-        inputs = example(loaded, *sizes)
+    for texts, tokens, height, width in SIZES:
+        inputs = example(loaded, texts, tokens, *(max(side, least_side(loaded)) for side in (height, width)))
         expected = native_logits(loaded, *inputs)
         found = session.run(list(expected), {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})
         for logits, wanted in zip(found, expected.values(), strict=True):

@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import mmap
 import os
 import re
@@ -48,6 +49,16 @@ def test_word_pieces_from_a_vocab_file(folder):
     assert tokens == ["[CLS]", "what", "color", "is", "the", "un", "##aff", "##able", "?", "[SEP]"] and not cut
     assert VOCABULARY[text("zebra")[0][1]] == "[UNK]"
     assert (text.vocab_size, text.pad_token_id, text.mask_token_id) == (13, 0, 4)
+
+
+def test_an_id_that_no_vocabulary_has_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY))
+    content = json.loads(build("bert_tokenizer", vocabulary=str(tmp_path)).state_dict()["tokenizer"])
+    content["model"]["vocab"]["the"] = 2_000_000_000
+    text = build("bert_tokenizer", vocabulary=str(tmp_path))
+    text.load_state_dict({"tokenizer": json.dumps(content)})
+    with pytest.raises(UserError, match=r"vocabulary=.*: 'the' has the id 2,000,000,000; .* at most 4,194,304 are taken"):
+        assert text.vocab_size
 
 
 @pytest.mark.parametrize(

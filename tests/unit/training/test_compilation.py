@@ -200,11 +200,13 @@ def test_losses_and_gradients_are_those_without(name, is_frozen):
 
 @pytest.mark.slow
 def test_in_bf16_they_are_as_near_to_float32s_as_those_without():
-    """Of the gradient on this model's first convolution bfloat16 leaves one digit, compiled or not, and each rounds elsewhere."""
+    """Of the gradient on this model's first convolution bfloat16 leaves one digit, compiled or not, each another one."""
     exact = model(heads=HEADS["pretrain"], text=STILL).train()
     usual, changed, task = deepcopy(exact), deepcopy(exact), Task("pretrain")
     compiled = compile_blocks(changed, "pixelbert", CPU)
-    expected, rounded = (updates(net, task, precision, several("pretrain")) for net, precision in ((exact, Fp32), (usual, Bf16)))
+    expected, rounded = (
+        updates(net, task, precision, several("pretrain")) for net, precision in ((exact, Fp32), (usual, Bf16))
+    )
     with compiled.going_on():
         found = updates(changed, task, Bf16, several("pretrain"))
     assert found[0] == pytest.approx(expected[0], rel=5e-3) and found[0] != expected[0]

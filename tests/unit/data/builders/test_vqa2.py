@@ -197,7 +197,7 @@ def test_labels_come_back_from_the_cache(own_vqa2_root, tmp_path):
 
 def test_a_pattern_that_cannot_be_filled_in_is_refused(own_vqa2_root):
     source = builder(own_vqa2_root)
-    for pattern in ("coco/val2014", "coco/{image}.jpg", "coco/{image_id"):
+    for pattern in ("coco/val2014", "coco/{image}.jpg", "coco/{image_id", "c/{image_id:0999999999d}.jpg", "{image_id:.{x}}"):
         source.config.splits["val"][0].images = pattern
         with pytest.raises(UserError, match=r"splits.val\[0\].images: .*cannot be filled in .* it may hold \{image_id\}"):
             source.samples("val")
