@@ -119,8 +119,8 @@ class WordPieceTokenizer:
             if largest >= MOST_IDS:
                 given = f"{registry.key_of(self.config, 'vocabulary')}={self.config.vocabulary!r}"
                 raise UserError(
-                    f"{given}: {word!r:.80} has the id {largest:,}; ids are rows of the word embeddings, and at most {MOST_IDS:,} "
-                    "are taken"
+                    f"{given}: {word!r:.80} has the id {largest:,}; ids are rows of the word embeddings, "
+                    f"and at most {MOST_IDS:,} are taken"
                 )
             self._vocab_size = largest + 1
         return self._vocab_size

@@ -9,6 +9,7 @@ import pytest
 from conftest import draw_image
 
 import pixelbert_plugin
+from pixelbert_plugin.config.shipped import trained
 from pixelbert_plugin.demo.server import serving
 from pixelbert_plugin.demo.visits import Visits
 
@@ -93,6 +94,24 @@ def test_a_picture_is_asked_about_and_words_looked_at(page, picture):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     if folder := os.environ.get("PIXELBERT_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/demo_{page.viewport_size['width']}.png", full_page=True)
+
+
+def test_without_a_checkpoint_one_press_of_a_button_shows_an_answer(browser):
+    """Of the package's own model, about the picture that stands there."""
+    begin = trained()
+    with serving(Visits(pixelbert_plugin.load(fast=True), 3), begin.name, "127.0.0.1", 0, 1, begin) as address:
+        page = browser.new_page()
+        page.set_default_timeout(20_000)
+        page.goto(address)
+        page.get_by_alt_text(CHOSEN).wait_for()
+        table = page.get_by_role("table", name=begin.question())
+
+        def ask() -> None:
+            page.get_by_role("button", name="Ask", exact=True).click()
+
+        until(ask, "Ask", lambda: table.wait_for(timeout=5000))
+        assert table.get_by_role("row").nth(1).inner_text().startswith("red")
+        page.close()
 
 
 def test_by_the_keyboard_alone(page, picture):

@@ -272,7 +272,6 @@ PICTURE = "image=0.png"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([PICTURE, "question=x"], "checkpoint: is not set, and has no default; set it"),
         (["checkpoint=c", "qestion=x"], "qestion: unknown key; did you mean question?"),
         (["checkpoint=c", PICTURE, "question"], "'question': not understood; options are given as key=value"),
         (["checkpoint=c", "--top_k=3"], "--top_k=3: unknown flag; keys are written without dashes: top_k=3"),
