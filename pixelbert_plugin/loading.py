@@ -29,10 +29,11 @@ from pixelbert_plugin.system.linux import huge_pages
 from pixelbert_plugin.tasks.base import Task
 
 KEY = "path"  # what errors call the argument of `load`
+OWN: Any = object()  # in the place of a path: the model that comes with the package
 
 
 def load(
-    path: str | Path | None = None,
+    path: str | Path = OWN,
     *,
     device: str | torch.device = "cpu",
     user_dir: str | Path | None = None,
@@ -55,7 +56,7 @@ def load(
 
     Raises UserError where the path is no checkpoint, is damaged, or needs a plugin that is not there.
     """
-    if path is None:
+    if path is OWN:
         path = shipped.trained().checkpoint
     return load_named(KEY, path, device=device, user_dir=user_dir, fast=fast, precision=precision)
 

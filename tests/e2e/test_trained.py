@@ -12,12 +12,19 @@ from safetensors.torch import load_file
 import pixelbert_plugin
 from pixelbert_plugin.commands import predict
 from pixelbert_plugin.config.shipped import trained
+from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry import plugins
 
 
 @pytest.fixture(scope="module")
 def model():
     return pixelbert_plugin.load()
+
+
+def test_a_variable_that_is_none_is_not_taken_for_it():
+    """`load(config.get("checkpoint"))` with a mistake in the key."""
+    with pytest.raises(UserError, match="path=None: must be the path"):
+        pixelbert_plugin.load(None)
 
 
 def test_it_is_small():

@@ -42,6 +42,7 @@ EVERYWHERE_PAPER = {
     f"{MODEL}.text_encoder.type": "bert",
     f"{MODEL}.text_encoder.params.weights": "bert-base-uncased",
     f"{MODEL}.image_encoder.params.max_pool": True,
+    f"{MODEL}.image_encoder.params.num_stages": 4,
     f"{MODEL}.position_embedding": "none",
 }
 PAPER = {
@@ -478,7 +479,7 @@ def test_the_defaults_of_every_option_that_the_tables_hold():
         ("task", "pretrain"): {"mlm": True, "itm": True, "mask_probability": 0.15, "whole_words": False},
         ("task", "vqa"): {"metric": "vqa_accuracy", "image_answers_weight": 0.0},
         ("task", "retrieval"): {"num_negatives": 20, "num_hardest": 5, "fold_images": None, "max_val_images": None},
-        ("encoder", "resnet50"): {"weights": None, "norm": "trainable", "max_pool": True},
+        ("encoder", "resnet50"): {"weights": None, "norm": "trainable", "max_pool": True, "num_stages": 4},
         ("encoder", "bert"): {"dropout": 0.1, "attention_dropout": 0.1, "initializer_range": 0.02, "layer_norm": "torch"},
         ("model", "pixelbert"): {
             "num_sampled_pixels": None,

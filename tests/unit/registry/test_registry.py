@@ -95,6 +95,7 @@ def test_configure_fills_in_nested_defaults():
         "stride_in_1x1": None,
         "norm": "trainable",
         "max_pool": True,
+        "num_stages": 4,
     }
 
 
