@@ -21,7 +21,9 @@ INPUTS, OUTPUTS = (".csv", ".jsonl", ".json"), (".jsonl", ".csv")
 
 @dataclass(kw_only=True)
 class PredictConfig:
-    checkpoint: FilePath | None = None  # a run's or checkpoint's folder, an exported file, a hub's name. None: the package's
+    checkpoint: FilePath = (
+        ""  # a run's or checkpoint's folder, an exported file, a name of the hub. "": the package's own model
+    )
     image: FilePath | None = None  # the image that is asked about
     images: FilePath | None = None  # the folder that is searched; with `input`, the folder that its images' paths begin in
     question: str | None = None  # about the image (VQA)

@@ -36,11 +36,10 @@ def loaded(config: "PredictConfig | DemoConfig") -> "LoadedModel":
     from pixelbert_plugin.config.shipped import trained
     from pixelbert_plugin.loading import load_named
 
-    path: str | Path | None = config.checkpoint
-    if path is None:
+    path: str | Path = config.checkpoint
+    if not path:
         path = trained().checkpoint
         print(f"no checkpoint= is given: this is {trained().name}, which comes with the package", file=sys.stderr)
-
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

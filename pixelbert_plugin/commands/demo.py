@@ -87,8 +87,8 @@ def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None"
 
     folder = None if config.images is None else Path(config.images).expanduser()
     visits = Visits(model, config.top_k, gallery, folder)
-    begin = shipped.trained() if config.checkpoint is None else None
-    name = begin.name if begin else _name(config.checkpoint or "")
+    begin = None if config.checkpoint else shipped.trained()
+    name = _name(config.checkpoint) if begin is None else begin.name
     with (
         interrupt.handling(SIGTERM=interrupt.interrupt),
         serving(visits, name, config.host, config.port, config.max_upload_mb, begin) as address,

@@ -7,7 +7,9 @@ from pixelbert_plugin.registry.schema import FilePath, require
 
 @dataclass(kw_only=True)
 class DemoConfig:
-    checkpoint: FilePath | None = None  # a run's or checkpoint's folder, an exported file, a hub's name. None: the package's
+    checkpoint: FilePath = (
+        ""  # a run's or checkpoint's folder, an exported file, a name of the hub. "": the package's own model
+    )
     images: FilePath | None = None  # the folder that is searched by texts, where the model can do that
     host: str = "127.0.0.1"  # the address to listen at: this machine alone. 0.0.0.0: whoever reaches it
     port: int = 7860  # to listen at; 0: one that is free

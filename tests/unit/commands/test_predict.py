@@ -272,6 +272,7 @@ PICTURE = "image=0.png"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["checkpoint=", PICTURE, "question=x"], "checkpoint: None is invalid: must be text"),  # a variable that is not set
         (["checkpoint=c", "qestion=x"], "qestion: unknown key; did you mean question?"),
         (["checkpoint=c", PICTURE, "question"], "'question': not understood; options are given as key=value"),
         (["checkpoint=c", "--top_k=3"], "--top_k=3: unknown flag; keys are written without dashes: top_k=3"),
