@@ -211,10 +211,11 @@ def test_in_bf16_they_are_as_near_to_float32s_as_those_without():
         found = updates(changed, task, Bf16, several("pretrain"))
     assert found[0] == pytest.approx(expected[0], rel=5e-3) and found[0] != expected[0]
     for slopes, near, steep in zip(found[1], rounded[1], expected[1], strict=True):
+        assert slopes.keys() == near.keys() == steep.keys()
         for parameter, slope in steep.items():
             allowed = 2 * (near[parameter] - slope).norm() + 1e-3 * largest(steep)  # key biases have no gradient but rounding
             assert (slopes[parameter] - slope).norm() <= allowed, parameter
-    assert not any(kind.is_given_up for kind in compiled.kinds.values())
+    assert not any(kind.is_given_up for kind in compiled.kinds.values()) and compiled.count < 20
 
 
 def largest(slopes) -> float:
