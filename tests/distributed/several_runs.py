@@ -1,24 +1,31 @@
 """Run after run of a list in the same processes.
 
 Each run is {"arguments": [...], "float64": bool}. A program that computes the same thing in another order agrees with
-itself in float64 to many digits on any machine; in float32 rounding hides what a slip would change.
+itself in float64 to many digits on any machine; in float32 rounding hides what a slip would change. Blocks that are to be
+compiled are traced alone: the compiler takes minutes for them, and is tested on one process.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
+from traced_blocks import traced_blocks
 
 from pixelbert_plugin.commands.command import leave
 from pixelbert_plugin.commands.run import main
 
+COMPILED = "training.compile=blocks"
+
+
+def traced_where(wanted: bool) -> AbstractContextManager:
+    return traced_blocks() if wanted else nullcontext()  # it imports the compiler, which takes seconds
+
 
 @contextmanager
 def all_in_float64(wanted: bool) -> Iterator[None]:
-    """Weights, images and sums in float64: torch's default type, and what `Tensor.float()` gives where sums need digits (but in
-    blocks that are compiled, which do not see it)."""
+    """Weights, images and sums in float64: torch's default type, and what `Tensor.float()` gives where sums need digits."""
     if not wanted:
         yield
         return
@@ -37,7 +44,7 @@ def run_several(runs: list[dict]) -> None:
         dist.init_process_group("gloo")
     status = 0
     for run in runs:
-        with all_in_float64(run["float64"]):
+        with all_in_float64(run["float64"]), traced_where(COMPILED in run["arguments"]):
             status = status or main(run["arguments"])
     if dist.is_initialized():
         dist.destroy_process_group()

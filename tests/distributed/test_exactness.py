@@ -176,10 +176,10 @@ def test_fsdp_too(more_runs, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["compiled_2", "fsdp_compiled_2"])
 def test_compiled_blocks_too(more_runs, name):
-    """With DDP, and with FSDP and gradient checkpointing."""
+    """Traced, with DDP, and with FSDP and gradient checkpointing."""
     agrees(more_runs, name)
     counts = [record["compilations"] for record in records(more_runs / name)]
-    assert 0 < counts[0] <= counts[-1] < 60 and losses(more_runs / name) != losses(more_runs / "fsdp_2")
+    assert 0 < counts[0] <= counts[-1] < 60
 
 
 @pytest.mark.slow

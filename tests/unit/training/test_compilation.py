@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from traced_blocks import traced_blocks
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.distributed.parallel import Losses
@@ -28,10 +29,9 @@ def new():
 
 
 @pytest.fixture
-def traced(monkeypatch):
-    """What torch traces is run as it is, by the same kernels as without: a second instead of half a minute."""
-    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda graph, inputs: graph.forward)
-    monkeypatch.setattr(module, "require_compiler", lambda device: None)
+def traced():
+    with traced_blocks():
+        yield
 
 
 class Net(nn.Module):
@@ -205,16 +205,19 @@ def test_in_bf16_they_are_as_near_to_float32s_as_those_without():
     usual, changed, task = deepcopy(exact), deepcopy(exact), Task("pretrain")
     compiled = compile_blocks(changed, "pixelbert", CPU)
     expected, rounded = (
-        updates(net, task, precision, several("pretrain")) for net, precision in ((exact, Fp32), (usual, Bf16))
+        updates(net, task, precision, several("pretrain")[:1]) for net, precision in ((exact, Fp32), (usual, Bf16))
     )
     with compiled.going_on():
-        found = updates(changed, task, Bf16, several("pretrain"))
+        found = updates(changed, task, Bf16, several("pretrain")[:1])
     assert found[0] == pytest.approx(expected[0], rel=5e-3) and found[0] != expected[0]
     for slopes, near, steep in zip(found[1], rounded[1], expected[1], strict=True):
         assert slopes.keys() == near.keys() == steep.keys()
         for parameter, slope in steep.items():
             allowed = 2 * (near[parameter] - slope).norm() + 1e-3 * largest(steep)  # key biases have no gradient but rounding
             assert (slopes[parameter] - slope).norm() <= allowed, parameter
+    for (buffer, value), one, other in zip(changed.named_buffers(), usual.buffers(), exact.buffers(), strict=True):
+        near, right = one.double(), other.double()
+        assert (value - right).norm() <= 2 * (near - right).norm() + 5e-3 * right.norm(), buffer
     assert not any(kind.is_given_up for kind in compiled.kinds.values()) and compiled.count < 20
 
 
