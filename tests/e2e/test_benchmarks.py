@@ -29,7 +29,7 @@ def test_the_naive_way_and_ours_compute_the_same():
 
 @pytest.mark.slow
 def test_compiled_blocks_compute_the_same(tmp_path, monkeypatch):
-    """Of the three settings one, traced; the compiler's own numbers are in unit/training/test_compilation.py."""
+    """Of the three settings one, traced; the compiler's own numbers are in test_compiled_numbers.py."""
     import steps
 
     monkeypatch.setattr(steps, "settings", lambda *of, settings=steps.settings: islice(settings(*of), 2, 3))
