@@ -30,8 +30,10 @@ EXPORT = [
     "onnxruntime>=1.20",  # runs what was written; the export itself does without
 ]
 DOCS = [
-    "mkdocs-material>=9.5",
+    "mkdocs>=1.6",  # before, anchors were not checked
+    "mkdocs-material>=9.5.20",  # the first that takes it
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
+    "mkdocs-jupyter>=0.25",  # the notebook, executed when the site is built
 ]
 DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
@@ -50,6 +52,8 @@ TEST = [
     "timm>=1.0.8",  # any of its models as a backbone
     "setuptools>=70",
     "wheel>=0.43",
+    "nbclient>=0.10",  # executes the notebook of the documents
+    "ipykernel>=6.29",
     *HUB,
     *EXPORT,
 ]

@@ -104,11 +104,37 @@ def _member(contract: type, name: str, comment: str) -> list[str]:
     return [f"  {name}({arguments})", textwrap.indent(inspect.getdoc(value) or "", "      ")]
 
 
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as `--describe` prints it, and as the site's reference shows it."""
+
+    key: str  # dotted, below the configuration that was asked for
+    type: str
+    default: str  # as YAML has it
+    comment: str  # the one behind the field
+
+
+def option_rows(config: type, prefix: str = "") -> list[Option]:
+    """Every option of a configuration's dataclass, those of its sections too, in the order of its fields."""
+    comments = _comments(config)
+    rows = []
+    for field in dataclasses.fields(config):
+        if _is_section(field.type):
+            rows += option_rows(field.type, f"{prefix}{field.name}.")
+        else:
+            rows.append(Option(prefix + field.name, _type(field.type), _default(field), comments.get(field.name, "")))
+    return rows
+
+
+def _is_section(kind: Any) -> typing.TypeGuard[type]:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not Component
+
+
 def _fields(config: type, indent: str) -> list[str]:
     comments = _comments(config)
     lines = []
     for field in dataclasses.fields(config):
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type) and field.type is not Component:
+        if _is_section(field.type):
             lines.append(f"{indent}{field.name}:")
             lines += _fields(field.type, indent + "  ")
             continue
@@ -134,7 +160,11 @@ def _type(kind: Any) -> str:
         return " | ".join("None" if part is type(None) else _type(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         return " | ".join(map(str, typing.get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+    return (
+        kind.__name__
+        if isinstance(kind, type) and not typing.get_args(kind)
+        else str(kind).replace("typing.", "").replace("pixelbert_plugin.registry.schema.", "")
+    )
 
 
 def _comments(config: type) -> dict[str, str]:

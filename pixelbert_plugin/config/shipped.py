@@ -64,12 +64,15 @@ def configurations() -> dict[str, Path]:
     return found
 
 
+def descriptions() -> dict[str, str]:
+    """By the path that `config=` takes, the first sentence of the comment at the top of each."""
+    return {path: _description(file.read_text(encoding="utf-8")) for path, file in configurations().items()}
+
+
 def listing() -> str:
     """Name, path and the first sentence of each, a line each."""
-    lines = ["configurations"]
-    for path, file in configurations().items():
-        lines.append(f"  {short_name(path):<24} [{path}] {_description(file.read_text(encoding='utf-8'))}")
-    return "\n".join(lines)
+    lines = [f"  {short_name(path):<24} [{path}] {text}" for path, text in descriptions().items()]
+    return "\n".join(["configurations", *lines])
 
 
 def short_name(path: str) -> str:

@@ -1,11 +1,14 @@
 """The documents' code, run word for word."""
 
+import csv
+import json
 import os
 import re
 import site
 import subprocess
 import sysconfig
 import venv
+from collections import Counter
 from pathlib import Path
 
 import easy_vqa
@@ -32,9 +35,12 @@ def environment(tmp_path_factory) -> dict[str, str]:
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
     shared = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
     (packages / "shared.pth").write_text("".join(shared))
-    for name, module in (("pip", "pip"), ("pixelbert-run", "pixelbert_plugin")):
+    programs = {"pip": "-m pip", "pixelbert-run": "-m pixelbert_plugin"}
+    for name in ("data", "predict"):
+        programs[f"pixelbert-{name}"] = f"-c 'from pixelbert_plugin.commands.{name} import main; raise SystemExit(main())'"
+    for name, started in programs.items():
         command = folder / "bin" / name
-        command.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -P -m {module} "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -P {started} "$@"\n')
         command.chmod(0o755)
     path = f"{folder}/bin{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PIP_NO_BUILD_ISOLATION": "1", "OMP_NUM_THREADS": "1"}
@@ -48,21 +54,83 @@ def run(command: str, cwd: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def shape_of(line: str) -> str:
+    """A line with its numbers and the room between words left out: what a run prints alike on every machine."""
+    return " ".join(re.sub(r"\d[\d,]*(\.\d+)?(e[-+]\d+)?", "0", line).split())
+
+
+def check_printed(shown: str, output: str) -> None:
+    """Every line that a document shows stands in the output, in this order; … is for any lines, and in a line for any text."""
+    printed = iter(shape_of(line) for line in output.splitlines())
+    for line in filter(None, map(shape_of, shown.splitlines())):
+        wanted = re.compile(".*".join(map(re.escape, line.split("…"))))
+        assert line == "…" or any(wanted.fullmatch(found) for found in printed), f"{line!r} is not in\n{output}"
+
+
+def test_what_a_document_shows_is_looked_for_line_by_line():
+    check_printed("update 20  loss 2.5\n…\nsave/x  done", "loading\nupdate 40   loss 0.25\nmore\nsave/x done\n")
+    check_printed("update 20  …  done", "update 3 with 5 of 6 done\n")
+    for shown in ("update 20 losses 2.5", "save/x\nupdate 1 loss 1"):
+        with pytest.raises(AssertionError, match="is not in"):
+            check_printed(shown, "update 40 loss 0.25\nsave/x\n")
+
+
 def write(text: str, folder: Path) -> None:
     """Save a block as the file that its first line names."""
     name = re.match(r"# (\S+)\n", text).group(1)
     (folder / name).write_text(text)
 
 
-@pytest.mark.slow
-def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
-    outputs = []
-    for language, text in blocks("docs/extending.md"):
+def follow(document: str, folder: Path, environment: dict[str, str], shorter: dict[str, str] | None = None) -> list[str]:
+    """What a reader does: save files, run commands (some made shorter), look for what is shown. Returns the outputs."""
+    outputs, left = [], dict(shorter or {})
+    for language, text in blocks(document):
         if language == "bash":
-            outputs.append(run(text, tmp_path, environment))
+            for long in [long for long in left if long in text]:
+                text = text.replace(long, left.pop(long))
+            outputs.append(run(text, folder, environment))
+        elif language == "text":
+            check_printed(text, outputs[-1])
         else:
             assert language in ("python", "yaml"), language
-            write(text, tmp_path)
+            write(text, folder)
+    assert not left
+    return outputs
+
+
+@pytest.mark.slow
+def test_the_first_steps_run_as_they_stand(environment, tmp_path):
+    """But for the length of the training: a reader's 40 updates are four here."""
+    (tmp_path / "projects").symlink_to(ROOT / "projects")  # in a clone
+    shorter = {"training.max_updates=40": "training.max_updates=4 training.log_interval=1 training.batch_size=64"}
+    asked, by_python, trained = follow("docs/start.md", tmp_path, environment, shorter)
+    assert asked.splitlines()[-3].split("│")[0].strip() == "red" and by_python.splitlines()[-1] == "no"
+    assert "│ kind" in trained.replace("┃", "│") and (tmp_path / "save/easy_vqa/checkpoints/best").exists()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_stands_and_its_model_learns(environment, tmp_path):
+    """Far above the question-only prior: colours, which are soon learned, and numbers, for which it must see the dots."""
+    shorter = {"training.max_epochs=2 env.save_dir": "training.max_updates=2 run_type=train_val env.save_dir"}
+    follow("docs/tutorial.md", tmp_path, environment, shorter)
+    results = json.loads((tmp_path / "save/dice/results.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "data/dice/test.csv").open(encoding="utf-8")))
+    asked = Counter((row["question"], row["answer"]) for row in csv.DictReader((tmp_path / "data/dice/train.csv").open()))
+    frequent = {question: answer for (question, answer), _ in reversed(asked.most_common())}
+    prior = sum(frequent[row["question"]] == row["answer"] for row in rows) / len(rows)
+    assert results["test/dice/question_prior"] == pytest.approx(prior) and prior < 0.3
+    assert results["test/dice/accuracy"] > 0.75 and results["test/dice/accuracy[asked for=number]"] > 0.6
+    answers = list(csv.DictReader((tmp_path / "answers.csv").open(encoding="utf-8")))
+    right = sum(row["predicted_answer"] == row["answer"] for row in answers) / len(rows)
+    assert len(answers) == len(rows) and right == pytest.approx(results["test/dice/accuracy"], abs=0.01)
+    assert (tmp_path / "save/dice_without/results.json").exists()
+
+
+@pytest.mark.slow
+def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
+    outputs = follow("docs/extending.md", tmp_path, environment)
+    results = json.loads((tmp_path / "save/my_vqa/results.json").read_text())
+    assert 0.41 < results["val/my_vqa/question_prior"] < 0.42 and results["val/my_vqa/accuracy"] > 0.9  # with five seeds: 1
     trained = [output for output in outputs if "results.json" in output]
     # the data set, two backbones, a tokenizer, a metric, a task, a precision, a model, and the package's own
     assert len(trained) == 9
@@ -159,6 +227,7 @@ def test_a_new_plugins_name_must_be_free(name, message, tmp_path, monkeypatch, c
 
 
 def test_every_configuration_in_the_readmes_exists():
-    for readme in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("projects/*/README.md")):
+    patterns = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "projects/*/README.md")
+    for readme in (path for pattern in patterns for path in ROOT.glob(pattern)):
         for path in re.findall(r"config=(projects/\S+?\.yaml)", readme.read_text(encoding="utf-8")):
             assert (ROOT / path).is_file(), f"{readme}: {path}"

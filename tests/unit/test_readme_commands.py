@@ -8,7 +8,8 @@ from conftest import ROOT
 
 from pixelbert_plugin import config as configuration
 
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("projects/*/*.md")), *sorted(ROOT.glob("datasets/*/README.md"))]
+PATTERNS = ("README.md", "docs/**/*.md", "projects/*/*.md", "datasets/*/README.md", "benchmarks/README.md")
+DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 COMMAND = re.compile(r"pixelbert-run (config=projects/[^`\n]+)")
 
 
