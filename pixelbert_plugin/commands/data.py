@@ -1,4 +1,4 @@
-"""`pixelbert-data make|check|calibrate key=value`: what is done with data apart from training."""
+"""`pixelbert-data make|new|check|calibrate key=value`: what is done with data apart from training."""
 
 import sys
 from pathlib import Path
@@ -52,6 +52,18 @@ def make(options: list[str]) -> int:
     from pixelbert_plugin.registry.schema import merge
 
     tell(describe(write_world(merge(WorldConfig, command_line(options)))))
+    return 0
+
+
+def new(options: list[str]) -> int:
+    """Look at a table, and write a configuration that trains on it."""
+    from pixelbert_plugin.commands.new_table import NewConfig, new
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.registry import plugins
+    from pixelbert_plugin.registry.schema import merge
+
+    plugins.load()
+    tell(new(merge(NewConfig, command_line(options))))
     return 0
 
 
@@ -136,7 +148,7 @@ def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], l
 
 
 IMAGES = ("none", "sample", "all")
-COMMANDS = {"make": make, "check": check, "calibrate": calibrate}
+COMMANDS = {"make": make, "new": new, "check": check, "calibrate": calibrate}
 
 if __name__ == "__main__":
     sys.exit(main())

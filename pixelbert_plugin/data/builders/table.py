@@ -186,7 +186,7 @@ class TableBuilder(Builder):
                 pass
             missing = missing_files(found.image_paths())
         if missing and self.config.on_bad_image == "error":
-            raise UserError(self._missing(own, missing, found.num_images))
+            raise UserError(self.missing(own, missing, found.num_images))
         return found
 
     # files and tables
@@ -206,7 +206,7 @@ class TableBuilder(Builder):
             raise ConfigError(key, f"{given!r}: no file has such a name below {str(self.data_dir)!r}")
         return [(key, Path(each)) for each in found]
 
-    def _tables(self, own: str) -> list[Table]:
+    def tables(self, own: str) -> list[Table]:
         """The tables that the split is read from."""
         if self.config.format == "datasets":
             name = own if own in self._datasets else next(iter(self._datasets))
@@ -246,7 +246,7 @@ class TableBuilder(Builder):
         wanted = self.config.columns.split
         if self.config.splits or wanted == "":
             return False
-        return wanted is not None or self._tables("train")[0].column("split") is not None
+        return wanted is not None or self.tables("train")[0].column("split") is not None
 
     @cached_property
     def _splits_of_column(self) -> list[str]:
@@ -254,7 +254,7 @@ class TableBuilder(Builder):
 
         def make() -> Arrays:
             found: dict[str, None] = {}
-            for table in self._tables("train"):
+            for table in self.tables("train"):
                 column = self._roles(table).split
                 if column is not None:
                     for row in table.rows([column]):
@@ -375,7 +375,7 @@ class TableBuilder(Builder):
         given = self.config.shares
 
         def rows() -> Iterator[tuple[str, ...]]:
-            for table in self._tables("train"):
+            for table in self.tables("train"):
                 roles = self._roles(table)
                 for row in table.rows(list(roles.images)):
                     images = self._images(table, row, roles)
@@ -393,7 +393,7 @@ class TableBuilder(Builder):
         """The rows of a split, as the table has them. Those that lack something are an error, or are `skipped`."""
         lacking: dict[tuple[str, str], list[int]] = defaultdict(list)  # rows by table and by what they lack
         rows_of_id: dict[int | str, str] = {}
-        for table in self._tables(own):
+        for table in self.tables(own):
             roles = self._roles(table)
             has_answers, unanswered = False, []
             for row in table.rows(roles.columns()):
@@ -530,8 +530,8 @@ class TableBuilder(Builder):
             raise UserError(f"{told}; {remedy}")
         logger.warning("%s", told)
 
-    def _missing(self, own: str, missing: list[Path], total: int) -> str:
-        """What to say of missing image files: which rows have them."""
+    def missing(self, own: str, missing: list[Path], total: int) -> str:
+        """What to say where image files of `total` are missing: which rows of the split have them."""
         absent, rows, table = set(missing), [], ""
         for entry in self._entries(own):
             if any(image.content is None and self._file(image) in absent for image in entry.images):
