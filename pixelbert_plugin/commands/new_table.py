@@ -332,7 +332,7 @@ training:
   bucket_by_size: true
 """
 TASK_OPTIONS = {
-    "vqa": "\ntask_config:\n  vqa: {image_answers_weight: 1.0}  # the CNN has no ImageNet weights: it is taught the answers too\n",
+    "vqa": "\ntask_config:\n  vqa: {image_answers_weight: 1.0}  # a CNN without ImageNet weights is taught the answers too\n",
     "retrieval": "\ntask_config:\n  retrieval: {num_negatives: NEGATIVES, num_hardest: HARDEST, max_val_images: 200}\n",
 }
 

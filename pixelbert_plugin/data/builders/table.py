@@ -166,7 +166,8 @@ class TableBuilder(Builder):
     def source_split(self, split: str) -> str:
         own, known = self.config.use.get(split, split), self.own_splits()
         if own not in known:
-            raise ConfigError(f"{self.key}.use.{split}", f"{own!r}: no such split{nearest(own, known)}")
+            remedy = f"; the one that serves as {split} is named by {self.key}.use.{split}"
+            raise ConfigError(f"{self.key}.use.{split}", f"{own!r}: no such split{nearest(own, known)}{remedy}")
         return own
 
     def has_split(self, split: str) -> bool:
@@ -524,7 +525,7 @@ class TableBuilder(Builder):
             return
         rows = sorted({entry.row.number for entry in entries if any(image.url in failed for image in entry.images)})
         url, reason = next(iter(failed.items()))
-        told = f"{entries[0].table.name}: {named_rows(rows)}: {len(failed)} images cannot be fetched: {url:.200}: {reason}"
+        told = f"{entries[0].table.name}: {named_rows(rows)}: images cannot be fetched ({len(failed)}): {url:.200}: {reason}"
         if self.config.on_bad_image == "error":
             remedy = f"the same command fetches what is missing; {self.key}.on_bad_image=skip leaves such images out"
             raise UserError(f"{told}; {remedy}")
@@ -533,12 +534,15 @@ class TableBuilder(Builder):
     def missing(self, own: str, missing: list[Path], total: int) -> str:
         """What to say where image files of `total` are missing: which rows of the split have them."""
         absent, rows, table = set(missing), [], ""
+        first: dict[Path, None] = {}  # of the missing ones, in the order of the rows
         for entry in self._entries(own):
-            if any(image.content is None and self._file(image) in absent for image in entry.images):
+            files = [self._file(image) for image in entry.images if image.content is None]
+            if not absent.isdisjoint(files):
                 rows.append(entry.row.number)
                 table = table or entry.table.name
+                first.update(dict.fromkeys(file for file in files if file in absent))
         where = f"{table}: {named_rows(rows)}" if rows else self.key
-        named = ", ".join(map(str, missing[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
+        named = ", ".join(map(str, list(first or missing)[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
         remedy = f"{self.key}.images={self.config.images!r} is the folder that they are looked for in, below env.data_dir"
         if len(missing) < total:
             remedy += f"; {self.key}.on_bad_image=skip leaves such images out"
