@@ -26,6 +26,7 @@ EPOCHS = (6, 60)  # least and most
 WORK = 40_000  # images of 64 × 64 pixels that a small model's training goes through in some minutes of two CPU cores
 TASKS = ("vqa", "retrieval", "nlvr2", "pretrain")
 KEY = "dataset_config.table"
+NOT_AS_GIVEN = ("columns", "shares", "outside_images", "images")  # options that are written as they were found
 
 
 @dataclass(kw_only=True)
@@ -103,9 +104,10 @@ def _look(own: NewConfig) -> Found:
         table.columns  # noqa: B018  # raises where it cannot be read
     known = {name: value for name, value in asdict(own.columns).items() if name != "groups"}
     task = None if own.task == "auto" else own.task
-    columns = proposal.find_columns(tables, known, own.images, Path(), task, is_split)
+    images = os.path.normpath(own.images) if own.images and "{" not in own.images else own.images
+    columns = proposal.find_columns(tables, known, images, Path(), task, is_split)
     roles = {role: name for role, name in columns.roles.items() if name != role}
-    options: dict[str, Any] = {key: value for key, value in given.items() if key not in ("columns", "shares", "outside_images")}
+    options: dict[str, Any] = {key: value for key, value in given.items() if key not in NOT_AS_GIVEN}
     if columns.images:
         options["images"] = columns.images
     groups = own.columns.groups if own.columns.groups is not None else columns.groups

@@ -20,6 +20,7 @@ from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.tables import Row, Table, named_rows
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.registry.schema import ConfigError
 
 LOOKED_AT = 1000  # rows whose cells are looked at to know a column
 MEASURED = 200  # images whose sizes are read
@@ -68,7 +69,7 @@ def find_columns(
     `has_splits`: whether files say the split. Raises UserError where a column cannot be told."""
     table = tables[0]
     rows = _first_rows(table)
-    roles = {role: name for role, name in given.items() if name is not None}
+    roles = {role: _named(table, role, name) for role, name in given.items() if name is not None}
     taken = set(roles.values())
 
     def known(role: str) -> list[str]:
@@ -164,6 +165,14 @@ def least_occurrences(counts: Counter[str], most: int) -> int:
     """How often an answer must occur that at most `most` answers do."""
     ordered = sorted(counts.values(), reverse=True)
     return 1 if len(ordered) <= most else ordered[most] + 1
+
+
+def _named(table: Table, role: str, name: str) -> str:
+    """The column that was given for a role, "" for none. Raises ConfigError where it is not there."""
+    found = table.column(name) if name else ""
+    if found is None:
+        raise ConfigError(f"columns.{role}", f"{name!r}: {table.name} has no such column{table.known(name)}")
+    return found
 
 
 def _letters(name: str) -> str:
