@@ -29,6 +29,11 @@ EXPORT = [
     "onnx-ir>=0.1.16",
     "onnxruntime>=1.20",  # runs what was written; the export itself does without
 ]
+TABLE = [  # data sets that are tables of one's own, beyond CSV, TSV and JSON
+    "pyarrow>=15",  # Parquet; the first that pandas 3 and datasets work with
+    "datasets>=4.0",  # Hugging Face's; the first that runs no program that a data set brings
+    "fsspec[http]>=2023.6",  # images by URL; s3fs, gcsfs and the like bring other protocols
+]
 DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
@@ -52,6 +57,7 @@ TEST = [
     "wheel>=0.43",
     *HUB,
     *EXPORT,
+    *TABLE,
 ]
 
 setup(
@@ -102,6 +108,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "table": TABLE,
         "timm": ["timm>=1.0.8"],
         "hub": HUB,
         "export": EXPORT,
