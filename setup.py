@@ -30,7 +30,7 @@ EXPORT = [
     "onnxruntime>=1.20",  # runs what was written; the export itself does without
 ]
 TABLE = [  # data sets that are tables of one's own, beyond CSV, TSV and JSON
-    "pyarrow>=15",  # Parquet; the first that pandas 3 and datasets work with
+    "pyarrow>=16.1",  # Parquet; the first for numpy 2
     "datasets>=4.0",  # Hugging Face's; the first that runs no program that a data set brings
     "fsspec[http]>=2023.6",  # images by URL; s3fs, gcsfs and the like bring other protocols
 ]

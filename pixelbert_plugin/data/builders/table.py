@@ -74,23 +74,15 @@ class SharesConfig:
 
 @dataclass(kw_only=True)
 class TableConfig(BuilderConfig):
-    table: FilePath | None = (
-        None  # the file, also as a pattern (data/*.parquet); below env.data_dir. Or with format: datasets, a name
-    )
+    table: FilePath | None = None  # the file below env.data_dir, or a pattern (*.parquet); with format: datasets a name
     splits: dict[str, FilePath] = field(default_factory=dict)  # instead: the file of each split, {train: a.csv, val: b.csv}
-    format: Format = (
-        "auto"  # auto: by the file's name. datasets: a Hugging Face name, or a folder that is found below env.data_dir
-    )
+    format: Format = "auto"  # auto: by the file's name. datasets: Hugging Face's, by name, or a folder below env.data_dir
     subset: str | None = None  # of a Hugging Face name, the configuration
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)  # what they are called in the table
-    images: FilePath = (
-        ""  # folder that images' paths begin in, below env.data_dir; or a pattern with {image}: photos/{image}.jpg
-    )
+    images: FilePath = ""  # folder of the images, below env.data_dir; or a pattern of their paths: photos/{image}.jpg
     shares: SharesConfig = field(default_factory=SharesConfig)  # of train, val and test, where the table does not say them
     answer_separator: str | None = None  # what divides the answers in a cell of `answers`, such as |. None: one answer a cell
-    on_empty: Literal["error", "skip"] = (
-        "error"  # a row without image, text or answer: error ends the run, skip leaves it out and counts
-    )
+    on_empty: Literal["error", "skip"] = "error"  # a row without image, text or answer: end the run, or leave it out
     encoding: str = "utf-8"  # of text files; a byte order mark is passed over
     delimiter: str | None = None  # of a CSV. None: a comma, semicolon, tab or |, whichever its header has most of
     quotes: bool = True  # whether quotation marks around a cell of a CSV are none of its text

@@ -420,13 +420,13 @@ def test_hugging_faces_datasets(root, pictures):
         for split, numbers in (("train", range(8)), ("validation", range(8, 10)))
     }
     datasets.disable_progress_bars()
-    DatasetDict(parts).save_to_disk(root / "saved")
+    DatasetDict(parts).save_to_disk(str(root / "saved"))
     builder = build(root, table="saved", format="datasets", use={"val": "validation"})
     assert builder.own_splits() == ["train", "validation"]
     found = builder.samples("train")
     assert len(found) == 8 and len(builder.samples("val")) == 2
     assert all(sample.images[0].read_bytes() == (pictures / f"photos/{sample.answer[1:]}.png").read_bytes() for sample in found)
-    parts["train"].save_to_disk(root / "single")  # without splits: by share
+    parts["train"].save_to_disk(str(root / "single"))  # without splits: by share
     assert {len(build(root, table="single", format="datasets").samples(split)) for split in ("train", "val", "test")} == {6, 1}
     with pytest.raises(UserError, match=r"table\.table='nowhere': cannot be loaded by datasets"):
         import os
