@@ -22,7 +22,7 @@ MOST_ANSWERS = 3000  # of a vocabulary (VQA 2.0: 3,129)
 MOST_TOKENS = 64  # of a text
 EDGES = (128, 96, 64)  # pixels of the shorter side that a small model reads
 SEEN = 80_000  # pairs that a small model's training sees, where epochs allow
-EPOCHS = (6, 40)  # least and most
+EPOCHS = (6, 60)  # least and most
 WORK = 40_000  # images of 64 × 64 pixels that a small model's training goes through in some minutes of two CPU cores
 TASKS = ("vqa", "retrieval", "nlvr2", "pretrain")
 KEY = "dataset_config.table"
@@ -136,6 +136,8 @@ def _look(own: NewConfig) -> Found:
         )
     samples = {split: builder.samples(split) for split in held}
     held = [split for split in held if len(samples[split])]
+    if "train" not in held:
+        raise UserError(f"{KEY}: no row is left for training{''.join(f'; {remark}' for remark in columns.remarks)}")
     for split in held:
         _look_for_images(builder, split, samples[split], columns, options)
     return Found(columns, options, "_".join(held), {split: samples[split] for split in held})

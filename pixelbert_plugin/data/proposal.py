@@ -23,6 +23,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError
 
 LOOKED_AT = 1000  # rows whose cells are looked at to know a column
+HELD_BYTES = 1 << 26  # of images in these cells, at most
 MEASURED = 200  # images whose sizes are read
 MAX_KINDS = 20  # of a column whose values results are told by
 SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".JPG")  # that names of images may lack
@@ -180,10 +181,13 @@ def _letters(name: str) -> str:
 
 
 def _first_rows(table: Table) -> list[Row]:
-    found = []
+    found, held = [], 0  # bytes of images in cells
     for row in table.rows():
         found.append(row)
-        if len(found) == LOOKED_AT:
+        for cell in row.cells.values():
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            held += len(content) if isinstance(content, bytes) else 0
+        if len(found) == LOOKED_AT or held > HELD_BYTES:
             break
     if not found:
         raise UserError(f"{table.key}={table.name!r}: has columns and no rows")
@@ -302,13 +306,20 @@ def _check_split(tables: Sequence[Table], found: Columns) -> None:
     column = found.roles.get("split")
     if not column:
         return
-    values = dict.fromkeys(cells.text(row.cells[column]).strip() for table in tables for row in table.rows([column]))
+    values = dict.fromkeys(_split_of(table, row, column) for table in tables for row in table.rows([column]))
     found.use = splits_of(list(values))
     if "train" not in found.use:
         shown = ", ".join(list(values)[:5])
         found.remarks.append(f"column {column!r} ({shown}) says no training split, and is left out")
         found.roles["split"] = ""
         found.use = {}
+
+
+def _split_of(table: Table, row: Row, column: str) -> str:
+    try:
+        return cells.text(row.cells[column]).strip()
+    except ValueError as error:
+        raise UserError(f"{table.name}: {row.where}: column {column!r} {error}") from error
 
 
 def splits_of(names: Sequence[str]) -> dict[str, str]:
@@ -354,7 +365,7 @@ def _check_empty(tables: Sequence[Table], found: Columns) -> None:
         unanswered: dict[tuple[str, str], list[int]] = defaultdict(list)  # by column and split
         totals: Counter[str] = Counter()  # by split
         for row in table.rows([*wanted, *([split] if split else [])]):
-            own = cells.text(row.cells[split]).strip() if split else ""
+            own = _split_of(table, row, split) if split else ""
             totals[own] += 1
             for name in wanted:
                 if cells.is_empty(row.cells[name]):

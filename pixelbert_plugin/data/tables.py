@@ -34,7 +34,7 @@ SUFFIXES: dict[str, Format] = {
 DELIMITERS = ",;\t|"  # of which a CSV has the one that its header has most of
 MAX_CELL = 1 << 24  # characters of a CSV's cell
 NUM_NAMED = 5  # rows that are named in an error
-BATCH = 256  # rows of a Parquet file that are held at once: images may be among them
+BATCH, IMAGE_BATCH = 1024, 16  # rows of a Parquet file that are held at once, and where there may be images in them
 EXTRA = "pip install 'pixelbert_plugin[table]'"
 
 
@@ -279,11 +279,14 @@ class ParquetTable(Table):
         wanted = self.columns if columns is None else list(columns)
         number = 0
         with self._opened() as file:
-            for batch in file.iter_batches(batch_size=BATCH, columns=wanted):
-                held = {name: batch.column(name).to_pylist() for name in wanted}
-                for place in range(len(batch)):
-                    number += 1
-                    yield Row(number, {name: cells[place] for name, cells in held.items()})
+            types = [file.schema_arrow.field(name).type for name in wanted]
+            size = IMAGE_BATCH if any(map(_may_hold_images, types)) else BATCH
+            for group in range(file.num_row_groups):  # over all of them it would keep the ones before in memory
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=wanted):
+                    held = {name: batch.column(name).to_pylist() for name in wanted}
+                    for place in range(len(batch)):
+                        number += 1
+                        yield Row(number, {name: cells[place] for name, cells in held.items()})
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -300,6 +303,12 @@ class ParquetTable(Table):
         except (pyarrow.ArrowException, OSError, ValueError) as error:  # ArrowInvalid and UnicodeDecodeError are ValueErrors
             told = what_else(self.path) or f"is no readable Parquet file ({str(error).splitlines()[0]:.200})"
             raise UserError(f"{self.key}={self.name!r}: {told}") from error
+
+
+def _may_hold_images(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 @dataclass

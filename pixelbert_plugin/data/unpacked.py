@@ -29,20 +29,19 @@ class Unpacked:
     def __init__(self, folder: Path, key: str = "env.cache_dir"):
         self.folder, self.key = folder, key
 
-    def content(self, content: bytes) -> tuple[str, Path]:
-        """The name and the file of an image's content, which is written unless it is there."""
-        name = name_of(content)
-        path = self._path(name)
+    def write(self, content: bytes) -> Path:
+        """The file of an image's content, which is written unless it is there."""
+        path = self.place(name_of(content))
         with writing(path, self.key):
             if not path.is_file() or path.stat().st_size != len(content):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as aside:
                     aside.write_bytes(content)
-        return name, path
+        return path
 
     def of_url(self, url: str) -> Path:
         """Where `fetch` puts what the URL leads to."""
-        return self._path(hashlib.blake2b(url.encode(errors="surrogatepass"), digest_size=16).hexdigest())
+        return self.place(hashlib.blake2b(url.encode(errors="surrogatepass"), digest_size=16).hexdigest())
 
     def fetch(self, urls: Iterable[str]) -> dict[str, str]:
         """Get what is not there yet. Returns the URLs that failed, and why, in a line each."""
@@ -71,7 +70,8 @@ class Unpacked:
                 aside.write_bytes(content)
         return ""
 
-    def _path(self, name: str) -> Path:
+    def place(self, name: str) -> Path:
+        """The file of an image by its name."""
         return self.folder / name[:2] / name
 
 

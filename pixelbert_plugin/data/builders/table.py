@@ -122,7 +122,7 @@ class Entry:
     """A row of a split, as it was read."""
 
     table: Table
-    row: Row
+    number: int  # of the row; its cells may hold images, and are not kept
     images: tuple[cells.Image, ...]
     texts: tuple[str, ...]
     answers: tuple[str, ...]
@@ -383,7 +383,10 @@ class TableBuilder(Builder):
         return not is_of_files and not self._has_column
 
     def _entries(self, own: str, skipped: list[Entry] | None = None) -> Iterator[Entry]:
-        """The rows of a split, as the table has them. Those that lack something are an error, or are `skipped`."""
+        """The rows of a split, as the table has them. Those that lack something are an error, or left out.
+
+        With `skipped`, which gets those without a text, images in cells are unpacked.
+        """
         lacking: dict[tuple[str, str], list[int]] = defaultdict(list)  # rows by table and by what they lack
         rows_of_id: dict[int | str, str] = {}
         for table in self.tables(own):
@@ -402,6 +405,7 @@ class TableBuilder(Builder):
                     continue
                 if self._is_dealt and self._dealt[images[0].name] != own:
                     continue
+                images = tuple(self._unpacked(image, writes=skipped is not None) for image in images)
                 entry = self._entry(table, row, roles, images)
                 if entry.id is not None:
                     where = f"{table.name}, row {row.number}"
@@ -422,7 +426,7 @@ class TableBuilder(Builder):
                 yield entry
             if has_answers and unanswered:  # a split without any is a test whose answers are not told
                 column = roles.label or roles.answer or roles.answers or ""
-                lacking[table.name, column] += [entry.row.number for entry in unanswered]
+                lacking[table.name, column] += [entry.number for entry in unanswered]
             else:
                 yield from unanswered
         for (name, column), numbers in lacking.items():
@@ -450,15 +454,12 @@ class TableBuilder(Builder):
         groups: dict[str, str] = {}
         for column in roles.groups:
             groups |= self._cell(table, row, column, cells.group, column)
-        return Entry(table, row, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
+        return Entry(table, row.number, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
 
     def _read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         """The samples of a split, in their order; images in cells are unpacked, URLs are fetched."""
         skipped: list[Entry] = []
-        entries = []
-        for entry in self._entries(own, skipped):
-            unpacked = tuple(self._unpacked(image) for image in entry.images)
-            entries.append(Entry(**{**vars(entry), "images": unpacked}))
+        entries = list(self._entries(own, skipped))
         entries.sort(key=_place)
         self._fetch(entries)
         counts: Counter[tuple[str, ...]] = Counter()  # of rows without an id, by their images
@@ -481,17 +482,16 @@ class TableBuilder(Builder):
                     groups=entry.groups,
                 )
         for entry in skipped:
-            left_out += [
-                file for file in (self._file(image) for image in entry.images if image.content is None) if file not in used
-            ]
+            left_out += [file for file in map(self._file, entry.images) if file not in used]
 
     # images
 
-    def _unpacked(self, image: cells.Image) -> cells.Image:
-        """The image without its content, which is written to its file."""
+    def _unpacked(self, image: cells.Image, writes: bool) -> cells.Image:
+        """The image without its content, which is written to its file unless it is there, or nothing is to be written."""
         if image.content is None:
             return image
-        _, path = require_folder(self.cache_dir, self.key).content(image.content)
+        folder = require_folder(self.cache_dir, self.key)
+        path = folder.write(image.content) if writes else folder.place(image.name)
         return cells.Image(image.name, path=str(path))
 
     def _file(self, image: cells.Image) -> Path:
@@ -515,7 +515,7 @@ class TableBuilder(Builder):
         failed = require_folder(self.cache_dir, self.key).fetch(urls)
         if not failed:
             return
-        rows = sorted({entry.row.number for entry in entries if any(image.url in failed for image in entry.images)})
+        rows = sorted({entry.number for entry in entries if any(image.url in failed for image in entry.images)})
         url, reason = next(iter(failed.items()))
         told = f"{entries[0].table.name}: {named_rows(rows)}: images cannot be fetched ({len(failed)}): {url:.200}: {reason}"
         if self.config.on_bad_image == "error":
@@ -528,9 +528,9 @@ class TableBuilder(Builder):
         absent, rows, table = set(missing), [], ""
         first: dict[Path, None] = {}  # of the missing ones, in the order of the rows
         for entry in self._entries(own):
-            files = [self._file(image) for image in entry.images if image.content is None]
+            files = [*map(self._file, entry.images)]
             if not absent.isdisjoint(files):
-                rows.append(entry.row.number)
+                rows.append(entry.number)
                 table = table or entry.table.name
                 first.update(dict.fromkeys(file for file in files if file in absent))
         where = f"{table}: {named_rows(rows)}" if rows else self.key
