@@ -20,6 +20,7 @@ URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 LOCAL = ("file", "local")  # protocols that lead to this machine's files
 MAX_BYTES = 1 << 28  # of a fetched file
+EXTRA = "pip install 'pixelbert_plugin[table]'"  # has what http needs
 THREADS = 16  # files that are fetched at once
 
 
@@ -60,6 +61,8 @@ class Unpacked:
         path = self.of_url(url)
         try:
             content = read(url)
+        except ImportError as error:
+            raise UserError(f"{url:.200}: this protocol needs another package ({error}); {EXTRA}, or install it") from error
         except Exception as error:  # of a protocol's package, its server, or the way there
             return f"{type(error).__name__}: {error}".splitlines()[0][:300]
         if len(content) > MAX_BYTES:

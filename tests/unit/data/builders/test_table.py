@@ -380,6 +380,17 @@ def test_urls_are_fetched_once(root, pictures, monkeypatch):
     assert len(build(root, rows, on_bad_image="skip", **ALL_TRAIN).samples("train")) == 4
 
 
+def test_a_protocol_without_its_package_is_one_line_also_where_bad_images_are_skipped(root, monkeypatch):
+    def lacks(url: str) -> bytes:
+        raise ImportError("needs some_package")
+
+    monkeypatch.setattr(unpacked, "_reader", lambda: lacks)
+    with pytest.raises(
+        UserError, match=r"^s3://a/b\.png: this protocol needs another package \(needs some_package\); pip install"
+    ):
+        build(root, [{"image": "s3://a/b.png", "caption": "c"}], on_bad_image="skip", **ALL_TRAIN).samples("train")
+
+
 def test_the_cache_knows_the_file_and_the_options(root, monkeypatch):
     builder = build(root, QUESTIONS)
     first = everything(builder)
