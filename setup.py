@@ -29,6 +29,11 @@ EXPORT = [
     "onnx-ir>=0.1.16",
     "onnxruntime>=1.20",  # runs what was written; the export itself does without
 ]
+TABLE = [  # data sets that are tables of one's own, beyond CSV, TSV and JSON
+    "pyarrow>=16.1",  # Parquet; the first for numpy 2
+    "datasets>=4.0",  # Hugging Face's; the first that runs no program that a data set brings
+    "fsspec[http]>=2023.6",  # images by URL; s3fs, gcsfs and the like bring other protocols
+]
 DOCS = [
     "mkdocs>=1.6",  # before, anchors were not checked
     "mkdocs-material>=9.5.20",  # the first that takes it
@@ -56,6 +61,7 @@ TEST = [
     "ipykernel>=6.29",
     *HUB,
     *EXPORT,
+    *TABLE,
 ]
 
 setup(
@@ -106,6 +112,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "table": TABLE,
         "timm": ["timm>=1.0.8"],
         "hub": HUB,
         "export": EXPORT,

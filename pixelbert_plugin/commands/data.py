@@ -1,4 +1,4 @@
-"""`pixelbert-data make|check|calibrate key=value`: what is done with data apart from training."""
+"""`pixelbert-data make|new|download|check|calibrate key=value`: what is done with data apart from training."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,8 @@ from pixelbert_plugin.errors import UserError, replacing, writing
 
 EPILOG = """\
 examples:
+  pixelbert-data new table=my.csv images=photos out=my.yaml
+  pixelbert-data download vqa2 data_dir=/data
   pixelbert-data make out=data/mini
   pixelbert-data make out=data/mini seed=2 coco_train_images=500 overwrite=true
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data
@@ -16,6 +18,13 @@ examples:
   pixelbert-data check config=projects/pixelbert/configs/vqa2.yaml env.data_dir=/data images=all
 
   pixelbert-data calibrate config=my.yaml images=300 out=weights/R-50-calibrated.safetensors
+
+new looks at a table of your own (CSV, TSV, JSON Lines, JSON, Parquet) and writes a configuration that trains on it
+(docs/own-data.md): its task, columns, split, sizes and vocabulary are proposed, and can be given: task=retrieval
+columns.question=Frage 'splits={train: a.csv, val: b.csv}' model=base.
+
+download fetches the official files of coco, flickr30k, nlvr2, visual_genome or vqa2 into data_dir=PATH (data), goes on where
+it stopped, and says what has to be asked for. list=true shows them; only=[a.zip] fetches some.
 
 check decodes one image of each split; with images=all every one, in parallel, listing those that cannot be read in
 bad_images=PATH (bad_images.txt); with images=none none.
@@ -29,11 +38,16 @@ exit status: 0 done, 2 wrong input or something is missing, 130 interrupted"""
 def parser() -> Parser:
     parser = Parser(
         "pixelbert-data",
-        "Data for Pixel-BERT: `make` draws a miniature world with known truth in the five official formats; "
-        "`check` looks whether a folder holds all that a configuration needs; `calibrate` measures a CNN's norms on images.",
+        "Data for Pixel-BERT: `new` makes a configuration of a table of your own; `download` fetches official data sets; "
+        "`make` draws a miniature world with known truth in the five official formats; `check` looks whether a folder holds "
+        "all that a configuration needs; `calibrate` measures a CNN's norms on images.",
         EPILOG,
     )
-    parser.add_argument("command", choices=COMMANDS, help="make: out=PATH; check: config=PATH; calibrate: config=PATH out=FILE")
+    parser.add_argument(
+        "command",
+        choices=COMMANDS,
+        help="new: table=FILE out=FILE; download: NAME; make: out=PATH; check: config=PATH; calibrate: config=PATH out=FILE",
+    )
     parser.add_common("options of the command, such as out=PATH seed=1")
     return parser
 
@@ -52,6 +66,31 @@ def make(options: list[str]) -> int:
     from pixelbert_plugin.registry.schema import merge
 
     tell(describe(write_world(merge(WorldConfig, command_line(options)))))
+    return 0
+
+
+def new(options: list[str]) -> int:
+    """Look at a table, and write a configuration that trains on it."""
+    from pixelbert_plugin.commands.new_table import NewConfig, new
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.registry import plugins
+    from pixelbert_plugin.registry.schema import merge
+
+    plugins.load()
+    tell(new(merge(NewConfig, command_line(options))))
+    return 0
+
+
+def download(options: list[str]) -> int:
+    """Fetch the official files of a data set."""
+    from pixelbert_plugin.commands.download import DownloadConfig, download
+    from pixelbert_plugin.config.files import command_line
+    from pixelbert_plugin.registry.schema import merge
+
+    names = [option for option in options if "=" not in option]
+    if len(names) != 1:
+        raise UserError(f"download takes the name of one data set, such as vqa2, not {' '.join(names) or 'none'}")
+    tell(download(names[0], merge(DownloadConfig, command_line([option for option in options if option not in names]))))
     return 0
 
 
@@ -136,7 +175,7 @@ def _own_options(options: list[str], **defaults: str) -> tuple[dict[str, str], l
 
 
 IMAGES = ("none", "sample", "all")
-COMMANDS = {"make": make, "check": check, "calibrate": calibrate}
+COMMANDS = {"make": make, "new": new, "download": download, "check": check, "calibrate": calibrate}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -160,6 +160,8 @@ def _type(kind: Any) -> str:
         return " | ".join("None" if part is type(None) else _type(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         return " | ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is dict:
+        return f"dict[{', '.join(map(_type, typing.get_args(kind)))}]"
     return (
         kind.__name__
         if isinstance(kind, type) and not typing.get_args(kind)

@@ -1,9 +1,12 @@
 """NLVR2's accuracy and consistency (Suhr et al., ACL 2019; github.com/lil-lab/nlvr, nlvr2/eval/metrics.py)."""
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pixelbert_plugin.errors import UserError
+
+IDENTIFIER = re.compile(r"[a-z]+[0-9]*(-[0-9]+){3}")  # split-set-pair-sentence
 
 
 def sentence_group(identifier: str) -> str:
@@ -12,6 +15,11 @@ def sentence_group(identifier: str) -> str:
     if len(parts) < 4:
         raise UserError(f"sample {identifier!r}: an NLVR2 identifier is split-set-pair-sentence, as in dev-850-0-0")
     return "-".join((*parts[:2], *parts[3:]))
+
+
+def has_sentences(identifiers: Iterable[str]) -> bool:
+    """Whether all are NLVR2's, which say the sentence: those of a table of one's own need not."""
+    return all(IDENTIFIER.fullmatch(identifier) for identifier in identifiers)
 
 
 def accuracy_and_consistency(is_right: Mapping[str, bool]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Task
-from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency
+from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency, has_sentences
 from pixelbert_plugin.tasks.log_odds import log_odds
 from pixelbert_plugin.types import Batch, ModelOutput, Result
 
@@ -66,6 +66,8 @@ class Nlvr2Task(Task):
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         labelled = {str(result.sample.sample_id): bool(result.scores["accuracy"]) for result in results if result.scores}
+        if labelled and not has_sentences(labelled):  # of a table of one's own
+            return {"accuracy": sum(labelled.values()) / len(labelled)}
         return accuracy_and_consistency(labelled) if labelled else {}
 
     def predictions(self, results: list[Result]) -> tuple[str, str]:

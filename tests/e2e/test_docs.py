@@ -14,9 +14,11 @@ from pathlib import Path
 import easy_vqa
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import pixelbert_plugin
+from pixelbert_plugin import registry
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
@@ -195,6 +197,26 @@ def test_an_exported_models_blocks_run_as_they_stand(environment, tmp_path):
     logits = loaded(tmp_path / "picture.png", "what color is the shape?").logits["answers"]
     answer = loaded.processors["answers"].spellings[logits.argmax()]
     assert answer == by_transformers == by_onnx and best.startswith(f"[{{'answer': '{answer}', 'score': ")
+
+
+@pytest.mark.slow
+def test_a_table_of_ones_own_gets_to_answers(environment, tmp_path):
+    """But for the length of the training. What `new` says of the table is what the document shows."""
+    text = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    outputs = []
+    for language, block in blocks("docs/own-data.md"):
+        if language == "python":
+            write(block, tmp_path)
+        elif language == "bash":
+            shorter = block.replace("config=my.yaml", "config=my.yaml training.max_updates=2 training.num_workers=0")
+            outputs.append(run(shorter, tmp_path, environment))
+    made, proposed, trained, answered = outputs
+    told = proposed.partition("\n\n")[0].splitlines()
+    assert made == "" and len(told) == 7 and all(f"    {line}\n" in text for line in told)
+    assert "test/table" in trained and "│   color" in trained
+    assert re.search(r"red|green|blue|yellow|yes|no|disc|square", answered)
+    options = yaml.safe_load(next(block for language, block in blocks("docs/own-data.md") if language == "yaml"))
+    assert registry.configure("builder", "table", options["dataset_config"]["table"], "dataset_config.table")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_every_builtin_the_design_names_is_registered():
     assert expected <= set(registry.names("encoder"))
     assert {"fp32", "bf16"} <= set(registry.names("precision"))
     assert {"sgd", "adamw"} <= set(registry.names("optimizer"))
+    assert {"coco", "flickr30k", "nlvr2", "table", "visual_genome", "vqa2"} <= set(registry.names("builder"))
     assert registry.origin("model", "pixelbert") == "built-in"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency, sentence_group
+from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency, has_sentences, sentence_group
 from pixelbert_plugin.types import Sample
 
 
@@ -77,3 +77,10 @@ def test_another_label_is_named_with_its_sample(task):
     batch = SimpleNamespace(samples=[sample("dev-1-0-0", "False"), sample("dev-2-0-0", "true")], targets={})
     with pytest.raises(UserError, match=r"sample dev-2-0-0: its label is 'true', not 'False' or 'True'"):
         task.prepare(batch, [0, 0])
+
+
+def test_other_identifiers_have_no_consistency():
+    """Those of a table of one's own say nothing of sentences."""
+    assert has_sentences(["dev-850-0-0", "test1-0-1-1"])
+    assert not has_sentences(["dev-850-0-0", "a.jpg+b.jpg#1"]) and not has_sentences(["17"])
+    assert not has_sentences(["my-long-file-name.jpg+other.jpg#1"])

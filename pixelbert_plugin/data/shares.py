@@ -1,0 +1,72 @@
+"""A table's images dealt out to train, val and test by share: a function of the images' names, whatever the order of the rows.
+
+Images are put in the order of a hash of their names; val is the first of them, test the next, train the rest. So the shares are
+exact, and an image that comes or goes moves at most a few others, at the edges. Images that stand in one row, as NLVR2's two
+do, go together, and so do those that are connected through others.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+SPLITS = ("val", "test", "train")  # as they are dealt out
+
+
+def order(name: str) -> bytes:
+    """What images are ordered by: 16 bytes."""
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def dealt(rows: Iterable[tuple[str, ...]], shares: Mapping[str, float]) -> dict[str, str]:
+    """The split of every image. `rows`: the images of each row; `shares`: of val and test, 0…1, train having the rest.
+
+    A split whose share is above 0 has an image at least, where there are enough.
+    """
+    groups: dict[str, list[str]] = {}  # of images that go together, by the least of them
+    for image, leader in _leaders(rows).items():
+        groups.setdefault(leader, []).append(image)
+    leaders = sorted(groups, key=order)
+    wanted = {name: shares.get(name, 0.0) for name in ("val", "test")}
+    wanted["train"] = max(0.0, 1.0 - sum(wanted.values()))
+    counts = _counts(len(leaders), wanted)
+    found, first = {}, 0
+    for name in SPLITS:
+        for leader in leaders[first : first + counts[name]]:
+            found.update(dict.fromkeys(groups[leader], name))
+        first += counts[name]
+    return found
+
+
+def _counts(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """How many of `total` each split gets."""
+    asked = [name for name in SPLITS if shares[name] > 1e-9]
+    least = 1 if total >= len(asked) else 0
+    counts = dict.fromkeys(SPLITS, 0)
+    for name in ("val", "test"):
+        if name in asked:
+            counts[name] = max(least, round(total * shares[name]))
+    spare = total - counts["val"] - counts["test"] - (least if "train" in asked else 0)
+    while spare < 0:  # many small shares of few images: the larger one gives
+        larger = max(("val", "test"), key=lambda name: counts[name])
+        counts[larger] -= 1
+        spare += 1
+    counts["train"] = total - counts["val"] - counts["test"] if "train" in asked else 0
+    if "train" not in asked:  # rounding leaves some over
+        counts[asked[-1]] += total - sum(counts.values())
+    return counts
+
+
+def _leaders(rows: Iterable[tuple[str, ...]]) -> dict[str, str]:
+    """Of every image the least of those that it is connected with (union-find)."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = name = parent[above]
+        return name
+
+    for images in rows:
+        first = root(images[0])
+        for other in images[1:]:
+            least, most = sorted((first, root(other)))
+            parent[most] = first = least
+    return {name: root(name) for name in parent}
