@@ -37,6 +37,7 @@ DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
 ]
+WANDB = ["wandb>=0.18"]  # the first whose offline mode takes what Run.define_metric is given here
 TEST = [
     "pytest>=8.4",  # before, it took the errors of threads from the program under test
     "pytest-xdist>=3.7",  # the suite on every core
@@ -52,6 +53,7 @@ TEST = [
     "wheel>=0.43",
     *HUB,
     *EXPORT,
+    *WANDB,
 ]
 
 setup(
@@ -106,6 +108,7 @@ setup(
         "hub": HUB,
         "export": EXPORT,
         "docs": DOCS,
+        "wandb": WANDB,
         "test": TEST,
         "dev": TEST + DOCS,
     },

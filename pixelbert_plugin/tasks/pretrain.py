@@ -40,6 +40,7 @@ class PretrainTask(Task):
         name = registry.place_of(config).name
         registry.require("processor", self.text, MaskingTextProcessor, f"the task {name!r}")
         self.is_word_V, self.continues_V = returned.pieces(self.text)
+        self._pieces: dict[int, str] = {}  # decoded, by id
         self.num_negatives = int(config.itm)
         self.pairs_per_sample = 1 + self.num_negatives
         self.main_metric = "mlm_accuracy" if config.mlm else "itm_accuracy"
@@ -102,11 +103,28 @@ class PretrainTask(Task):
             for result, words in zip(results, words_B, strict=True):
                 result.prediction, result.truth = (self.text.decode([pair[side] for pair in words]) for side in (0, 1))
                 result.scores |= {"mlm_right": sum(g == t for g, t in words), "mlm_words": len(words)}
+            for result, row in zip(results, self._fill_ins(batch, words_B), strict=True):
+                result.rows = row
         if self.config.itm:
             is_right_R = output.logits["itm"].argmax(1) == _is_true_R(batch)
             for result, right in zip(results, is_right_R.view(-1, 2).sum(1).tolist(), strict=True):
                 result.scores["itm_right"] = right
         return results
+
+    def _fill_ins(self, batch: Batch, words_B: list[list[tuple[int, int]]]) -> list[list[dict[str, str]]]:
+        """Of each sample, what stood at each masked place, what was guessed, and what is true."""
+        stood_M = batch.input_ids.flatten()[batch.targets["mlm_positions"]].tolist()
+        stood = iter(stood_M)  # the samples' masked words follow each other
+
+        def row(guess: int, true: int) -> dict[str, str]:
+            return {"word": self._piece(next(stood)), "guess": self._piece(guess), "truth": self._piece(true)}
+
+        return [[row(*pair) for pair in words] for words in words_B]
+
+    def _piece(self, token_id: int) -> str:
+        if token_id not in self._pieces:
+            self._pieces[token_id] = "[MASK]" if token_id == self.text.mask_token_id else self.text.decode([token_id])
+        return self._pieces[token_id]
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         """`mlm_accuracy` over all masked words, `itm_accuracy` over all pairs (half of them false)."""

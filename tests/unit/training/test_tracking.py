@@ -14,7 +14,8 @@ from rich.console import Console
 from pixelbert_plugin.errors import Stopped, UserError, writing
 from pixelbert_plugin.evaluation.table import results_table
 from pixelbert_plugin.system.console import TolerantStream, make_tolerant
-from pixelbert_plugin.training import board, records, tracking
+from pixelbert_plugin.system import cosmetic
+from pixelbert_plugin.training import pictures, records
 from pixelbert_plugin.training.tracking import Events
 from pixelbert_plugin.types import Result, Sample
 
