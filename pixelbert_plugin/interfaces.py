@@ -370,6 +370,13 @@ class LearnedTask(Protocol):
     fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none
     # the predictions file in the data set's official format: results → its suffix (".json", ".csv") and text; None: no file
     predictions: Callable[[list[Result]], tuple[str, str]] | None = None
+    # for `pixelbert-run --compare`, called on the class, as a staticmethod: (its Config or None, the text of such a file, the
+    # split's samples by str(sample_id)) → results with scores, in the file's order. Raises ValueError or KeyError for another
+    # file. None: it cannot be read back
+    read_predictions: Callable[[Any, str, Mapping[str, Sample]], list[Result]] | None = None
+    # likewise: by metric, the place of each result that counts and what it adds above and below the line, of whose sums the
+    # metric is the ratio. None: each of `scores` is averaged, over all and by kind of sample
+    terms: Callable[[list[Result]], dict[str, dict[int, tuple[float, float]]]] | None = None
 
     @abstractmethod
     def heads(self) -> dict[str, int]:

@@ -75,7 +75,7 @@ def figure_of_rankings(results: Sequence[Result]) -> "Figure":
             color = "darkgreen" if row["its own"] else "black"
             weight = "bold" if row["its own"] else "normal"
             right.text(0, height, lines, fontsize=9, color=color, weight=weight, va="top", transform=right.transAxes)
-            height -= (lines.count("\n") + 1.3) * LINE / HEIGHT
+            height -= (1.2 * lines.count("\n") + 1.35) * LINE / HEIGHT
     return drawn
 
 

@@ -61,6 +61,7 @@ ALLOWED = {
         "huggingface",
     },
     "sweep": {"config"},
+    "comparing": {"config", "data", "metrics", "tasks.base"},
     "planning": {"config", "data", "precision", "distributed.parallel", "training", "build", "encoders", "processors"},
     "miniature": set(),
     "commands": {
@@ -71,6 +72,7 @@ ALLOWED = {
         "encoders",
         "run",
         "sweep",
+        "comparing",
         "planning",
         "miniature",
         "loading",
