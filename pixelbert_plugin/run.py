@@ -4,8 +4,8 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,8 +37,9 @@ from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.compilation import Compilation, compile_blocks
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
-from pixelbert_plugin.training.length import over_training
+from pixelbert_plugin.training.length import go_on, over_training
 from pixelbert_plugin.training.looks import Looker
+from pixelbert_plugin.training.overview import overview
 from pixelbert_plugin.training.recomputation import recompute_blocks
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
@@ -77,21 +78,9 @@ def run(config: RunConfig | str | Path, console: Console | None = None, *, overr
 def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
     """`run` of a configuration that is complete."""
     contradictions.refuse(config)
-    make_tolerant(console)
-    training, trackers = config.training, build_trackers(config)
-    device = choose_device(training)
-    stop = StopSignal()
-    with (
-        stop.handled(),
-        connected(device, training.timeout_seconds, training.parallel == "fsdp") as processes,
-        RunFolder(config.env.run_folder) as folder,
-    ):
-        if not processes.is_main:
-            console = Console(quiet=True)
-            logging.getLogger(__package__).setLevel(logging.ERROR)
-            for own in ("loader", "image_features"):  # of its own workers and images
-                logging.getLogger(f"pixelbert_plugin.data.{own}").setLevel(logging.WARNING)
-        parts, start = prepare(config, Job(console, device, processes, stop, folder))
+    trackers = build_trackers(config)
+    with working(config, console, RunFolder(config.env.run_folder)) as job:
+        parts, start = prepare(config, job)
         tell_survey(parts)
         evaluator = SplitEvaluator(parts, config.evaluation, config.components)
         results: dict[str, Any] = {}
@@ -108,26 +97,51 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
                     logger.warning("%s: evaluated with %s", start, difference)
                 parts.precision.prepare(parts.model, {})
                 tell_features(parts)
-            processes.on_main(lambda: folder.add_results(results))
+            job.processes.on_main(lambda: job.folder.add_results(results))
             for split in config.splits():
                 if split != "train":
                     metrics = report(evaluator, split)
                     events.final(metrics)
                     results |= metrics
-        say_where_all_lies(folder, console)
+        say_where_all_lies(job.folder, job.console)
         return results
+
+
+@contextmanager
+def working(config: RunConfig, console: Console, folder: RunFolder) -> Iterator[Job]:
+    """The run's device, processes, signals and folder while it lasts."""
+    make_tolerant(console)
+    training = config.training
+    device = choose_device(training)
+    stop = StopSignal()
+    with (
+        stop.handled(),
+        connected(device, training.timeout_seconds, training.parallel == "fsdp") as processes,
+        folder,
+    ):
+        if not processes.is_main:
+            console = Console(quiet=True)
+            logging.getLogger(__package__).setLevel(logging.ERROR)
+            for own in ("loader", "image_features"):  # of its own workers and images
+                logging.getLogger(f"pixelbert_plugin.data.{own}").setLevel(logging.WARNING)
+        yield Job(console, device, processes, stop, folder)
+
+
+def monitor_of(config: RunConfig, parts: Parts) -> str:
+    """The metric that chooses the best checkpoint."""
+    return config.training.early_stop.monitor or f"val/{config.datasets[0]}/{parts.task.main_metric}"
 
 
 def train(
     config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluator, trackers: Trackers
 ) -> tuple[TrainState, Events | NoEvents]:
     """Train from random weights, from pre-trained ones, or on from a checkpoint. Returns the events too, for what follows."""
-    options, job, model, task = parts.training, parts.job, parts.model, parts.task
+    options, job, model = parts.training, parts.job, parts.model
     optimizers, compilation, loader = prepare_training(config, parts, start)
     state = start.load_training(model, optimizers, parts.precision)
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
-    monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
+    monitor = monitor_of(config, parts)
     tell_features(parts)
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
@@ -147,6 +161,9 @@ def train(
     if job.processes.is_main:
         pictures = config.evaluation.num_pictures
         looker = looker_of(parts, evaluator, pictures)
+        go_on(state, len(loader))
+        begins = (state.update, state.position or 0, tuple(config.trackers))
+        job.console.print(overview(parts, len(loader), *begins))
         events = Events(job.folder.path, state.update, evaluated, job.console, trackers, pictures, looker)
         events.begin(tracked_run(config, parts, state, yaml, monitor))
     trainer = Trainer(

@@ -70,6 +70,11 @@ def parser() -> Parser:
         "keys of the configuration that say where data are now",
     )
     instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
+    instead.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="try a training up to its first update: data, parameters, shapes, memory, time of an update; nothing is saved",
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,

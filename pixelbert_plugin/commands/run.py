@@ -69,6 +69,11 @@ def _main(arguments: argparse.Namespace) -> int:
         elif arguments.export_encoders is not None:
             written = export_encoders(config, Path(arguments.export_encoders).expanduser())
             tell("\n".join(f"{part}: {told}" for part, told in written.items()))
+        elif arguments.dry_run:
+            from pixelbert_plugin.dry_run import dry_run
+
+            with configuration.naming_sources(config.sources):
+                dry_run(config, Console())
         else:
             with configuration.naming_sources(config.sources):
                 train_and_evaluate(config, Console())
