@@ -141,15 +141,15 @@ def estimated(config: RunConfig, parts: Parts, shapes: dict[str, tuple[int, ...]
     images = shapes.get("images, channels, height, width")
     if images is None:
         return None
-    device, assumed = parts.job.device, []
+    device = parts.job.device
+    assumed: list[str] = []
     try:
         has_gpu = device.type == "cuda"
         any_card = Card("", 0, 1, 1, 1, 1)
         precision = choose_precision(config, any_card)[1] if has_gpu else parts.precision
         answers = len(parts.processors["answers"]) if "answers" in parts.processors else 0
-        simulation = Simulation(
-            config, precision, torch.device(device.type, 0 if has_gpu else None), parts.data.samples, answers, assumed
-        )
+        there = torch.device("cuda", 0) if has_gpu else torch.device("cpu")
+        simulation = Simulation(config, precision, there, parts.data.samples, answers, assumed)
         with simulation:
             longest = max(shapes["texts, tokens"][1], parts.processors["text"].max_length or 0)
             groups = images[0] // (parts.task.images_per_sample or 1)

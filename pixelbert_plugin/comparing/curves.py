@@ -1,6 +1,6 @@
 """A picture of runs' curves: losses, validation metrics, gradients and rates over the epochs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,7 @@ def draw(runs: Sequence[Run], path: Path) -> bool:
     groups = dict.fromkeys(group for run in runs for record in run.log for group in record.get("lr", {}))
     styles = ("-", "--", ":", "-.")
     panels[f"learning rate ({', '.join(groups)})"] = [
-        [
-            (styles[place % 4], points_of(run, lambda record, group=group: record.get("lr", {}).get(group)))
-            for place, group in enumerate(groups)
-        ]
-        for run in runs
+        [(styles[place % 4], points_of(run, "lr", group)) for place, group in enumerate(groups)] for run in runs
     ]
     shown = {title: by_run for title, by_run in panels.items() if any(len(points[0]) for own in by_run for _, points in own)}
     if not shown:
@@ -72,9 +68,13 @@ def draw(runs: Sequence[Run], path: Path) -> bool:
     return True
 
 
-def points_of(run: Run, key: str | Callable[[dict[str, Any]], Any]) -> Points:
-    """Epochs and values of a key of log.jsonl, where it has one."""
-    of = key if callable(key) else lambda record: record.get(key)
+def points_of(run: Run, key: str, group: str | None = None) -> Points:
+    """Epochs and values of a key of log.jsonl, of a parameter group's where there is one for each."""
+
+    def of(record: dict[str, Any]) -> Any:
+        value = record.get(key)
+        return value if group is None or not isinstance(value, dict) else value.get(group)
+
     pairs = [(record["epoch"], of(record)) for record in run.log if isinstance(record.get("epoch"), int | float)]
     known = [(epoch, value) for epoch, value in pairs if isinstance(value, int | float)]
     return np.array([epoch for epoch, _ in known]), np.array([value for _, value in known], dtype=np.float64)

@@ -93,7 +93,7 @@ def _leaves(node: Any, key: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _json(path: Path) -> dict[str, Any]:
