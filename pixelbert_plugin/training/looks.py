@@ -21,6 +21,8 @@ from pixelbert_plugin.interfaces import LearnedTask, Model
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
 
+STRIDES = (64, 32, 16, 8)  # of CNNs, pixels of the image for one of the grid
+
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -93,6 +95,8 @@ class Looker:
         with self._unchanged(is_training=True):
             made = loader.ready(batch)
             output: ModelOutput = self.model(made)
+        if output.pixel_mask.shape[1] == output.grid[0] * output.grid[1]:
+            return []
         image_of_Q = batch.image_index.flatten().tolist()
         found = []
         for image in range(min(self.count, len(batch.images))):
@@ -126,12 +130,17 @@ class Looker:
 
 
 def _own(drawn_RC: Tensor, batch: Batch, image: int) -> Tensor:
-    """The part of a padded batch's grid that is the image's own."""
+    """The part of a padded batch's grid that is the image's own, by the CNN's stride."""
     if batch.image_sizes is None or not isinstance(batch.images, Tensor):
         return drawn_RC
-    shares = zip(batch.image_sizes[image].tolist(), batch.images.shape[-2:], drawn_RC.shape, strict=True)
-    rows, columns = (math.ceil(own * cells / whole) for own, whole, cells in shares)
-    return drawn_RC[:rows, :columns]
+    (height, width), padded = batch.image_sizes[image].tolist(), batch.images.shape[-2:]
+    for stride in STRIDES:
+        if tuple(math.ceil(length / stride) for length in padded) == tuple(drawn_RC.shape):
+            return drawn_RC[: math.ceil(height / stride), : math.ceil(width / stride)]
+    rows, columns = (
+        round(own * cells / whole) for own, whole, cells in zip((height, width), padded, drawn_RC.shape, strict=True)
+    )
+    return drawn_RC[: max(1, rows), : max(1, columns)]
 
 
 def _widths(sample: Sample) -> list[int]:
