@@ -15,7 +15,7 @@ TEXT = "is the disc red"
 
 @pytest.fixture
 def model(models):
-    """Of VQA, so that it can be trained; of two or four pixels one is drawn."""
+    """Of VQA, so that it can be trained; of two pixels one is drawn."""
     loaded = copy.copy(models["vqa"])
     loaded.model = copy.deepcopy(loaded.model)
     loaded.model.config = replace(loaded.model.config, num_sampled_pixels=1)
@@ -24,7 +24,7 @@ def model(models):
 
 @pytest.fixture
 def batch(model, pictures):
-    return model.batch([(picture, TEXT) for picture in pictures[:3]])
+    return model.batch([(picture, TEXT) for picture in pictures[:2]])
 
 
 def looker(model) -> Looker:
