@@ -44,6 +44,7 @@ DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
 ]
+WANDB = ["wandb>=0.31"]  # what the tests run with; earlier ones were not tried
 TEST = [
     "pytest>=8.4",  # before, it took the errors of threads from the program under test
     "pytest-xdist>=3.7",  # the suite on every core
@@ -62,6 +63,7 @@ TEST = [
     *HUB,
     *EXPORT,
     *TABLE,
+    *WANDB,
 ]
 
 setup(
@@ -117,6 +119,7 @@ setup(
         "hub": HUB,
         "export": EXPORT,
         "docs": DOCS,
+        "wandb": WANDB,
         "test": TEST,
         "dev": TEST + DOCS,
     },

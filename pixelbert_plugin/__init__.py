@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         register_processor,
         register_scheduler,
         register_task,
+        register_tracker,
     )
     from pixelbert_plugin.run import run
     from pixelbert_plugin.tasks.base import Task
@@ -82,6 +83,7 @@ __all__ = [
     "register_processor",
     "register_scheduler",
     "register_task",
+    "register_tracker",
     "run",
 ]
 

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from pixelbert_plugin.data.images import ImageSource
     from pixelbert_plugin.encoders.row_dropout import RowDraws
-    from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures, Result, Sample
+    from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures, Result, Sample, TrackedRun
 
 
 class Portable(Protocol):
@@ -369,6 +370,13 @@ class LearnedTask(Protocol):
     fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none
     # the predictions file in the data set's official format: results → its suffix (".json", ".csv") and text; None: no file
     predictions: Callable[[list[Result]], tuple[str, str]] | None = None
+    # for `pixelbert-run --compare`, called on the class, as a staticmethod: (its Config or None, the text of such a file, the
+    # split's samples by str(sample_id)) → results with scores, in the file's order. Raises ValueError or KeyError for another
+    # file. None: it cannot be read back
+    read_predictions: Callable[[Any, str, Mapping[str, Sample]], list[Result]] | None = None
+    # likewise: by metric, the place of each result that counts and what it adds above and below the line, of whose sums the
+    # metric is the ratio. None: each of `scores` is averaged, over all and by kind of sample
+    terms: Callable[[list[Result]], dict[str, dict[int, tuple[float, float]]]] | None = None
 
     @abstractmethod
     def heads(self) -> dict[str, int]:
@@ -503,6 +511,11 @@ class Precision(Protocol):
     def optimized(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """By the model's names, what checkpoints save: the float32 master of a weight where there is one, else itself."""
 
+    def group_norms(self, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+        """By parameter group, the norm of its gradients before clipping (scalar float32), once the last `backward` is done and
+        before `step`; it changes none. Default: {}, nobody looks."""
+        return {}
+
     def state_dict(self) -> dict[str, float | int]:
         """The state of a dynamic loss scale. Default: {}, none."""
         return {}
@@ -524,3 +537,35 @@ class CheckpointReader(Protocol):
 
         Raises UserError with `key`, the config key that named the file, where it is not what it was taken for.
         """
+
+
+class Tracker(Protocol):
+    """`register_tracker`, one of `trackers`: where a training's figures go beside log.jsonl; built with `config`.
+
+    It is built before any work, and then called in the main process alone: `begin`, all others in any order, `close`. Whatever
+    it raises is told as one warning, and it is asked nothing more: no tracker ends a run. An exception is a UserError of its
+    construction, as of a package that is not installed. `update` counts from 1; names have slashes, "val/vqa2/accuracy".
+    """
+
+    @abstractmethod
+    def begin(self, run: TrackedRun) -> None:
+        """A training begins, or goes on after `run.resumed_update`: what was logged past that is to be dropped, or marked."""
+
+    @abstractmethod
+    def scalars(self, values: dict[str, float], update: int) -> None:
+        """Figures of an update, or of the evaluation after it."""
+
+    def texts(self, values: dict[str, str], update: int) -> None:
+        """Texts in Markdown by name. Default: they are left out."""
+
+    def picture(self, name: str, figure: Figure, update: int) -> None:
+        """A figure of matplotlib's, which other trackers get too. Default: it is left out."""
+
+    def final(self, metrics: dict[str, float]) -> None:
+        """Metrics of the evaluation of the best checkpoint after the training, by "split/dataset/metric". Default: nothing."""
+
+    def flush(self) -> None:
+        """A checkpoint is about to be saved: what was given until now should outlive a kill. Default: nothing."""
+
+    def close(self) -> None:
+        """The run ends, perhaps by an error. Default: nothing."""

@@ -4,11 +4,12 @@ YAML → RunConfig → registry → builder → samples → processors → batch
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from rich.console import Console
 
 from pixelbert_plugin import config as configuration
@@ -19,8 +20,10 @@ from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, finished_checkpoint
 from pixelbert_plugin.config import contradictions, saved
+from pixelbert_plugin.config.changed import changed
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
+from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.distributed.parallel import Losses, shard, wrap
 from pixelbert_plugin.distributed.processes import connected
@@ -34,13 +37,17 @@ from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.compilation import Compilation, compile_blocks
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
-from pixelbert_plugin.training.length import over_training
+from pixelbert_plugin.training.length import go_on, over_training
+from pixelbert_plugin.training.looks import Looker
+from pixelbert_plugin.training.overview import overview
 from pixelbert_plugin.training.recomputation import recompute_blocks
 from pixelbert_plugin.training.run_folder import RunFolder
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
+from pixelbert_plugin.training.trackers import Trackers, build_trackers
 from pixelbert_plugin.training.tracking import Events, NoEvents
 from pixelbert_plugin.training.trainer import Trainer
+from pixelbert_plugin.types import TrackedRun
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +78,38 @@ def run(config: RunConfig | str | Path, console: Console | None = None, *, overr
 def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
     """`run` of a configuration that is complete."""
     contradictions.refuse(config)
+    trackers = build_trackers(config)
+    with working(config, console, RunFolder(config.env.run_folder)) as job:
+        parts, start = prepare(config, job)
+        tell_survey(parts)
+        evaluator = SplitEvaluator(parts, config.evaluation, config.components)
+        results: dict[str, Any] = {}
+        events: Events | NoEvents = NoEvents()
+        with ExitStack() as closing:
+            if "train" in config.splits():
+                closing.callback(trackers.close)
+                state, events = train(config, parts, start, evaluator, trackers)
+                results["training_seconds"] = round(state.seconds, 3)
+                take_best_weights(parts, state)
+            else:
+                start.load_weights(parts.model, parts.task.heads(), is_training=False)
+                for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
+                    logger.warning("%s: evaluated with %s", start, difference)
+                parts.precision.prepare(parts.model, {})
+                tell_features(parts)
+            job.processes.on_main(lambda: job.folder.add_results(results))
+            for split in config.splits():
+                if split != "train":
+                    metrics = report(evaluator, split)
+                    events.final(metrics)
+                    results |= metrics
+        say_where_all_lies(job.folder, job.console)
+        return results
+
+
+@contextmanager
+def working(config: RunConfig, console: Console, folder: RunFolder) -> Iterator[Job]:
+    """The run's device, processes, signals and folder while it lasts."""
     make_tolerant(console)
     training = config.training
     device = choose_device(training)
@@ -78,55 +117,31 @@ def train_and_evaluate(config: RunConfig, console: Console) -> dict[str, Any]:
     with (
         stop.handled(),
         connected(device, training.timeout_seconds, training.parallel == "fsdp") as processes,
-        RunFolder(config.env.run_folder) as folder,
+        folder,
     ):
         if not processes.is_main:
             console = Console(quiet=True)
             logging.getLogger(__package__).setLevel(logging.ERROR)
             for own in ("loader", "image_features"):  # of its own workers and images
                 logging.getLogger(f"pixelbert_plugin.data.{own}").setLevel(logging.WARNING)
-        parts, start = prepare(config, Job(console, device, processes, stop, folder))
-        tell_survey(parts)
-        evaluator = SplitEvaluator(parts, config.evaluation, config.components)
-        results: dict[str, Any] = {}
-        if "train" in config.splits():
-            state = train(config, parts, start, evaluator)
-            results["training_seconds"] = round(state.seconds, 3)
-            take_best_weights(parts, state)
-        else:
-            start.load_weights(parts.model, parts.task.heads(), is_training=False)
-            for difference in saved.differences(start.content.get("config", ""), configuration.dump(config)):
-                logger.warning("%s: evaluated with %s", start, difference)
-            parts.precision.prepare(parts.model, {})
-            tell_features(parts)
-        processes.on_main(lambda: folder.add_results(results))
-        for split in config.splits():
-            if split != "train":
-                results |= report(evaluator, split)
-        say_where_all_lies(folder, console)
-        return results
+        yield Job(console, device, processes, stop, folder)
 
 
-def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluator) -> TrainState:
-    """Train from random weights, from pre-trained ones, or on from a checkpoint."""
-    options, job, model, task = parts.training, parts.job, parts.model, parts.task
-    start.load_weights(model, task.heads(), is_training=True)
-    if options.parallel == "fsdp":
-        if parts.loaders.features is not None:
-            parts.loaders.features.set_apart()
-        shard(model)
-    optimizers = build_optimizers(config.optimizer, model)
-    parts.precision.prepare(model, optimizers)
-    compilation = compiled(config, parts) if options.compile == "blocks" else None
-    if options.gradient_checkpointing:
-        recompute_blocks(model, config.model)
-    loader = parts.loaders.of(parts.data.splits["train"])
-    is_known = task.images_per_sample == 1 and not parts.processors["image"].augments
-    choose_convolutions(job.device, loader.sizes_M2 if is_known else None)
+def monitor_of(config: RunConfig, parts: Parts) -> str:
+    """The metric that chooses the best checkpoint."""
+    return config.training.early_stop.monitor or f"val/{config.datasets[0]}/{parts.task.main_metric}"
+
+
+def train(
+    config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluator, trackers: Trackers
+) -> tuple[TrainState, Events | NoEvents]:
+    """Train from random weights, from pre-trained ones, or on from a checkpoint. Returns the events too, for what follows."""
+    options, job, model = parts.training, parts.job, parts.model
+    optimizers, compilation, loader = prepare_training(config, parts, start)
     state = start.load_training(model, optimizers, parts.precision)
     if start.is_resumed and not job.processes.on_main(lambda: parts.checkpoints.holds_best(state)):
         state.forget_best()
-    monitor = options.early_stop.monitor or f"val/{config.datasets[0]}/{task.main_metric}"
+    monitor = monitor_of(config, parts)
     tell_features(parts)
     if options.sanity_check:
         sanity.try_all(parts, evaluator.baseline, monitor)
@@ -142,21 +157,18 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
     rebuilt = portable(config.components, {"model": model, **parts.processors})
     metadata = CheckpointMetadata(yaml, processors, versions(), start.sources, data, rebuilt)
     evaluated = state.update - state.is_evaluation_due  # what is due is evaluated again
-    pictures = config.evaluation.num_pictures
-    events = Events(job.folder.path, state.update, evaluated, job.console, pictures) if job.processes.is_main else NoEvents()
-    events.config(yaml, configuration.leaves(config), used(parts))
+    events: Events | NoEvents = NoEvents()
+    if job.processes.is_main:
+        pictures = config.evaluation.num_pictures
+        looker = looker_of(parts, evaluator, pictures)
+        go_on(state, len(loader))
+        begins = (state.update, state.position or 0, tuple(config.trackers))
+        job.console.print(overview(parts, len(loader), *begins))
+        events = Events(job.folder.path, state.update, evaluated, job.console, trackers, pictures, looker)
+        events.begin(tracked_run(config, parts, state, yaml, monitor))
     trainer = Trainer(
         model=model,
-        step=Step(
-            parallel=wrap(options.parallel, Losses(model, task, parts.precision), job.processes),
-            task=task,
-            optimizers=optimizers,
-            schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
-            precision=parts.precision,
-            processes=job.processes,
-            seed=options.seed,
-            max_grad_norm=options.max_grad_norm,
-        ),
+        step=build_step(config, parts, optimizers),
         loader=loader,
         stop=job.stop,
         events=events,
@@ -173,11 +185,75 @@ def train(config: RunConfig, parts: Parts, start: Start, evaluator: SplitEvaluat
         with parts.checkpoints.beside_training(), nullcontext() if compilation is None else compilation.going_on():
             state = trainer.train()
     finally:
-        events.close()
+        events.flush()
         if compilation is not None:
             logger.info("%s", compilation)
     tell_skipped(job, loader, "train")
-    return state
+    return state, events
+
+
+def prepare_training(
+    config: RunConfig, parts: Parts, start: Start
+) -> tuple[dict[str, torch.optim.Optimizer], Compilation | None, Loader]:
+    """The model made ready to be trained, its weights those of the start; its optimizers, compiled blocks and batches."""
+    options, model = parts.training, parts.model
+    start.load_weights(model, parts.task.heads(), is_training=True)
+    if options.parallel == "fsdp":
+        if parts.loaders.features is not None:
+            parts.loaders.features.set_apart()
+        shard(model)
+    optimizers = build_optimizers(config.optimizer, model)
+    parts.precision.prepare(model, optimizers)
+    compilation = compiled(config, parts) if options.compile == "blocks" else None
+    if options.gradient_checkpointing:
+        recompute_blocks(model, config.model)
+    loader = parts.loaders.of(parts.data.splits["train"])
+    is_known = parts.task.images_per_sample == 1 and not parts.processors["image"].augments
+    choose_convolutions(parts.job.device, loader.sizes_M2 if is_known else None)
+    return optimizers, compilation, loader
+
+
+def build_step(config: RunConfig, parts: Parts, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
+    options, processes = parts.training, parts.job.processes
+    return Step(
+        parallel=wrap(options.parallel, Losses(parts.model, parts.task, parts.precision), processes),
+        task=parts.task,
+        optimizers=optimizers,
+        schedule=over_training(registry.build_component("scheduler", config.scheduler, "scheduler.params"), options),
+        precision=parts.precision,
+        processes=processes,
+        seed=options.seed,
+        max_grad_norm=options.max_grad_norm,
+    )
+
+
+def looker_of(parts: Parts, evaluator: SplitEvaluator, count: int) -> Looker | None:
+    """What looks at the model for trackers, at `count` samples of each validation; None: the model is sharded."""
+    if not count or parts.training.parallel == "fsdp":
+        return None
+    names = parts.data.splits["val"].parts if "val" in parts.data.splits else ()
+    loaders = {f"val/{name}": evaluator.loader("val", name) for name in names}
+    return Looker(parts.model, parts.task, parts.precision, loaders, count)
+
+
+def tracked_run(config: RunConfig, parts: Parts, state: TrainState, yaml: str, monitor: str) -> TrackedRun:
+    leaves = configuration.leaves(config) | {f"used.{name}": value for name, value in used(parts).items()}
+    plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in leaves.items()}
+    finals = [
+        f"final/{parts.data.own_name(split, name)}/{parts.task.main_metric}"
+        for split, mixture in parts.data.splits.items()
+        for name in (mixture.parts if split != "train" else ())
+    ]
+    path = parts.job.folder.path
+    return TrackedRun(
+        name=path.resolve().name,
+        folder=path,
+        resumed_update=state.update,
+        options=plain,
+        changed=changed(config),
+        config=yaml,
+        metrics=(*finals, monitor, f"{monitor.rpartition('/')[0]}/loss", "train/loss"),
+    )
 
 
 def compiled(config: RunConfig, parts: Parts) -> Compilation:

@@ -121,6 +121,7 @@ class Result:
     prediction: str
     truth: str | None  # None where the split has no answers
     scores: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, str]] = field(default_factory=list)  # a small table of what was predicted, to be looked at; by column
 
 
 @dataclass(kw_only=True)
@@ -131,6 +132,19 @@ class ImageMemory:
     mask: Tensor  # I K bool
     positions: Tensor  # I K int64, row · columns + column
     features: PixelFeatures  # what the CNN gave, before sampling and projection
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """What a tracker is told of a run that begins, or goes on."""
+
+    name: str  # of its folder
+    folder: Path  # env.save_dir; it is there
+    resumed_update: int  # 0 at the start of a training
+    options: dict[str, bool | int | float | str]  # every option by dotted key; what was used where that was left open as used.…
+    changed: tuple[str, ...]  # keys of options that are not their defaults, those of the command line first
+    config: str  # config.yaml
+    metrics: tuple[str, ...] = ()  # names of scalars that tell how good the run is, the most important one first
 
 
 @dataclass(frozen=True)

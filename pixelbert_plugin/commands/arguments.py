@@ -13,6 +13,7 @@ examples:
   pixelbert-run config=save/vqa2/config.yaml --export vqa2_for_transformers --format hf
   pixelbert-run config=save/vqa2/config.yaml --export-encoders vqa2_encoders
   torchrun --nproc-per-node=8 -m pixelbert_plugin config=projects/pixelbert/configs/vqa2.yaml
+  pixelbert-run --compare save/vqa2 save/vqa2_seed2
   pixelbert-run --describe pixelbert
   pixelbert-run --describe encoder
   pixelbert-run --copy-config mini/vqa2
@@ -60,7 +61,20 @@ def parser() -> Parser:
     instead.add_argument(
         "--copy-config", metavar="NAME", help="put a shipped YAML into the working folder, to edit and run: vqa2, mini/vqa2, …"
     )
+    instead.add_argument(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        help="what tells runs apart, by their folders: options, metrics with confidence intervals, samples on which they "
+        "differ, curves. Then key=value are resamples, seed, confidence, examples, picture, format (docs/tracking.md), and "
+        "keys of the configuration that say where data are now",
+    )
     instead.add_argument("--new-plugin", metavar="NAME", help="write a package: a data set, a YAML and a test, ready to train")
+    instead.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="try a training up to its first update: data, parameters, shapes, memory, time of an update; nothing is saved",
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,

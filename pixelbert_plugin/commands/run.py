@@ -31,6 +31,11 @@ def _main(arguments: argparse.Namespace) -> int:
         raise UserError(f"--format {arguments.format}: is of --export PATH, which is not given")
     if arguments.dtype is not None and (arguments.export is None or arguments.format not in (None, "safetensors")):
         raise UserError(f"--dtype {arguments.dtype}: is of --export FILE.safetensors, which is not given")
+    if arguments.compare is not None:
+        from pixelbert_plugin.commands.compare import compare
+
+        tell(compare(arguments.compare, arguments.options))
+        return 0
     if arguments.copy_config is not None:
         if arguments.options:
             raise UserError(f"{arguments.options[0]!r}: --copy-config takes NAME alone; options are for the run of the copy")
@@ -64,6 +69,11 @@ def _main(arguments: argparse.Namespace) -> int:
         elif arguments.export_encoders is not None:
             written = export_encoders(config, Path(arguments.export_encoders).expanduser())
             tell("\n".join(f"{part}: {told}" for part, told in written.items()))
+        elif arguments.dry_run:
+            from pixelbert_plugin.dry_run import dry_run
+
+            with configuration.naming_sources(config.sources):
+                dry_run(config, Console())
         else:
             with configuration.naming_sources(config.sources):
                 train_and_evaluate(config, Console())

@@ -80,6 +80,7 @@ def configure(config: RunConfig, only: Collection[str] | None = None) -> RunConf
             ("task", [config.task], "task", "task_config"),
             ("builder", config.datasets, "datasets", "dataset_config"),
             ("precision", precisions, "training.precision", "precision_config"),
+            ("tracker", config.trackers, "trackers", "tracker_config"),
         )
         for kind, chosen, key, section in sections_of:
             sections = getattr(config, section)
@@ -120,7 +121,7 @@ def _read_again(config: RunConfig) -> None:
 
 def _merged(values: dict[str, Any]) -> RunConfig:
     values = interpolated(values, dataclasses.asdict(RunConfig()))
-    return schema.merge(RunConfig, config_files.listed(values, "datasets", "plugins"))
+    return schema.merge(RunConfig, config_files.listed(values, "datasets", "trackers", "plugins"))
 
 
 def _known_keys(file: Path, values: dict[str, Any]) -> list[str]:

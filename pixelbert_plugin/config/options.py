@@ -155,6 +155,8 @@ class RunConfig:
     task_config: Sections = field(default_factory=dict)  # options by task name
     dataset_config: Sections = field(default_factory=dict)  # options by builder name
     precision_config: Sections = field(default_factory=dict)  # options by precision name
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # registered trackers, beside log.jsonl. []: none
+    tracker_config: Sections = field(default_factory=dict)  # options by tracker name
     processors: ProcessorsConfig = field(default_factory=ProcessorsConfig)
     optimizer: dict[str, Component] = field(default_factory=dict)  # by parameter group of the model
     scheduler: Component = component("scheduler", "step")
@@ -176,6 +178,8 @@ class RunConfig:
             raise ValueError("datasets: name at least one data set")
         if len(set(self.datasets)) < len(self.datasets):
             raise ValueError("datasets: a data set is duplicated")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError("trackers: a tracker is duplicated")
 
     def splits(self) -> list[str]:
         return self.run_type.split("_")

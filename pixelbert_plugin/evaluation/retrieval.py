@@ -34,6 +34,8 @@ from pixelbert_plugin.types import ImageMemory, Sample
 
 logger = logging.getLogger(__name__)
 IMAGES_PER_BLOCK = 16
+SHOWN = 32  # images, evenly over the split, of which the best captions are told
+TOP = 5  # of them
 
 
 @dataclass
@@ -156,12 +158,21 @@ def evaluate_matrix(task: MatchingTask, loader: Loader, matrix: ScoreMatrix) -> 
     """
     if not len(matrix.first_sample_I):
         raise UserError(f"the {loader.mixture.split} split: every image was skipped as unreadable; check the images' folder")
-    best_I = matrix.scores_IT.argmax(1)
+    best_I, images = matrix.scores_IT.argmax(1), len(matrix.first_sample_I)
+    shown = {index * images // min(SHOWN, images) for index in range(min(SHOWN, images))}
+
+    def ranked(row: int) -> list[dict[str, str]]:
+        """The captions that were found for an image, best first; equal scores in the split's order."""
+        best_5 = np.argsort(-matrix.scores_IT[row], kind="stable")[:TOP]
+        texts = [loader.mixture[int(matrix.samples_T[column])].text for column in best_5]
+        own = ["yes" if matrix.image_of_text_T[column] == row else "" for column in best_5]
+        return [{"caption": text, "its own": is_own} for text, is_own in zip(texts, own, strict=True)]
+
     results = []
     for row, (first, best) in enumerate(zip(matrix.first_sample_I, best_I, strict=True)):
         sample, found = loader.mixture[int(first)], loader.mixture[int(matrix.samples_T[best])].text
         truth = found if matrix.image_of_text_T[best] == row else sample.text
-        results.append(Result(sample, found, truth))
+        results.append(Result(sample, found, truth, rows=ranked(row) if row in shown else []))
     metrics = ask(task, lambda: plain(task.matrix_metrics(matrix.scores_IT, matrix.image_of_text_T)))
     if matrix.num_skipped:
         metrics["num_skipped"] = float(matrix.num_skipped)

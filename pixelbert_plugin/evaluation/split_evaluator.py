@@ -9,6 +9,8 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.build import versions
 from pixelbert_plugin.config.options import EvaluationConfig
 from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.vocabularies import processor_states
 from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, evaluate
@@ -17,6 +19,7 @@ from pixelbert_plugin.parts import Parts
 from pixelbert_plugin.registry.schema import Component
 from pixelbert_plugin.system.progress import TimeLeft
 from pixelbert_plugin.tasks.base import MatchingTask
+from pixelbert_plugin.types import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +46,8 @@ class SplitEvaluator:
         pairs = self.options.batch_size or training.micro_batch_size or training.batch_size
         return max(1, pairs // self.parts.task.pairs_per_sample)
 
-    def evaluate(self, split: str, is_final: bool = False) -> dict[str, SplitEvaluation]:
-        """Evaluate on a split, by data set; `is_final` once training is over."""
+    def evaluate(self, split: str, is_final: bool = False, with_loss: bool = False) -> dict[str, SplitEvaluation]:
+        """Evaluate on a split, by data set; `is_final` once training is over. `with_loss`: the loss too, where labels are."""
         parts, mixture = self.parts, self.parts.data.splits[split]
         self.baseline.learn_for(mixture)
         found = {}
@@ -54,13 +57,19 @@ class SplitEvaluator:
             else:
                 loader = self.loader(split, dataset)
                 found[dataset] = evaluate(
-                    parts.model, parts.task, loader, self.batch_size, parts.precision, parts.job.processes
+                    parts.model,
+                    parts.task,
+                    loader,
+                    self.batch_size,
+                    parts.precision,
+                    parts.job.processes,
+                    with_loss=with_loss and has_labels(mixture.parts[dataset], parts.data.splits.get("train")),
                 )
         return found
 
     def validate(self) -> dict[str, SplitEvaluation]:
-        """Evaluate on val, by "val/dataset"."""
-        return {f"val/{dataset}": evaluation for dataset, evaluation in self.evaluate("val").items()}
+        """Evaluate on val while training, by "val/dataset", with the loss."""
+        return {f"val/{dataset}": evaluation for dataset, evaluation in self.evaluate("val", with_loss=True).items()}
 
     def _score(self, split: str, dataset: str, is_final: bool) -> SplitEvaluation:
         """Score every pair. At the end of a run finished blocks outlive a kill, and the matrix is written."""
@@ -100,6 +109,15 @@ class SplitEvaluator:
             option = registry.place_of(self.parts.task).key("max_test_images")
             logger.warning("%s: only the first %d of %d images are scored (%s)", name, images, total, option)
         job.processes.on_main(lambda: job.folder.add_results({f"{name}/{key}": value for key, value in counts.items()}))
+
+
+def has_labels(samples: Samples, train: Mixture | None) -> bool:
+    """Whether the samples have answers, as far as the first one tells, if those that are trained on have."""
+    return _is_labelled(samples[0]) or train is None or not any(_is_labelled(part[0]) for part in train.parts.values())
+
+
+def _is_labelled(sample: Sample) -> bool:
+    return bool(sample.answers) or sample.answer is not None
 
 
 def score_settings(components: Mapping[str, Component], processors: dict[str, Any]) -> str:

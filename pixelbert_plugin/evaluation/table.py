@@ -34,6 +34,8 @@ def results_table(results: dict[str, float]) -> Iterator[Table]:
 
 
 def _shown(name: str, value: float) -> str:
+    if name == "loss" or name.startswith("loss_"):
+        return f"{value:.4f}"
     if name.startswith("num_"):
         return f"{int(value)}"
     return f"{value:.1f}" if name.endswith("_rank") else f"{100 * value:.2f} %"

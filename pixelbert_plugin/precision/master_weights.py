@@ -53,6 +53,10 @@ class MasterWeights:
         """What stands for the parameter in optimizers and checkpoints: its master, or itself where it has none."""
         return self._of.get(parameter, parameter)
 
+    def owners(self) -> dict[nn.Parameter, nn.Parameter]:
+        """By master, the model's parameter: the reverse of `of`."""
+        return {master: parameter for parameter, master in self._of.items()}
+
     def give_to(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         """Put the masters into the optimizers, which must be new."""
         for optimizer in optimizers:

@@ -72,6 +72,10 @@ class Precision:
         clear_gradients(optimizers)
         return norm
 
+    def group_norms(self, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+        """By parameter group, the norm of its gradients between `backward` and `step` (scalar float32), before clipping."""
+        return {name: global_norm(held_parameters([optimizer]), self.device) for name, optimizer in optimizers.items()}
+
     def optimized(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """By the model's names, what checkpoints save: the float32 master of a weight where there is one, else itself."""
         return {name: self.masters.of(parameter) for name, parameter in model.named_parameters()}
@@ -151,6 +155,14 @@ class Scaled(Precision):
         clear_gradients(optimizers)
         self.scale.update(is_skipped)
         return norm
+
+    def group_norms(self, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+        """The gradients are still the model's own then, times the loss scale."""
+        owners, found = self.masters.owners(), {}
+        for name, optimizer in optimizers.items():
+            own = [owners.get(parameter, parameter) for parameter in held_parameters([optimizer])]
+            found[name] = global_norm(own, self.device) / self.scale.value
+        return found
 
     def state_dict(self) -> dict[str, float | int]:
         return self.scale.state_dict()

@@ -23,6 +23,7 @@ from pixelbert_plugin.registry.registry import (
     register_processor,
     register_scheduler,
     register_task,
+    register_tracker,
     require,
     source,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "register_processor",
     "register_scheduler",
     "register_task",
+    "register_tracker",
     "require",
     "source",
 ]

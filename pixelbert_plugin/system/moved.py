@@ -23,7 +23,7 @@ MOVED = {
     "engine.apex": "precision.apex.apex",
     "engine.apex_amp": "precision.apex.amp",
     "engine.apex_levels": "precision.apex.levels",
-    "engine.board": "training.board",
+    "engine.board": "trackers.tensorboard",
     "engine.checkpoint": "checkpoint.checkpoints",
     "engine.checkpoint_folder": "checkpoint.folder",
     "engine.content": "checkpoint.content",

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Task
-from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency, has_sentences
+from pixelbert_plugin.metrics.nlvr2 import accuracy_and_consistency, has_sentences, sentence_group
 from pixelbert_plugin.tasks.log_odds import log_odds
-from pixelbert_plugin.types import Batch, ModelOutput, Result
+from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
 
 LABELS = ("False", "True")
 
@@ -63,6 +64,29 @@ class Nlvr2Task(Task):
                 result.scores["accuracy"] = float(result.prediction == sample.answer)
             results.append(result)
         return results
+
+    @staticmethod
+    def read_predictions(config: None, text: str, samples: Mapping[str, Sample]) -> list[Result]:
+        results = []
+        for identifier, prediction in csv.reader(io.StringIO(text)):
+            sample = samples[identifier]
+            scores = {} if sample.answer is None else {"accuracy": float(prediction == sample.answer)}
+            results.append(Result(sample, prediction, sample.answer, scores))
+        return results
+
+    @staticmethod
+    def terms(results: list[Result]) -> dict[str, dict[int, tuple[float, float]]]:
+        """`accuracy` of each statement; `consistency` of each sentence, counted where it stands first, where ids have NLVR2's
+        form."""
+        accuracy = {place: (result.scores["accuracy"], 1.0) for place, result in enumerate(results) if result.scores}
+        ids = {place: str(results[place].sample.sample_id) for place in accuracy}
+        if not has_sentences(ids.values()):
+            return {"accuracy": accuracy}
+        groups = defaultdict(list)
+        for place, identifier in ids.items():
+            groups[sentence_group(identifier)].append(place)
+        consistency = {places[0]: (float(all(accuracy[each][0] for each in places)), 1.0) for places in groups.values()}
+        return {"accuracy": accuracy, "consistency": consistency}
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         labelled = {str(result.sample.sample_id): bool(result.scores["accuracy"]) for result in results if result.scores}

@@ -3,7 +3,8 @@
 B samples, R = 2B texts with ITM (each sample's own text, then one of another image), L tokens, M masked words, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from pixelbert_plugin.registry import returned
 from pixelbert_plugin.seeding import derive
 from pixelbert_plugin.tasks.log_odds import log_odds
 from pixelbert_plugin.tasks.options import PretrainConfig
-from pixelbert_plugin.types import Batch, ModelOutput, Result
+from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
 
 
 @registry.register_task("pretrain")
@@ -40,6 +41,7 @@ class PretrainTask(Task):
         name = registry.place_of(config).name
         registry.require("processor", self.text, MaskingTextProcessor, f"the task {name!r}")
         self.is_word_V, self.continues_V = returned.pieces(self.text)
+        self._pieces: dict[int, str] = {}  # decoded, by id
         self.num_negatives = int(config.itm)
         self.pairs_per_sample = 1 + self.num_negatives
         self.main_metric = "mlm_accuracy" if config.mlm else "itm_accuracy"
@@ -102,11 +104,28 @@ class PretrainTask(Task):
             for result, words in zip(results, words_B, strict=True):
                 result.prediction, result.truth = (self.text.decode([pair[side] for pair in words]) for side in (0, 1))
                 result.scores |= {"mlm_right": sum(g == t for g, t in words), "mlm_words": len(words)}
+            for result, row in zip(results, self._fill_ins(batch, words_B), strict=True):
+                result.rows = row
         if self.config.itm:
             is_right_R = output.logits["itm"].argmax(1) == _is_true_R(batch)
             for result, right in zip(results, is_right_R.view(-1, 2).sum(1).tolist(), strict=True):
                 result.scores["itm_right"] = right
         return results
+
+    def _fill_ins(self, batch: Batch, words_B: list[list[tuple[int, int]]]) -> list[list[dict[str, str]]]:
+        """Of each sample, what stood at each masked place, what was guessed, and what is true."""
+        stood_M = batch.input_ids.flatten()[batch.targets["mlm_positions"]].tolist()
+        stood = iter(stood_M)  # the samples' masked words follow each other
+
+        def row(guess: int, true: int) -> dict[str, str]:
+            return {"word": self._piece(next(stood)), "guess": self._piece(guess), "truth": self._piece(true)}
+
+        return [[row(*pair) for pair in words] for words in words_B]
+
+    def _piece(self, token_id: int) -> str:
+        if token_id not in self._pieces:
+            self._pieces[token_id] = "[MASK]" if token_id == self.text.mask_token_id else self.text.decode([token_id])
+        return self._pieces[token_id]
 
     def metrics(self, results: list[Result]) -> dict[str, float]:
         """`mlm_accuracy` over all masked words, `itm_accuracy` over all pairs (half of them false)."""
@@ -122,9 +141,36 @@ class PretrainTask(Task):
         return metrics
 
     def predictions(self, results: list[Result]) -> tuple[str, str]:
-        """One line per sample: its id, the masked words and the guesses, tab-separated."""
-        rows = [f"{result.sample.sample_id}\t{result.truth}\t{result.prediction}\n" for result in results]
-        return ".tsv", "sample_id\ttruth\tprediction\n" + "".join(rows)
+        """One line per sample: its id, the masked words, the guesses and the scores, tab-separated."""
+        names = list(results[0].scores) if results else []
+        lines = ["\t".join(("sample_id", "truth", "prediction", *names))]
+        for result in results:
+            scores = [f"{result.scores[name]:g}" for name in names]
+            lines.append("\t".join((str(result.sample.sample_id), str(result.truth), result.prediction, *scores)))
+        return ".tsv", "\n".join(lines) + "\n"
+
+    @staticmethod
+    def read_predictions(config: PretrainConfig, text: str, samples: Mapping[str, Sample]) -> list[Result]:
+        header, *lines = (line.split("\t") for line in text.splitlines())
+        if not set(header) >= {"mlm_right", "mlm_words"} and "itm_right" not in header:
+            raise ValueError("it has no scores, as files of an earlier version: evaluate that run again with run_type=val")
+        results = []
+        for sample_id, truth, prediction, *scores in lines:
+            values = dict(zip(header[3:], map(float, scores), strict=True))
+            results.append(Result(samples[sample_id], prediction, truth, values))
+        return results
+
+    @staticmethod
+    def terms(results: list[Result]) -> dict[str, dict[int, tuple[float, float]]]:
+        """`mlm_accuracy` of masked words, `itm_accuracy` of a true and a false pair a sample."""
+        found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        for place, result in enumerate(results):
+            scores = result.scores
+            if "mlm_words" in scores:
+                found["mlm_accuracy"][place] = (scores["mlm_right"], scores["mlm_words"])
+            if "itm_right" in scores:
+                found["itm_accuracy"][place] = (scores["itm_right"], 2.0)
+        return dict(found)
 
 
 def _words(logits: dict[str, Tensor]) -> Tensor:

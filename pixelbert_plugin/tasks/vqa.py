@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -95,6 +95,16 @@ class VqaTask(Task):
                     result.scores["question_prior"] = self.metric(self.prior(sample), sample.answers)
                     result.scores["prefix_prior"] = self.metric(self.prefix_prior(sample), sample.answers)
             results.append(result)
+        return results
+
+    @staticmethod
+    def read_predictions(config: VqaConfig, text: str, samples: Mapping[str, Sample]) -> list[Result]:
+        """Questions with answers are scored by the task's metric; what other questions alone give is no part of it."""
+        metric, results = registry.get("metric", config.metric), []
+        for row in json.loads(text):
+            sample = samples[str(row["question_id"])]
+            scores = {"accuracy": metric(row["answer"], sample.answers)} if sample.answers else {}
+            results.append(Result(sample, row["answer"], sample.answer, scores))
         return results
 
     def metrics(self, results: list[Result]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from pixelbert_plugin.errors import UserError, replacing, writing
 logger = logging.getLogger(__name__)
 
 HOLDS_A_RUN = ("config.yaml", "log.jsonl", "checkpoints", "tensorboard")
-FILES = ("config.yaml", "log.jsonl", "evaluations.jsonl", "results.json", "skipped_images_*.json")
+FILES = ("config.yaml", "log.jsonl", "evaluations.jsonl", "results.json", "skipped_images_*.json", "wandb_run_id.txt")
 PREDICTIONS = ("json", "tsv", "safetensors")  # kinds of files, each named after its split and data set
 FOLDERS = ("checkpoints", "tensorboard", "predictions", "scores")
 LOCK = ".lock"

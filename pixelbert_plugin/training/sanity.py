@@ -25,6 +25,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.evaluation.baseline import Baseline
 from pixelbert_plugin.evaluation.evaluator import check_monitor, evaluate
 from pixelbert_plugin.evaluation.retrieval import evaluate_matrix, score_all_pairs
+from pixelbert_plugin.evaluation.split_evaluator import has_labels
 from pixelbert_plugin.parts import Parts
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.tasks.base import MatchingTask
@@ -80,7 +81,10 @@ def try_split(parts: Parts, baseline: Baseline, split: str, name: str, samples: 
             matrix = score_all_pairs(parts.model, task, loader, len(samples), parts.precision, processes)
             metrics = processes.on_main(lambda: evaluate_matrix(task, loader, matrix).metrics)
         else:
-            evaluation = evaluate(parts.model, parts.task, loader, len(samples), parts.precision, processes)
+            with_loss = split == "val" and has_labels(whole_split.parts[name], parts.data.splits.get("train"))
+            evaluation = evaluate(
+                parts.model, parts.task, loader, len(samples), parts.precision, processes, with_loss=with_loss
+            )
             metrics = evaluation.metrics
             if parts.task.predictions is not None and evaluation.predicted:
                 returned.predictions(parts.task, parts.task.predictions(evaluation.predicted))

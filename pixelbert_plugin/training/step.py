@@ -4,7 +4,7 @@ Each part of the loss is the mean over all its terms in the update, however they
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -32,6 +32,7 @@ class Step:
     processes: Processes
     seed: int  # of dropout
     max_grad_norm: float | None = None  # clip the norm of all gradients together; None: no clipping
+    group_norms: dict[str, Tensor] = field(default_factory=dict, init=False)  # of the last update that was asked for them
 
     def __call__(
         self,
@@ -39,9 +40,11 @@ class Step:
         update: int,
         epoch: float,
         made_ready: Callable[[list[Batch]], Iterator[Batch]] = iter,
+        with_norms: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Update number `update` (from 1), which starts when `epoch` passes are done. `made_ready` gives each micro-batch in
-        turn as the model takes it; only what the losses are divided by is asked of all of them before.
+        turn as the model takes it; only what the losses are divided by is asked of all of them before. `with_norms`: note
+        the norm of the gradients of each parameter group, as they were before clipping, in `group_norms`.
 
         Returns this process's share of each part of the loss (scalars; over all processes they add up to the loss), and the
         norm of all gradients before clipping (scalar float32).
@@ -60,6 +63,7 @@ class Step:
             for part, value in parts.items():
                 losses[part] += value.detach()
             del batch  # before the next is asked for: `enumerate` would hold it until then
+        self.group_norms = self.precision.group_norms(self.optimizers) if with_norms else {}
         norm = self.precision.step(self.optimizers.values(), self.max_grad_norm)  # one norm, clip, one decision for all
         is_norm = isinstance(norm, Tensor) and norm.numel() == 1
         returned.require(is_norm, self.precision, "step(optimizers, max_norm)", "the gradients' norm, a scalar tensor", norm)

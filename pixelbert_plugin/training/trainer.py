@@ -54,7 +54,7 @@ class Trainer:
         self.model.train()
         self._unchecked: list[tuple[int, Tensor, list[int | str]]] = []  # update, loss + gradient norm, sample ids
         updates = self._updates()
-        logged_samples, logged_seconds = state.samples, state.seconds
+        logged_samples, logged_seconds, data_seconds = state.samples, state.seconds, 0.0
         with self.events.bar(state.update, length.total_updates(state.update, self.position)), self.stop.deferred():
             if state.is_evaluation_due and self.evaluate is not None:
                 self._evaluate()
@@ -65,13 +65,15 @@ class Trainer:
             while not is_over:
                 began, before = time.perf_counter(), self.position
                 micro_batches, samples = self._next(updates)
-                losses, norm = self.step(micro_batches, state.update + 1, before / len(self.loader), self.loader.one_ahead)
+                data_seconds += time.perf_counter() - began
+                is_last = length.is_over(state.update + 1, before + samples)
+                is_logged = is_last or (state.update + 1) % options.log_interval == 0
+                epoch, ready = before / len(self.loader), self.loader.one_ahead
+                losses, norm = self.step(micro_batches, state.update + 1, epoch, ready, with_norms=is_logged)
                 state.update += 1
                 state.samples += samples
                 state.position = before + samples
                 self._note(losses, norm, micro_batches)
-                is_last = length.is_over(state.update, state.position)
-                is_logged = is_last or state.update % options.log_interval == 0
                 moved = (state.update, before, state.position)
                 is_evaluated = self.evaluate is not None and (is_last or length.is_due(*options.evaluation_every, *moved))
                 is_saved = is_last or length.is_due(*options.checkpoint_every, *moved)
@@ -81,9 +83,9 @@ class Trainer:
 
                 if is_logged:
                     speed = (state.samples - logged_samples) / max(state.seconds - logged_seconds, 1e-9)
-                    self._log(losses, norm, speed, micro_batches)
-                    logged_samples, logged_seconds = state.samples, state.seconds
-                self.events.advance(state.update)
+                    self._log(losses, norm, speed, data_seconds, micro_batches)
+                    logged_samples, logged_seconds, data_seconds = state.samples, state.seconds, 0.0
+                self.events.advance(state.update, state.seconds)
                 is_stopped = self.step.processes.any(self.stop.is_set)
                 if is_saved or is_evaluated or is_stopped:
                     state.is_evaluation_due = is_evaluated
@@ -93,6 +95,7 @@ class Trainer:
                     self._end_if_stopped("after")  # a signal since then, where nothing was saved, waits for the next update
                 if is_evaluated:
                     self._evaluate()
+                    self.events.sampled(self.loader, micro_batches, state.update)
                     self._end_if_stopped("after the evaluation after")
                 is_over = is_last or self._is_early_stop()
         return state
@@ -203,11 +206,19 @@ class Trainer:
         for name, evaluation in evaluations.items():
             state.metrics |= {f"{name}/{metric}": value for metric, value in evaluation.metrics.items()}
             self.events.evaluation(name, evaluation.metrics, state.update)
-            self.events.pictures(name, evaluation.results, state.update)
+            self.events.examples(name, evaluation.results, state.update)
         check_monitor(self.monitor, state.metrics)
         state.note_best(state.metrics[self.monitor], self.options.early_stop.minimize)
 
-    def _log(self, losses: dict[str, Tensor], norm: Tensor, samples_per_second: float, micro_batches: list[Batch]) -> None:
+    def _log(
+        self,
+        losses: dict[str, Tensor],
+        norm: Tensor,
+        samples_per_second: float,
+        data_seconds: float,
+        micro_batches: list[Batch],
+    ) -> None:
+        """`data_seconds`: how long the updates since the last logged one waited for data."""
         values = self.step.processes.sum(torch.stack(list(losses.values()))).tolist()
         parts = dict(zip(losses, values, strict=True))
         record = {
@@ -218,11 +229,15 @@ class Trainer:
             "losses": parts,
             "lr": self.step.rates(),
             "grad_norm": norm.item() if norm.isfinite() else None,  # None: it overflowed, and the update was skipped
+            "grad_norms": {name: value.item() for name, value in self.step.group_norms.items() if value.isfinite()},
             "samples_per_second": samples_per_second,
+            "data_seconds": data_seconds,
             "precision": " ".join(self.step.precision.description.values()),
         }
         if self.step.precision.loss_scale is not None:
             record |= {"loss_scale": self.step.precision.loss_scale, "skipped_updates": self.step.precision.skipped_updates}
+        if self.step.precision.device.type == "cuda":
+            record["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.step.precision.device) / 1e9
         if self.compilation is not None:
             record["compilations"] = self.compilation.count
         self.events.train(record, self.loader.mean_padding(micro_batches))

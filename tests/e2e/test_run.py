@@ -40,6 +40,10 @@ def test_log_has_one_object_per_logged_update(finished):
     records = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records] == [1, 2, 3, 4]
     keys = {"update", "samples", "epoch", "loss", "losses", "lr", "grad_norm", "samples_per_second", "precision"}
+    keys |= {"grad_norms", "data_seconds"}
+    for record in records:
+        both = record["grad_norms"]
+        assert record["grad_norm"] == pytest.approx((both["cnn"] ** 2 + both["transformer"] ** 2) ** 0.5)
     assert all(record.keys() == keys for record in records)
     assert records[-1]["samples"] == 32 and records[-1]["epoch"] == pytest.approx(32 / 36)
     assert records[0]["loss"] == pytest.approx(sum(records[0]["losses"].values()))
@@ -109,6 +113,9 @@ def test_tensorboard_holds_everything(finished):
         "train/lr/cnn",
         "train/lr/transformer",
         "train/grad_norm",
+        "train/grad_norms/cnn",
+        "train/grad_norms/transformer",
+        "train/data_seconds",
         "train/samples_per_second",
         "padding/text",
         "padding/image",
@@ -122,9 +129,14 @@ def test_tensorboard_holds_everything(finished):
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(
         [record["loss"] for record in log], rel=1e-6
     )
-    assert events.Tags()["images"] == ["val/vqa2/predictions"]
-    picture = events.Images("val/vqa2/predictions")[0]
-    assert picture.width > 500 and len(events.Images("val/vqa2/predictions")) == 2
+    assert {"val/vqa2/wrong", "val/vqa2/explanations"} <= set(events.Tags()["images"])
+    picture = events.Images("val/vqa2/explanations")[0]
+    assert picture.width > 500 and len(events.Images("val/vqa2/explanations")) == 2
+    evaluated = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
+    losses = [record["val/vqa2/loss"] for record in evaluated]
+    assert [event.value for event in events.Scalars("val/vqa2/loss")] == pytest.approx(losses, rel=1e-6)
+    final = json.loads((finished / "results.json").read_text())["val/vqa2/accuracy"]
+    assert [(event.step, event.value) for event in events.Scalars("final/val/vqa2/accuracy")] == [(4, pytest.approx(final))]
     text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "num_sampled_pixels" in text and "batch_size: 8" in text
     assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
@@ -132,15 +144,15 @@ def test_tensorboard_holds_everything(finished):
 
 def test_the_picture_shows_different_images():
     from pixelbert_plugin.tasks.base import Result
-    from pixelbert_plugin.training.tracking import _spread
+    from pixelbert_plugin.training.pictures import spread
     from pixelbert_plugin.types import Sample
 
     def result(image, number):
         return Result(Sample(sample_id=number, image_ids=(image,), images=(Path("x"),), text="?"), "a", "b")
 
-    many = _spread([result(number // 5, number) for number in range(100)], 8)
+    many = spread([result(number // 5, number) for number in range(100)], 8)
     assert len({shown.sample.image_ids for shown in many}) == len(many) == 8
-    assert len(_spread([result(0, 0), result(0, 1), result(1, 2)], 8)) == 2
+    assert len(spread([result(0, 0), result(0, 1), result(1, 2)], 8)) == 2
 
 
 def test_evaluation_alone_gives_the_same_numbers(finished, tmp_path, capsys):

@@ -105,6 +105,13 @@ class ApexAmp(Precision):
             check_scale(self._scaler()["loss_scale"])
         return norm
 
+    def group_norms(self, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+        """amp has unscaled what the optimizers hold once the last backward pass is done; where it overflowed none is told."""
+        if self._is_armed:
+            return {}
+        held = {name: list(self._amp.master_params(optimizer)) for name, optimizer in optimizers.items()}
+        return {name: global_norm(parameters, self.device) for name, parameters in held.items()}
+
     def state_dict(self) -> dict[str, float | int]:
         if not self.skips_overflow or not self._parameters:
             return {}

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from pixelbert_plugin.data import images as images_module
 from pixelbert_plugin.data.images import BadImageError, decode_image, read_image, upright_size
 from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.training.tracking import _figure
+from pixelbert_plugin.training.pictures import figure
 from pixelbert_plugin.types import Sample
 
 DAMAGES_EACH = 12  # damaged copies of each kind of file
@@ -311,7 +311,7 @@ def test_a_picture_for_tensorboard_is_what_the_model_sees_or_says_that_it_cannot
     for name in ("turned.jpg", "torn.png"):
         sample = Sample(sample_id=name, image_ids=(name,), images=(tmp_path / name,), text="what?")
         results.append(Result(sample=sample, prediction="yes", truth="no"))
-    turned, torn = _figure(results).axes[:2]
+    turned, torn = figure(results).axes[:2]
     shown = np.asarray(turned.images[0].get_array())
     assert np.array_equal(shown, read_image(tmp_path / "turned.jpg").permute(1, 2, 0).numpy())
     assert [text.get_text() for text in torn.texts] == ["the image cannot be read"] and not torn.images

@@ -1,6 +1,5 @@
 """Events, pictures and the console only warn, once; a log's lines are whole or missing."""
 
-import dataclasses
 import errno
 import io
 import json
@@ -11,12 +10,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.errors import Stopped, UserError, writing
 from pixelbert_plugin.evaluation.table import results_table
+from pixelbert_plugin.system import cosmetic
 from pixelbert_plugin.system.console import TolerantStream, make_tolerant
-from pixelbert_plugin.training import board, records, tracking
+from pixelbert_plugin.training import pictures, records
+from pixelbert_plugin.training.trackers import Trackers
 from pixelbert_plugin.training.tracking import Events
-from pixelbert_plugin.types import Result, Sample
+from pixelbert_plugin.types import Result, Sample, TrackedRun
 
 RECORD = {"update": 1, "loss": 0.5, "epoch": 0.1, "lr": {"cnn": 1e-2}, "samples_per_second": 3.0}
 
@@ -28,9 +30,26 @@ def full(*_arguments, **_options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def tracked(folder: Path, **changes) -> TrackedRun:
+    options = {"training.seed": 2, "checkpoint.max_to_keep": 2, "used.device": "cpu"}
+    values = {"name": "run", "folder": folder, "resumed_update": 0, "options": options, "changed": (), "config": "a: 1"}
+    return TrackedRun(**values | changes)
+
+
+def made_events(folder: Path, *trackers, **options) -> Events:
+    made = Events(folder, 0, 0, Console(file=io.StringIO()), Trackers(trackers), **options)
+    made.begin(tracked(folder))
+    return made
+
+
 @pytest.fixture
-def events(tmp_path):
-    made = Events(tmp_path, 0, 0, Console(file=io.StringIO()))
+def board():
+    return registry.build("tracker", "tensorboard")
+
+
+@pytest.fixture
+def events(tmp_path, board):
+    made = made_events(tmp_path, board)
     yield made
     made.close()
 
@@ -74,20 +93,20 @@ def test_a_resume_cuts_the_log_and_drops_half_lines(tmp_path):
     assert log.read_text() == ""
 
 
-def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog, monkeypatch, events):
-    monkeypatch.setattr(events._board._writer, "add_scalar", full)
+def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog, monkeypatch, board, events):
+    monkeypatch.setattr(board._writer, "add_scalar", full)
     for update in (1, 2):
         events.train({**RECORD, "update": update}, {})
         events.evaluation("val/set", {"accuracy": 0.5}, update)
-        events.pictures("val/set", [RESULT], update)
+        events.examples("val/set", [RESULT], update)
         events.flush()
-    assert len(warnings(caplog)) == 1 and "TensorBoard's events in" in warnings(caplog)[0]
+    assert len(warnings(caplog)) == 1 and "tracker 'tensorboard': left out from here on (No space" in warnings(caplog)[0]
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_failing_writer_thread_ends_nothing(tmp_path, caplog, events, capfd):
+def test_a_failing_writer_thread_ends_nothing(tmp_path, caplog, board, events, capfd):
     """TensorBoard writes in a thread of its own, which fails where the disk is full."""
-    asynchronous = events._board._writer.file_writer.event_writer._async_writer
+    asynchronous = board._writer.file_writer.event_writer._async_writer
     asynchronous._writer.write = full
     for update in range(1, 30):
         events.train({**RECORD, "update": update}, {})
@@ -98,33 +117,28 @@ def test_a_failing_writer_thread_ends_nothing(tmp_path, caplog, events, capfd):
 
 def test_a_tensorboard_folder_that_cannot_be_made_is_told(tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("in the way")
-    made = Events(tmp_path, 0, 0, Console(file=io.StringIO()))
-    made.config("a: 1", {"a": 1}, {"device": "cpu"})
+    made = made_events(tmp_path, registry.build("tracker", "tensorboard"))
     made.train(RECORD, {"text": 0.1})
     made.close()
-    assert len(warnings(caplog)) == 1 and "TensorBoard's events" in warnings(caplog)[0]
+    assert len(warnings(caplog)) == 1 and "tracker 'tensorboard'" in warnings(caplog)[0]
 
 
-def test_as_many_images_are_drawn_as_are_asked_for(tmp_path, monkeypatch):
-    """Of different images, evenly over the split; in rows of four."""
-    results = [dataclasses.replace(RESULT, sample=dataclasses.replace(RESULT.sample, image_ids=(n // 2,))) for n in range(20)]
-    for count, rows, columns in ((8, 2, 4), (5, 2, 4), (3, 1, 3), (99, 3, 4)):
-        drawn = tracking._figure(tracking._spread(results, count))
-        assert drawn.axes[0].get_gridspec().get_geometry() == (rows, columns)
-        assert sum(bool(axis.get_title()) for axis in drawn.axes) == min(count, 10)
-    assert [result.sample.image_ids for result in tracking._spread(results, 5)] == [(0,), (2,), (4,), (6,), (8,)]
-    monkeypatch.setattr(tracking, "_figure", lambda results: pytest.fail("drawn"))
-    Events(tmp_path, 0, 0, Console(file=io.StringIO()), num_pictures=0).pictures("val/set", results, 1)
+def test_nothing_is_drawn_where_nobody_asks_or_looks(tmp_path, monkeypatch, board):
+    monkeypatch.setattr(pictures, "figure", lambda results: pytest.fail("drawn"))
+    made_events(tmp_path, board, num_pictures=0).examples("val/set", [RESULT], 1)
+    made_events(tmp_path).examples("val/set", [RESULT], 1)
 
 
-def test_pictures_that_fail_leave_the_scalars(tmp_path, caplog, events, monkeypatch):
-    monkeypatch.setattr("pixelbert_plugin.training.tracking._figure", lambda results: 1 / 0)
+def test_pictures_that_fail_leave_the_scalars(tmp_path, caplog, board, events, monkeypatch):
+    monkeypatch.setattr(pictures, "figure", lambda results: 1 / 0)
+    seen = []
+    monkeypatch.setattr(board._writer, "add_scalar", lambda *given: seen.append(given))
     for update in (1, 2):
-        events.pictures("val/set", [RESULT], update)
+        events.examples("val/set", [RESULT], update)
         events.train({**RECORD, "update": update}, {})
     told = warnings(caplog)
-    assert len(told) == 1 and "pictures for TensorBoard: left out from here on (ZeroDivisionError" in told[0]
-    assert not events._board._writing.has_failed
+    assert len(told) == 1 and "pictures for trackers: left out from here on (ZeroDivisionError" in told[0]
+    assert ("train/loss", 0.5, 2) in seen
 
 
 def test_a_signal_is_not_swallowed():
@@ -132,7 +146,7 @@ def test_a_signal_is_not_swallowed():
         raise Stopped("stopped by SIGTERM")
 
     with pytest.raises(Stopped):
-        board.Cosmetic("x").attempt(stop)
+        cosmetic.Cosmetic("x").attempt(stop)
 
 
 def test_the_excepthook_of_other_threads_still_tells(capfd, events):

@@ -1,0 +1,151 @@
+"""What the model looks at, for trackers: of fixed samples of a validation, and which pixels an update had drawn.
+
+Nothing here changes a training's numbers: no gradient, no batch norm's statistics, no draw of torch's generators.
+R C the rows and columns of the CNN's grid.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelbert_plugin.asking.attention import on_pixels
+from pixelbert_plugin.data.images import BadImageError, upright_size
+from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.interfaces import LearnedTask, Model
+from pixelbert_plugin.precision.native import Precision
+from pixelbert_plugin.types import Batch, ModelOutput, Sample
+
+STRIDES = (64, 32, 16, 8)  # of CNNs, pixels of the image for one of the grid
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Where the model looks on a sample's image, or on each of its images."""
+
+    sample: Sample
+    told: str  # its text and what was predicted
+    weights: list[Tensor]  # R C float32 on the CPU, of each image
+    widths: list[int] = field(default_factory=list)  # pixels of each image, side by side
+
+
+def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[Tensor]]]:
+    """The output of the model, and for each sample and image of a batch what explains it, R C: what the last layer's [CLS],
+    which the heads read, gives to each pixel. Another way to explain a prediction takes this function's place."""
+    output: ModelOutput = model(batch, return_attentions=True)
+    if not output.attentions:
+        return output, [[] for _ in range(len(batch))]
+    length, last_QhSS = batch.input_ids.shape[1], output.attentions[-1]
+    images = batch.image_index.shape[1]
+    per_sample = len(batch.input_ids) // len(batch) * images  # its own text first, then its negatives
+    found = []
+    for sample in range(len(batch)):
+        of_images = []
+        for place in range(images):
+            row = sample * per_sample + place
+            at = (output.pixel_positions[row], output.pixel_mask[row], output.grid[1])
+            of_images.append(on_pixels(last_QhSS[row], [[0]], length, *at)[0].cpu())
+        found.append(of_images)
+    return output, found
+
+
+@dataclass
+class Looker:
+    """Looks at a model while it trains; in one process, which is not of a sharded model."""
+
+    model: nn.Module
+    task: LearnedTask
+    precision: Precision
+    loaders: dict[str, Loader]  # of validation, by "val/dataset"
+    count: int  # samples of each
+
+    def looks(self, name: str) -> list[Look]:
+        """Of the same samples of different images, evenly over the split, at every evaluation; [] where the model gives no
+        attention."""
+        model: Model = self.model  # type: ignore[assignment]
+        loader = self.loaders[name]
+        if not model.gives_attentions or not len(loader.mixture):
+            return []
+        first_I = np.unique(loader.mixture.images_M, return_index=True)[1]
+        chosen = min(self.count, len(first_I))
+        numbers = np.array([first_I[index * len(first_I) // chosen] for index in range(chosen)])
+        found: list[Look] = []
+        with self._unchanged(is_training=False):
+            for batch in replace(loader, num_workers=0, rank=0, world_size=1).read([numbers], with_samples=True):
+                output, weights = explain(self.model, batch)
+                for sample, told, each in zip(batch.samples, self._told(output, batch), weights, strict=True):
+                    if each:
+                        found.append(Look(sample, told, each, _widths(sample)))
+        return found
+
+    def sampled(self, loader: Loader, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Of the first images of an update's micro-batch as it was read: the image (3 h w uint8), and which pixels of the
+        CNN's grid (R C bool) the update had drawn. [] where all are taken, or the images' features are kept.
+
+        Draws are functions of the batch's seeds; of the model itself alone is said that it trains, not of its parts, so that
+        no statistics change.
+        """
+        if loader.features is not None:
+            return []
+        with self._unchanged(is_training=True):
+            made = loader.ready(batch)
+            output: ModelOutput = self.model(made)
+        if output.pixel_mask.shape[1] == output.grid[0] * output.grid[1]:
+            return []
+        image_of_Q = batch.image_index.flatten().tolist()
+        found = []
+        for image in range(min(self.count, len(batch.images))):
+            row = image_of_Q.index(image)
+            drawn_P = torch.zeros(output.grid[0] * output.grid[1], dtype=torch.bool)
+            drawn_P[output.pixel_positions[row].cpu()[output.pixel_mask[row].cpu()]] = True
+            drawn_RC = _own(drawn_P.view(output.grid), made, image)
+            if not bool(drawn_RC.all()):
+                found.append((batch.images[image].cpu(), drawn_RC))
+        return found
+
+    def _told(self, output: ModelOutput, batch: Batch) -> list[str]:
+        if self.task.scores_all_pairs:
+            return [sample.text for sample in batch.samples]
+        results = self.task.predict(output, batch)  # type: ignore[attr-defined]  # a Task's
+        return [f"{each.sample.text}\ntrue: {each.truth}\npredicted: {each.prediction}" for each in results]
+
+    @contextmanager
+    def _unchanged(self, is_training: bool) -> Iterator[None]:
+        """The model as it is told, and afterwards as it was, as are torch's generators."""
+        modes = {module: module.training for module in self.model.modules()}
+        devices = [self.precision.device] if self.precision.device.type == "cuda" else []
+        try:
+            self.model.eval()
+            self.model.training = is_training  # its own alone
+            with torch.no_grad(), torch.random.fork_rng(devices=devices), self.precision.autocast():
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def _own(drawn_RC: Tensor, batch: Batch, image: int) -> Tensor:
+    """The part of a padded batch's grid that is the image's own, by the CNN's stride."""
+    if batch.image_sizes is None or not isinstance(batch.images, Tensor):
+        return drawn_RC
+    (height, width), padded = batch.image_sizes[image].tolist(), batch.images.shape[-2:]
+    for stride in STRIDES:
+        if tuple(math.ceil(length / stride) for length in padded) == tuple(drawn_RC.shape):
+            return drawn_RC[: math.ceil(height / stride), : math.ceil(width / stride)]
+    rows, columns = (
+        round(own * cells / whole) for own, whole, cells in zip((height, width), padded, drawn_RC.shape, strict=True)
+    )
+    return drawn_RC[: max(1, rows), : max(1, columns)]
+
+
+def _widths(sample: Sample) -> list[int]:
+    """Of the images as they are shown, side by side."""
+    try:
+        return [upright_size(Path(path))[1] for path in sample.images]
+    except BadImageError:
+        return []
