@@ -41,6 +41,7 @@ USES: dict[str, list[Use]] = {
     "scheduler": [Use(interfaces.Scheduler)],
     "precision": [Use(interfaces.Precision, ("device",))],
     "checkpoint_reader": [Use(interfaces.CheckpointReader)],
+    "explanation": [Use(interfaces.Explanation)],
 }
 
 

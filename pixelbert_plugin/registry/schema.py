@@ -27,6 +27,7 @@ Kind = Literal[
     "scheduler",
     "precision",
     "checkpoint_reader",
+    "explanation",
 ]
 T = TypeVar("T")
 FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder
