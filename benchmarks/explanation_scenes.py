@@ -100,9 +100,7 @@ def questions(scene: Scene, random: Random) -> dict[str, list[Question]]:
             for other, second in enumerate(figures):
                 if other != place and shapes.count(second.shape) == 1 and abs(figure.x - second.x) >= APART:
                     text = f"is {name} left of the {second.shape}?"
-                    found["relation"].append(
-                        Question("relation", text, "yes" if figure.x < second.x else "no", (place, other))
-                    )
+                    found["relation"].append(Question("relation", text, "yes" if figure.x < second.x else "no", (place, other)))
         if colors.count(figure.color) == 1:
             text = f"what shape is the {figure.color} object?"
             found["shape"].append(Question("shape", text, figure.shape, (place,)))
@@ -123,8 +121,8 @@ def questions(scene: Scene, random: Random) -> dict[str, list[Question]]:
 
 
 def changed(scene: Scene, question: Question, random: Random) -> tuple[Scene, Question] | None:
-    """The scene in which only a figure that is asked about is another, such that the answer is another; with the question of that
-    answer. None where there is no such scene."""
+    """The scene in which only a figure that is asked about is another, such that the answer is another; with the question of
+    that answer. None where there is no such scene."""
     for place in random.sample(question.figures, len(question.figures)):
         figure, others = scene.figures[place], _without(scene, place)
         for _ in range(60):
@@ -187,9 +185,7 @@ def asked(random: Random, number: int) -> Iterator[tuple[Scene, list[Question]]]
     for _ in range(number):
         scene = draw_scene(random)
         chosen = [
-            question
-            for found in questions(scene, random).values()
-            for question in random.sample(found, min(2, len(found)))
+            question for found in questions(scene, random).values() for question in random.sample(found, min(2, len(found)))
         ]
         yield scene, chosen
 

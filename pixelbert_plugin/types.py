@@ -120,7 +120,9 @@ class ExplanationInput:
 
     model: nn.Module  # in evaluation mode
     batch: Batch  # of this text alone, on the device: R = 1, its images I 3 H W
-    score: Callable[[ModelOutput], Tensor]  # what is explained, with gradient: R float32, the log-odds of the answer for each text
+    score: Callable[
+        [ModelOutput], Tensor
+    ]  # what is explained, with gradient: R float32, the log-odds of the answer for each text
     read_at: int  # the token whose last hidden state the answer is read off: 0, [CLS], or a [MASK]
     words: list[list[int]]  # W: the places of each word's tokens
     autocast: Callable[[], AbstractContextManager[Any]]  # what the model computes in

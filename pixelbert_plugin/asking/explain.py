@@ -28,10 +28,16 @@ ORDER: tuple[Way, ...] = ("answer", "compare", "match", "fill")  # of what a mod
 
 
 def explain(
-    model: "LoadedModel", images: Any, text: Any, method: str | None, answer: str | None, options: dict[str, Any] | None
+    model: "LoadedModel",
+    images: Any,
+    text: Any,
+    method: str | None,
+    answer: str | None,
+    options: dict[str, Any] | None,
+    way: Way | None = None,
 ) -> Explanation:
-    """`LoadedModel.explain`."""
-    way = _way(model, text)
+    """`LoadedModel.explain`. `way`: what is asked; None: what the text asks of the model."""
+    way = way or _way(model, text)
     question = QUESTIONS[way](model)
     (text,) = checked(question, text)
     given = list(images) if isinstance(images, list | tuple) else [images]
@@ -75,6 +81,17 @@ def explain(
         words=tuple(word for word, _ in words) if has_words else (),
         images=tuple(ImageExplanation(image.pixels, each) for image, each in zip(decoded, maps, strict=True)),
     )
+
+
+def method_for(model: "LoadedModel", method: str | None) -> str | None:
+    """The method by its name, or where None is given the best one; None where that is not for this model, or its task can be
+    asked nothing that is explained. Raises UserError where a method is given that is not for it."""
+    if method is not None:
+        _method(model, method, None)
+        return method
+    needs = registry.get("explanation", DEFAULT).needs_attentions
+    is_for_it = not needs or cast(Model, model.model).gives_attentions
+    return DEFAULT if is_for_it and set(ORDER) & set(model.task.asked()) else None
 
 
 def _way(model: "LoadedModel", text: Any) -> Way:

@@ -34,33 +34,34 @@ class ImageExplanation:
     @functools.cached_property
     def map(self) -> np.ndarray:
         """H W float32, of the answer: larger is more. The cells lie evenly over the image, linear in between."""
-        return self._over_pixels(self.cells.answer)
+        found: np.ndarray = self.over_pixels(None, self._size).numpy()
+        return found
 
     def word_map(self, word: int) -> np.ndarray:
-        """H W float32, of a word, by its place among the explanation's words."""
-        if self.cells.words is None:
-            raise UserError("word: this method has no maps of words; see docs/explanations.md")
-        return self._over_pixels(self.cells.words[word])
+        """H W float32, of a word, by its place among the explanation's words. Raises UserError where there is none."""
+        found: np.ndarray = self.over_pixels(word, self._size).numpy()
+        return found
 
-    def chosen(self, word: int | None) -> Tensor:
-        """rows columns: the answer's, or a word's."""
-        if word is None:
-            return self.cells.answer
-        self.word_map  # noqa: B018
-        assert self.cells.words is not None
-        return self.cells.words[word]
+    def over_pixels(self, word: int | None, size: tuple[int, int]) -> Tensor:
+        """The map of a word, or None: of the answer, over the picture at another height and width."""
+        values = self.cells.answer
+        if word is not None:
+            words = [] if self.cells.words is None else list(self.cells.words)
+            if not 0 <= word < len(words):
+                raise UserError(f"word={word}: there are {len(words)} maps of words here; some methods have none")
+            values = words[word]
+        return over_pixels(values, size, self.cells.centres)
 
     def overlay(self, word: int | None = None) -> "Image.Image":
         """The picture, as it is where the map is largest, darker where it is less; of a word, or None: of the answer."""
         from PIL import Image
 
-        values_HW = torch.from_numpy(self.map if word is None else self.word_map(word))
+        values_HW = self.over_pixels(word, self._size)
         return Image.fromarray(lit(self.picture, values_HW).permute(1, 2, 0).numpy())
 
-    def _over_pixels(self, values_RC: Tensor) -> np.ndarray:
-        height, width = self.picture.shape[1:]
-        found: np.ndarray = over_pixels(values_RC, (height, width), self.cells.centres).numpy()
-        return found
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.picture.shape[1], self.picture.shape[2]
 
 
 @dataclass(frozen=True, eq=False)

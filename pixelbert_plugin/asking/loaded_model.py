@@ -37,7 +37,8 @@ Many: TypeAlias = list[T] | tuple[T, ...]
 
 class LoadedModel:
     """A trained model with its processors, in evaluation mode. It is asked by `answer`, `match`, `search`, `compare` or `fill`,
-    as its task has heads for, and says where that comes from by `explain`; called with an image and a text it gives the model's output.
+    as its task has heads for, and says by `explain` where that comes from; called with an image and a text it gives the model's
+    output.
 
     An image is a path, an encoded file's bytes, Pillow's image, or uint8 RGB: an array H W 3 or a tensor 3 H W. Files are
     opened and resized as in training; texts longer than the model reads are cut as in training, with a warning. In the methods

@@ -11,8 +11,8 @@ from pixelbert_plugin.types import ExplanationInput, ExplanationMap
 class Attention:
     """The last layer's attention, heads averaged: what it mixes into the token that the answer is read at, and into each word.
 
-    A token's attention adds up to 1 over all that it can look at, words and pixels; a map is the pixels' part. It does not depend
-    on the answer, and by the last layer each pixel has taken in others.
+    A token's attention adds up to 1 over all that it can look at, words and pixels; a map is the pixels' part. It does not
+    depend on the answer, and by the last layer each pixel has taken in others.
     """
 
     needs_attentions = True

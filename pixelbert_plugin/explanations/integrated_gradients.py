@@ -21,7 +21,7 @@ class IntegratedGradients:
     """Integrated gradients: each pixel's share of what the answer's log-odds rise from an empty image to this one (captum).
 
     The sum over the three colours; what speaks against the answer is left out, and the rest smoothed (option `blur`). It goes
-    through the CNN too, so it has the image's resolution, and no maps of words. It needs `pip install 'pixelbert_plugin[explain]'`.
+    through the CNN too, so it has the image's resolution, and no maps of words. It needs the extra `explain`.
     """
 
     Config = IntegratedGradientsConfig

@@ -16,8 +16,10 @@ class RolloutConfig:
 
 @dataclass(kw_only=True)
 class IntegratedGradientsConfig:
-    num_steps: int = 32  # points of the path at which the gradient is taken (Gauss-Legendre)
-    baseline: Literal["mean", "black"] = "mean"  # where the path begins: the mean colour of the training's normalisation, or black
+    num_steps: int = 20  # points of the path at which the gradient is taken (Gauss-Legendre); captum: 50
+    baseline: Literal["mean", "black"] = (
+        "mean"  # where the path begins: the mean colour of the training's normalisation, or black
+    )
     images_at_once: int = 4  # points that go through the model together: memory against time
     blur: float = 0.02  # sigma of the Gaussian that smooths the map, of the image's longer side; 0: none
 

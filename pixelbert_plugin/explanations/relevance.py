@@ -11,8 +11,8 @@ from pixelbert_plugin.types import ExplanationInput, ExplanationMap
 class Relevance:
     """Relevance (Chefer et al. 2021): R ← R + Ā R over the layers, Ā the mean over the heads of relu(∇A ⊙ A).
 
-    ∇A is the gradient of the answer's log-odds; R begins as the unit matrix. So what is attended to counts as far as more attention
-    there would make the answer more probable. Source: their equations 5 and 6, for self-attention.
+    ∇A is the gradient of the answer's log-odds; R begins as the unit matrix. So what is attended to counts as far as more
+    attention there would make the answer more probable. Source: their equations 5 and 6, for self-attention.
     """
 
     needs_attentions = True

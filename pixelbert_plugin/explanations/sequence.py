@@ -1,8 +1,8 @@
-"""What the methods on the transformer's attention share: the model's weights of attention, and rows of a matrix over the sequence
-as maps of the images.
+"""What the methods on the transformer's attention share: the model's weights of attention, and rows of a matrix over the
+sequence as maps of the images.
 
-N images of the text, each with a sequence of its own; h heads, S = L + K: L tokens, then K pixels; W words; rows × columns the grid
-of the CNN's pixels.
+N images of the text, each with a sequence of its own; h heads, S = L + K: L tokens, then K pixels; W words; rows × columns the
+grid of the CNN's pixels.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,7 @@ def maps_of(matrix_NSS: Tensor, given: ExplanationInput, output: ModelOutput) ->
     length, looks = given.batch.input_ids.shape[1], cast(Model, given.model).grid_centres
     sizes_N2 = cast(Tensor, given.batch.image_sizes)[given.batch.image_index[0].cpu()].tolist()
     found = []
-    for matrix_SS, places_K, mask_K, size in zip(
-        matrix_NSS, output.pixel_positions, output.pixel_mask, sizes_N2, strict=True
-    ):
+    for matrix_SS, places_K, mask_K, size in zip(matrix_NSS, output.pixel_positions, output.pixel_mask, sizes_N2, strict=True):
         rows = on_pixels(matrix_SS, [[given.read_at], *given.words], length, places_K, mask_K, output.grid[1]).cpu()
         centres = None if looks is None else tuple(_centres(*looks, rows.shape[-2 + side], size[side]) for side in (0, 1))
         found.append(ExplanationMap(answer=rows[0], words=rows[1:], centres=centres))
@@ -59,8 +57,8 @@ def on_pixels(
 ) -> Tensor:
     """W rows columns float32: the mean over the tokens of each word of what stands in their rows for each pixel.
 
-    `words`: the places of each one's tokens. `length`: L, with padding. `places_K`: where the pixels are in a grid of `columns`, row
-    by row; `mask_K`: False at padding, which the result leaves out.
+    `words`: the places of each one's tokens. `length`: L, with padding. `places_K`: where the pixels are in a grid of `columns`,
+    row by row; `mask_K`: False at padding, which the result leaves out.
     """
     matrix_SS = matrix_SS.detach().float()
     rows_WS = torch.stack([matrix_SS[list(places)].mean(0) for places in words])

@@ -9,6 +9,6 @@ def log_odds(logits_N2: Tensor) -> Tensor:
 
 
 def log_odds_of_all(logits_MV: Tensor) -> Tensor:
-    """M V float32, of each entry of a softmax over all: log p − log (1 − p), in double precision, of which 1 − p is a difference."""
+    """M V float32, of each entry of a softmax over all: log p − log (1 − p), in double precision, as 1 − p is a difference."""
     logs_MV = logits_MV.double().log_softmax(1)
     return (logs_MV - (-logs_MV.expm1()).clamp(min=1e-300).log()).float()
