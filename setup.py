@@ -33,6 +33,7 @@ DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
 ]
+EXPLAIN = ["captum>=0.7"]  # integrated gradients; before, it asked for numpy below 2
 DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
@@ -52,6 +53,7 @@ TEST = [
     "wheel>=0.43",
     *HUB,
     *EXPORT,
+    *EXPLAIN,
 ]
 
 setup(
@@ -105,6 +107,7 @@ setup(
         "timm": ["timm>=1.0.8"],
         "hub": HUB,
         "export": EXPORT,
+        "explain": EXPLAIN,
         "docs": DOCS,
         "test": TEST,
         "dev": TEST + DOCS,

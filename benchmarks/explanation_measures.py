@@ -46,7 +46,7 @@ def replaced(picture_HW3: np.ndarray, ground_HW3: np.ndarray, values_HW: np.ndar
 
 def area(first: float, between: Sequence[float], last: float) -> float:
     """Under the curve of an answer's probability over the share of pixels, 0…1, by trapezoids."""
-    return float(np.trapezoid([first, *between, last], [0.0, *SHARES, 1.0]))
+    return float(torch.trapezoid(torch.tensor([first, *between, last]), torch.tensor([0.0, *SHARES, 1.0])))
 
 
 def baselines(picture_HW3: np.ndarray, seed: int, cells: int) -> dict[str, np.ndarray]:

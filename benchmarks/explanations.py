@@ -3,7 +3,7 @@
     python benchmarks/explanations.py --write docs/explanations.md      # trains a model for each of three seeds first
 
 For each seed a small Pixel-BERT learns questions about figures anywhere in a picture (explanation_scenes.py,
-explanations.yaml). Then each method's maps are measured on new scenes, on questions that the model answers rightly, in the
+explanation_backbone.py, explanations.yaml). Then each method's maps are measured on new scenes, on questions that the model answers rightly, in the
 scene and in one where only a figure that is asked about is another, such that the answer is: so the answer is known to come
 from there. What is trained and what is measured is kept in --work: the same command goes on after an interruption, and more
 --questions or --seeds add to it.
@@ -23,6 +23,7 @@ from typing import Any
 import explanation_scenes as scenes
 import numpy as np
 import torch
+from explanation_backbone import write_backbone
 from explanation_measures import area, baselines, energy, hit, replaced, tells_apart
 from PIL import Image, ImageDraw, ImageFont
 from side_by_side import machine
@@ -30,8 +31,6 @@ from side_by_side import machine
 import pixelbert_plugin
 from pixelbert_plugin import registry
 from pixelbert_plugin.errors import replacing
-from pixelbert_plugin.miniature.backbone import write_backbone
-from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.seeding import derive
 
 HERE = Path(__file__).parent
@@ -58,13 +57,13 @@ def trained(seed: int, work: Path, sizes: dict[str, int], extra: list[str]) -> P
         return run
     backbone = work / "resnet18.safetensors"
     if not backbone.is_file():
-        updates = 200 if sizes is SIZES else 2
-        write_backbone(backbone, WorldConfig(out=str(work), backbone_updates=updates))
+        share = write_backbone(backbone, *((200, 140) if sizes is SIZES else (2, 2)))
+        print(f"backbone: {share:.1%} of the cells that look at a figure are named rightly", flush=True)
     scenes.write(data, seed, sizes)
     if not (data / backbone.name).is_file():
         with replacing(data / backbone.name) as aside:
             shutil.copyfile(backbone, aside)
-    options = [f"env.data_dir={data}", f"env.save_dir={run}", f"training.seed={seed}", *extra]
+    options = [f"env.data_dir={data}", f"env.cache_dir={work / 'cache'}", f"env.save_dir={run}", f"training.seed={seed}", *extra]
     if run.exists():
         options.append("checkpoint.resume=true")
     pixelbert_plugin.run(str(CONFIG), overrides=options)
@@ -242,8 +241,8 @@ def report(by_seed: dict[int, list[dict[str, Any]]], methods: list[str]) -> str:
     return "\n\n".join(
         [
             f"{len(seen)} of {len(rows)} questions are measured, of {len(seeds)} seed(s): {', '.join(map(str, seeds))}. The "
-            f"figures that are asked about cover {percent(mean([row['area'] for row in seen]))} of a picture: so much energy has "
-            f"an even map. ({machine()})",
+            f"figures that are asked about cover {percent(mean([row['area'] for row in seen]))} of a picture: so much energy "
+            f"has an even map. ({machine()})",
             table(["method", *(heading for heading, _ in MEASURES.values()), "mean rank"], lines),
             f"**Best: `{best}`**, by the mean rank over the six measures; by seed {', '.join(of_seeds)}. In brackets: by seed.",
             f"Pointing at it, where the picture's centre is not inside ({len(outer)} questions), and by kind of question:",

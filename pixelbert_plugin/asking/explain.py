@@ -46,7 +46,7 @@ def explain(
     decoded = [Decoded(model.decoded(image)) for image in given]
     name = method or DEFAULT
     explaining = _method(model, name, options)
-    batch = model.batch([(decoded if len(decoded) > 1 else decoded[0], text)])
+    batch = model.batch([(list(decoded), text)])
     place, label, probability = _answer(question, batch, answer)
     sign = -1 if label == LABELS.get(way, (None,))[0] else 1
     log_odds = model.task.explained().get(way)

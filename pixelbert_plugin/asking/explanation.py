@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -173,8 +173,8 @@ def _fitted(picture: "Image.Image") -> "Image.Image":
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
-def _shortened(text: str, font: "Sequence[object] | object", width: int) -> str:
+def _shortened(text: str, font: Any, width: int) -> str:
     """As much of the text as fits."""
-    while font.getlength(text) > width and len(text) > 1:  # type: ignore[attr-defined]
+    while font.getlength(text) > width and len(text) > 1:
         text = f"{text.removesuffix('…')[:-1]}…"
     return text

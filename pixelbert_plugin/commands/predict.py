@@ -13,7 +13,7 @@ from pixelbert_plugin.errors import UserError
 if TYPE_CHECKING:
     from pixelbert_plugin.asking.journal import Journal
     from pixelbert_plugin.asking.loaded_model import LoadedModel
-    from pixelbert_plugin.asking.options import PredictConfig
+    from pixelbert_plugin.asking.options import PredictConfig, Way
 
 EPILOG = """\
 examples:
@@ -97,7 +97,7 @@ def _require_place(config: "PredictConfig", texts: Any) -> None:
     require_writable(Path(config.explain).expanduser(), config.overwrite, "explain")
 
 
-def _explain(config: "PredictConfig", way: str, texts: Any, model: "LoadedModel") -> None:
+def _explain(config: "PredictConfig", way: "Way", texts: Any, model: "LoadedModel") -> None:
     """Write the picture."""
     from pixelbert_plugin.asking.explain import explain
     from pixelbert_plugin.asking.explanation import save

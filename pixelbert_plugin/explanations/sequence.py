@@ -42,8 +42,8 @@ def maps_of(matrix_NSS: Tensor, given: ExplanationInput, output: ModelOutput) ->
     found = []
     for matrix_SS, places_K, mask_K, size in zip(matrix_NSS, output.pixel_positions, output.pixel_mask, sizes_N2, strict=True):
         rows = on_pixels(matrix_SS, [[given.read_at], *given.words], length, places_K, mask_K, output.grid[1]).cpu()
-        centres = None if looks is None else tuple(_centres(*looks, rows.shape[-2 + side], size[side]) for side in (0, 1))
-        found.append(ExplanationMap(answer=rows[0], words=rows[1:], centres=centres))
+        down, across = (_centres(*looks, rows.shape[side - 2], size[side]) if looks else [] for side in (0, 1))
+        found.append(ExplanationMap(answer=rows[0], words=rows[1:], centres=(down, across) if looks else None))
     return found
 
 
@@ -57,8 +57,8 @@ def on_pixels(
 ) -> Tensor:
     """W rows columns float32: the mean over the tokens of each word of what stands in their rows for each pixel.
 
-    `words`: the places of each one's tokens. `length`: L, with padding. `places_K`: where the pixels are in a grid of `columns`,
-    row by row; `mask_K`: False at padding, which the result leaves out.
+    `words`: the places of each one's tokens. `length`: L, with padding. `places_K`: where the pixels are in a grid of so many
+    `columns`, row by row; `mask_K`: False at padding, which the result leaves out.
     """
     matrix_SS = matrix_SS.detach().float()
     rows_WS = torch.stack([matrix_SS[list(places)].mean(0) for places in words])
