@@ -33,7 +33,7 @@ DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
 ]
-EXPLAIN = ["captum>=0.7"]  # integrated gradients; before, it asked for numpy below 2
+EXPLAIN = ["captum>=0.9"]  # integrated gradients; before, it asked for numpy below 2
 DEMO = [
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13

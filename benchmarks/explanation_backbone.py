@@ -1,7 +1,7 @@
 """The CNN of the models that are graded: it learns to name the figure at each pixel of its grid, as detectors' CNNs do.
 
-The miniature world's ResNet-18, which knows single figures, goes on with scenes. So a model that explains itself needs to learn only
-questions. I scenes, S pixels a side, G cells a side, C classes: the pairs of colour and shape, and ground.
+The miniature world's ResNet-18, which knows single figures, goes on with scenes. So what is left to learn is questions.
+I scenes, S pixels a side, G cells a side, C classes: the pairs of colour and shape, and ground.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.scenes import SEEN, Scene
 from pixelbert_plugin.seeding import derive
 
-STRIDE, BATCH = 16, 24
+STRIDE, BATCH = 8, 24
 GROUND = len(SEEN)  # the class of cells that look at no figure
 LEARNING_RATE = 1e-3
 
 
 def classes_of(scene: Scene) -> Tensor:
-    """G G int64: whose box each cell looks into. Cell (r, c) looks at the pixel in row 16 r and column 16 c (`grid_centres`)."""
+    """G G int64: whose box each cell looks into. Cell (r, c) looks at the pixel in row 8 r and column 8 c (`grid_centres`)."""
     cells = scenes.SIDE // STRIDE
     found = torch.full((cells, cells), GROUND)
     for place, figure in enumerate(scene.figures):
@@ -55,8 +55,8 @@ def write_backbone(path: Path, single_updates: int, scene_updates: int) -> float
         torch.manual_seed(derive(1, "explanation backbone"))
         net = resnet18()
         net.load_state_dict(state, strict=False)
-        head = torch.nn.Conv2d(256, GROUND + 1, 1)
-        layers = torch.nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, head)
+        head = torch.nn.Conv2d(128, GROUND + 1, 1)
+        layers = torch.nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, head)
         optimizer = torch.optim.AdamW(layers.train().parameters(), lr=LEARNING_RATE, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=scene_updates)
         weight = torch.ones(GROUND + 1)

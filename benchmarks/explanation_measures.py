@@ -61,7 +61,7 @@ def baselines(picture_HW3: np.ndarray, seed: int, cells: int) -> dict[str, np.nd
     return {
         "random": over_pixels(noise, (height, width)).numpy(),
         "centre": np.exp(-(across**2 + down**2) / (2 * 0.25**2)),
-        "contrast": smoothed(contrast, 2.0),
+        "contrast": smoothed(contrast, 1.0),
     }
 
 

@@ -3,10 +3,10 @@
     python benchmarks/explanations.py --write docs/explanations.md      # trains a model for each of three seeds first
 
 For each seed a small Pixel-BERT learns questions about figures anywhere in a picture (explanation_scenes.py,
-explanation_backbone.py, explanations.yaml). Then each method's maps are measured on new scenes, on questions that the model answers rightly, in the
-scene and in one where only a figure that is asked about is another, such that the answer is: so the answer is known to come
-from there. What is trained and what is measured is kept in --work: the same command goes on after an interruption, and more
---questions or --seeds add to it.
+explanation_backbone.py, explanations.yaml). Then each method's maps are measured on new scenes, on questions that the model
+answers rightly, in the scene and in one where only a figure that is asked about is another, such that the answer is: so the
+answer is known to come from there. What is trained and what is measured is kept in --work: the same command goes on after an
+interruption, and more --questions or --seeds add to it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 import explanation_scenes as scenes
 import numpy as np
 import torch
-from explanation_backbone import write_backbone
+from explanation_backbone import STRIDE, write_backbone
 from explanation_measures import area, baselines, energy, hit, replaced, tells_apart
 from PIL import Image, ImageDraw, ImageFont
 from side_by_side import machine
@@ -35,7 +35,7 @@ from pixelbert_plugin.seeding import derive
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "explanations.yaml"
-SIZES = {"train": 1500, "val": 150}  # pictures that a model learns from, and that its checkpoint is chosen by
+SIZES = {"train": 800, "val": 60}  # pictures that a model learns from, and that its checkpoint is chosen by
 QUICK = {"train": 24, "val": 8}
 BASELINES = ("random", "centre", "contrast")
 MEASURES = {  # name: heading, whether more is better
@@ -57,13 +57,19 @@ def trained(seed: int, work: Path, sizes: dict[str, int], extra: list[str]) -> P
         return run
     backbone = work / "resnet18.safetensors"
     if not backbone.is_file():
-        share = write_backbone(backbone, *((200, 140) if sizes is SIZES else (2, 2)))
+        share = write_backbone(backbone, *((200, 120) if sizes is SIZES else (2, 2)))
         print(f"backbone: {share:.1%} of the cells that look at a figure are named rightly", flush=True)
     scenes.write(data, seed, sizes)
     if not (data / backbone.name).is_file():
         with replacing(data / backbone.name) as aside:
             shutil.copyfile(backbone, aside)
-    options = [f"env.data_dir={data}", f"env.cache_dir={work / 'cache'}", f"env.save_dir={run}", f"training.seed={seed}", *extra]
+    options = [
+        f"env.data_dir={data}",
+        f"env.cache_dir={work / 'cache'}",
+        f"env.save_dir={run}",
+        f"training.seed={seed}",
+        *extra,
+    ]
     if run.exists():
         options.append("checkpoint.resume=true")
     pixelbert_plugin.run(str(CONFIG), overrides=options)
@@ -139,7 +145,9 @@ class Grader:
 
     def maps(self, picture: np.ndarray, text: str, index: int) -> dict[str, np.ndarray]:
         found = {name: self.model.explain(picture, text, name).map for name in self.methods}
-        return found | baselines(picture, derive(self.seed, "noise", index, picture.tobytes().hex()[:64]), scenes.SIDE // 16)
+        return found | baselines(
+            picture, derive(self.seed, "noise", index, picture.tobytes().hex()[:64]), scenes.SIDE // STRIDE
+        )
 
 
 def graded(seed: int, run: Path, work: Path, number: int, methods: list[str]) -> list[dict[str, Any]]:

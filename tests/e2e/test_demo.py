@@ -82,7 +82,7 @@ def test_a_picture_is_asked_about_and_words_looked_at(page, picture):
     table.wait_for()
     assert table.get_by_role("row").count() == 1 + 3  # its head and top_k
     look = page.locator("#answer_look img")
-    assert look.get_attribute("alt") .startswith("The picture, lit where “the answer: ") and look.is_visible()
+    assert look.get_attribute("alt").startswith("The picture, lit where “the answer: ") and look.is_visible()
     first = look.get_attribute("src")
     words = page.get_by_role("group", name="Where does this come from?").get_by_role("radio")
     assert words.count() == 9  # the answer, [CLS] what color is the disc ? [SEP]

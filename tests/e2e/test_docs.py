@@ -32,7 +32,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
     shared = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
     (packages / "shared.pth").write_text("".join(shared))
-    for name, module in (("pip", "pip"), ("pixelbert-run", "pixelbert_plugin")):
+    programs = {"pip": "pip", "pixelbert-run": "pixelbert_plugin", "pixelbert-predict": "pixelbert_plugin.commands.predict"}
+    for name, module in programs.items():
         command = folder / "bin" / name
         command.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -P -m {module} "$@"\n')
         command.chmod(0o755)
@@ -66,6 +67,7 @@ def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
     trained = [output for output in outputs if "results.json" in output]
     # the data set, two backbones, a tokenizer, a metric, a task, a precision, a model, and the package's own
     assert len(trained) == 9
+    assert Image.open(tmp_path / "why.png").format == "PNG"  # of the method of explaining
     assert "val/my_vqa" in trained[0] and "│ asked for" in trained[0] and "│   shape" in trained[0]
     assert sum("val/my_captions" in output and "text_to_image_r@1" in output for output in trained) == 1
     assert sum("│ asked for" in output and "│   color" in output for output in trained) == 6

@@ -23,7 +23,9 @@ def scores(monkeypatch):
         seen.append((given, given.score(given.model(given.batch)).tolist()))
         return [ExplanationMap(answer=torch.ones(1, 1)) for _ in given.batch.image_index[0]]
 
-    monkeypatch.setattr(registry, "get", lambda *of, get=registry.get: Plain if of[:2] == ("explanation", "plain") else get(*of))
+    monkeypatch.setattr(
+        registry, "get", lambda *of, get=registry.get: Plain if of[:2] == ("explanation", "plain") else get(*of)
+    )
     monkeypatch.setattr(
         registry, "build", lambda *of, build=registry.build: explain if of[:2] == ("explanation", "plain") else build(*of)
     )
@@ -65,7 +67,7 @@ def test_of_two_labels_each_can_be_explained(models, pictures, scores, task, cou
         assert scores[-1][1] == pytest.approx([log_odds(expected)], rel=1e-3)
         assert len(found.images) == count
     assert model.explain(images, TEXT, "plain").answer == labels[probability > 0.5]
-    with pytest.raises(UserError, match="^answer='yes': is no answer of this model"):
+    with pytest.raises(UserError, match=r"^answer='yes': is no answer of this model"):
         model.explain(images, TEXT, "plain", "yes")
 
 
@@ -97,7 +99,7 @@ def test_wrong_input_is_one_line(models, pictures, monkeypatch):
     bare = copy.copy(model)
     bare.task = copy.copy(model.task)
     monkeypatch.setattr(bare.task, "asked", dict, raising=False)
-    with pytest.raises(UserError, match="^explain: the task 'vqa' of .* can be asked nothing that is explained"):
+    with pytest.raises(UserError, match=r"^explain: the task 'vqa' of .* can be asked nothing that is explained"):
         bare.explain(pictures[0], TEXT)
     assert method_for(bare, None) is None
 
@@ -105,9 +107,11 @@ def test_wrong_input_is_one_line(models, pictures, monkeypatch):
 def test_a_model_that_does_not_give_its_attention_is_told(models, pictures, monkeypatch):
     model = models["vqa"]
     monkeypatch.setattr(type(model.model), "gives_attentions", False)
-    with pytest.raises(UserError, match="^method='attention': the model 'pixelbert' does not give its attention .*: integrated_"):
+    with pytest.raises(
+        UserError, match=r"^method='attention': the model 'pixelbert' does not give its attention .*: integrated_"
+    ):
         model.explain(pictures[0], TEXT, "attention")
-    with pytest.raises(UserError, match="^method='rollout': the model 'pixelbert' does not give its attention"):
+    with pytest.raises(UserError, match=r"^method='rollout': the model 'pixelbert' does not give its attention"):
         method_for(model, "rollout")
 
 
@@ -128,7 +132,9 @@ def test_a_method_of_ones_own(models, pictures):
         assert found.map.shape == (48, 64) and found.map.argmax() == 0 and found.words == ()
         for wrong in ([], [ExplanationMap(answer=torch.ones(3))], [ExplanationMap(answer=torch.full((1, 1), torch.nan))]):
             Corners.__call__ = lambda self, given, wrong=wrong: wrong
-            with pytest.raises(UserError, match=r"^Corners \(.*test_explain.py:\d+\): __call__\(given\) must return a list of 1"):
+            with pytest.raises(
+                UserError, match=r"^Corners \(.*test_explain.py:\d+\): __call__\(given\) must return a list of 1"
+            ):
                 models["vqa"].explain(pictures[0], TEXT, "corners")
         with pytest.raises(UserError, match=r"it lacks __call__\(given\)"):
             register_explanation("nothing")(type("Nothing", (), {}))

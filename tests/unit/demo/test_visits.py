@@ -84,7 +84,7 @@ def test_answers_are_the_models_with_where_their_words_look(models, pictures):
     np.testing.assert_allclose(shown.look.explanation.map, explained.map)
     other = Visits(model, 3, method="attention").answer(str(pictures[0]), QUESTION).look.explanation
     assert other.method == "attention" and not np.allclose(other.map, explained.map)
-    with pytest.raises(UserError, match="^method: no explanation is registered as 'atention'"):
+    with pytest.raises(UserError, match=r"^method: no explanation is registered as 'atention'"):
         Visits(model, 3, method="atention")
     assert shown.remark is None
     cut = Visits(model, 3).answer(str(pictures[0]), "disc " * 30)

@@ -70,16 +70,16 @@ def test_from_black_the_difference_counts(models, pictures):
 
 
 def test_it_is_the_mean_gradient_along_the_path(models, pictures):
-    """Of the whole model, by another rule: the gradients at the middles of 128 equal steps."""
+    """Of the whole model, by another rule: the gradients at the middles of 48 equal steps."""
     loaded = models["vqa"]
-    found = loaded.explain(pictures[0], TEXT, "integrated_gradients", "yes", options=SHARP | {"num_steps": 64})
+    found = loaded.explain(pictures[0], TEXT, "integrated_gradients", "yes", options=SHARP | {"num_steps": 32})
     index = loaded.processors["answers"].spellings.index("yes")
     batch, total = loaded.batch([(pictures[0], TEXT)]), 0
     whole = batch.images
-    for step in range(128):
-        batch.images = (whole * (step + 0.5) / 128).requires_grad_()
+    for step in range(48):
+        batch.images = (whole * (step + 0.5) / 48).requires_grad_()
         loaded.model(batch).logits["answers"][0, index].backward(inputs=[batch.images])
-        total = total + batch.images.grad / 128
+        total = total + batch.images.grad / 48
     expected = (whole * total)[0].sum(0).clamp(min=0).detach()
     torch.testing.assert_close(found.images[0].cells.answer, expected, rtol=0.02, atol=0.02 * float(expected.max()))
     assert found.words == () and found.map.shape == (48, 64)

@@ -1,4 +1,4 @@
-"""Chefer's relevance, against its rule with gradients by differences: the model runs again with weights of attention changed."""
+"""Chefer's relevance, against its rule with gradients by differences: the model runs again with attention changed."""
 
 import numpy as np
 import torch
