@@ -70,18 +70,19 @@ def test_from_black_the_difference_counts(models, pictures):
 
 
 def test_it_is_the_mean_gradient_along_the_path(models, pictures):
-    """Of the whole model, by another rule: the gradients at the middles of 48 equal steps."""
+    """Of the whole model, by another rule: the gradients at the middles of 32 equal steps."""
     loaded = models["vqa"]
-    found = loaded.explain(pictures[0], TEXT, "integrated_gradients", "yes", options=SHARP | {"num_steps": 32})
+    found = loaded.explain(pictures[0], TEXT, "integrated_gradients", "yes", options=SHARP | {"num_steps": 16})
     index = loaded.processors["answers"].spellings.index("yes")
     batch, total = loaded.batch([(pictures[0], TEXT)]), 0
     whole = batch.images
-    for step in range(48):
-        batch.images = (whole * (step + 0.5) / 48).requires_grad_()
+    for step in range(32):
+        batch.images = (whole * (step + 0.5) / 32).requires_grad_()
         loaded.model(batch).logits["answers"][0, index].backward(inputs=[batch.images])
-        total = total + batch.images.grad / 48
+        total = total + batch.images.grad / 32
     expected = (whole * total)[0].sum(0).clamp(min=0).detach()
-    torch.testing.assert_close(found.images[0].cells.answer, expected, rtol=0.02, atol=0.02 * float(expected.max()))
+    difference = (found.images[0].cells.answer - expected).abs().sum() / expected.sum()
+    assert difference < 0.05  # the path has kinks, between which the two rules have other points
     assert found.words == () and found.map.shape == (48, 64)
     with pytest.raises(UserError, match="there are 0 maps of words here"):
         found.word_map(0)
