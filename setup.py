@@ -35,6 +35,7 @@ DOCS = [
 ]
 EXPLAIN = ["captum>=0.9"]  # integrated gradients; before, it asked for numpy below 2
 DEMO = [
+    *EXPLAIN,
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
 ]

@@ -211,6 +211,10 @@ def report(by_seed: dict[int, list[dict[str, Any]]], methods: list[str]) -> str:
     names = [*methods, *BASELINES]
     of_methods = ranks(rows, methods)
     best = min(of_methods, key=lambda method: of_methods[method])
+    best_of_words = min(
+        [name for name in methods if registry.get("explanation", name).needs_attentions] or methods,
+        key=lambda method: of_methods[method],
+    )
     lines = []
     for name in names:
         cells = [name if name in methods else f"*{name}*"]
@@ -226,7 +230,7 @@ def report(by_seed: dict[int, list[dict[str, Any]]], methods: list[str]) -> str:
     of_seeds = []
     for seed, found in by_seed.items():
         one = ranks(found, methods)
-        of_seeds.append(f"{seed}: {min(one, key=lambda method: one[method])}")
+        of_seeds.append(f"{seed} {min(one, key=lambda method: one[method])}")
     outer = [row for row in rows if "methods" in row and not row["central"]]
     kinds = [kind for kind in scenes.KINDS if any(row["kind"] == kind for row in seen)]
     by_kind = [
@@ -252,7 +256,8 @@ def report(by_seed: dict[int, list[dict[str, Any]]], methods: list[str]) -> str:
             f"figures that are asked about cover {percent(mean([row['area'] for row in seen]))} of a picture: so much energy "
             f"has an even map. ({machine()})",
             table(["method", *(heading for heading, _ in MEASURES.values()), "mean rank"], lines),
-            f"**Best: `{best}`**, by the mean rank over the six measures; by seed {', '.join(of_seeds)}. In brackets: by seed.",
+            f"**Best: `{best}`**, by the mean rank over the six measures; of those with maps of words `{best_of_words}`. By "
+            f"seed: {', '.join(of_seeds)}. In brackets: by seed.",
             f"Pointing at it, where the picture's centre is not inside ({len(outer)} questions), and by kind of question:",
             table(["method", "off the centre", *kinds], by_kind),
             "What the models know: the share of such questions that each answers rightly, by seed, and how many are measured:",

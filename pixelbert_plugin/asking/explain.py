@@ -1,5 +1,6 @@
 """Why a model answers as it does: the question as its task has it, and a method of the registry kind `explanation`."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,12 +18,13 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.registry.schema import nearest
-from pixelbert_plugin.types import Batch, ExplanationInput, ModelOutput
+from pixelbert_plugin.types import Batch, ExplanationInput, ExplanationMap, ModelOutput
 
 if TYPE_CHECKING:
     from pixelbert_plugin.asking.loaded_model import LoadedModel
 
-DEFAULT = "relevance"  # the best one by the table of docs/explanations.md
+BEST = "integrated_gradients"  # by the table of docs/explanations.md
+BEST_OF_WORDS = "rollout"  # the same of those that have maps of words
 LABELS = {"match": ("no match", "match"), "compare": ("False", "True")}  # by what is asked, of log-odds below 0 and above
 ORDER: tuple[Way, ...] = ("answer", "compare", "match", "fill")  # of what a model can be asked, the first that a text fits
 
@@ -44,8 +46,9 @@ def explain(
     if len(given) != len(question.images):
         raise UserError(f"explain: {len(given)} image(s) for {len(question.images)}: {CALLS[way]}")
     decoded = [Decoded(model.decoded(image)) for image in given]
-    name = method or DEFAULT
+    name = method or BEST
     explaining = _method(model, name, options)
+    of_words = name if method is not None else words_method_for(model, name) or name
     batch = model.batch([(list(decoded), text)])
     place, label, probability = _answer(question, batch, answer)
     sign = -1 if label == LABELS.get(way, (None,))[0] else 1
@@ -70,28 +73,46 @@ def explain(
         autocast=model.autocast,
         normalization=model.processors["image"].normalization,
     )
-    maps = explaining(asked)
-    returned.explanation(explaining, maps, len(decoded), len(words))
-    has_words = all(each.words is not None for each in maps)
+    maps = _maps(explaining, asked, len(decoded))
+    others = maps if of_words == name else _maps(_method(model, of_words, None), asked, len(decoded))
+    has_words = all(each.words is not None for each in others)
     return Explanation(
         method=name,
         text=text,
         answer=label,
         probability=probability,
         words=tuple(word for word, _ in words) if has_words else (),
-        images=tuple(ImageExplanation(image.pixels, each) for image, each in zip(decoded, maps, strict=True)),
+        words_method=of_words if has_words else "",
+        images=tuple(ImageExplanation(image.pixels, *each) for image, *each in zip(decoded, maps, others, strict=True)),
     )
 
 
 def method_for(model: "LoadedModel", method: str | None) -> str | None:
-    """The method by its name, or where None is given the best one; None where that is not for this model, or its task can be
-    asked nothing that is explained. Raises UserError where a method is given that is not for it."""
+    """The method by its name; where None is given, the best one that is installed and for this model. None where there is none,
+    or the task can be asked nothing that is explained. Raises UserError where a method is given that is not for the model."""
     if method is not None:
         _method(model, method, None)
         return method
-    needs = registry.get("explanation", DEFAULT).needs_attentions
-    is_for_it = not needs or cast(Model, model.model).gives_attentions
-    return DEFAULT if is_for_it and set(ORDER) & set(model.task.asked()) else None
+    for name in (BEST, BEST_OF_WORDS) if set(ORDER) & set(model.task.asked()) else ():
+        with contextlib.suppress(UserError):
+            _method(model, name, None)
+            return name
+    return None
+
+
+def words_method_for(model: "LoadedModel", method: str | None) -> str | None:
+    """The method whose maps of words go with it: of the best one's, which has none, the best one that has any."""
+    return BEST_OF_WORDS if method == BEST and _gives_attentions(model) else method
+
+
+def _maps(explaining: Callable[[ExplanationInput], Any], given: ExplanationInput, images: int) -> list[ExplanationMap]:
+    maps = explaining(given)
+    returned.explanation(explaining, maps, images, len(given.words))
+    return list(maps)
+
+
+def _gives_attentions(model: "LoadedModel") -> bool:
+    return cast(Model, model.model).gives_attentions
 
 
 def _way(model: "LoadedModel", text: Any) -> Way:
@@ -110,7 +131,7 @@ def _way(model: "LoadedModel", text: Any) -> Way:
 def _method(model: "LoadedModel", name: str, options: dict[str, Any] | None) -> Callable[[ExplanationInput], Any]:
     """The method, built. Raises UserError where there is none of the name, or it is not for this model."""
     component = registry.get("explanation", name, "method")
-    if component.needs_attentions and not cast(Model, model.model).gives_attentions:
+    if component.needs_attentions and not _gives_attentions(model):
         others = [each for each in registry.names("explanation") if not registry.get("explanation", each).needs_attentions]
         raise UserError(
             f"method={name!r}: the model {model.config.model!r} does not give its attention (gives_attentions is false), which "

@@ -30,6 +30,7 @@ class ImageExplanation:
 
     picture: Tensor  # 3 H W uint8, as it was read
     cells: ExplanationMap  # as the method gave it
+    of_words: ExplanationMap  # the same, or another method's, whose maps of words are shown
 
     @functools.cached_property
     def map(self) -> np.ndarray:
@@ -44,13 +45,12 @@ class ImageExplanation:
 
     def over_pixels(self, word: int | None, size: tuple[int, int]) -> Tensor:
         """The map of a word, or None: of the answer, over the picture at another height and width."""
-        values = self.cells.answer
-        if word is not None:
-            words = [] if self.cells.words is None else list(self.cells.words)
-            if not 0 <= word < len(words):
-                raise UserError(f"word={word}: there are {len(words)} maps of words here; some methods have none")
-            values = words[word]
-        return over_pixels(values, size, self.cells.centres)
+        if word is None:
+            return over_pixels(self.cells.answer, size, self.cells.centres)
+        words = [] if self.of_words.words is None else list(self.of_words.words)
+        if not 0 <= word < len(words):
+            raise UserError(f"word={word}: there are {len(words)} maps of words here; some methods have none")
+        return over_pixels(words[word], size, self.of_words.centres)
 
     def overlay(self, word: int | None = None) -> "Image.Image":
         """The picture, as it is where the map is largest, darker where it is less; of a word, or None: of the answer."""
@@ -72,7 +72,8 @@ class Explanation:
     text: str
     answer: str  # that is explained; of a matching text "match" or "no match"
     probability: float  # that the model gives it
-    words: tuple[str, ...]  # W: special tokens too; () where the method has no maps of words
+    words: tuple[str, ...]  # W: special tokens too; () where there are no maps of words
+    words_method: str  # whose maps of words there are: where no method is named, the best one that has any; "": there are none
     images: tuple[ImageExplanation, ...]  # in the order they were given in
 
     @property

@@ -173,8 +173,9 @@ class LoadedModel:
         statement about two images (a list of them), or the first [MASK] of a text.
 
         `method`: by its registered name, with its `options` ("pixelbert-run --list" has them); None: the one that
-        docs/explanations.md found to be best. `answer`: which one is explained, as the model spells it ("match" or "no match",
-        "True" or "False", a word of the vocabulary); None: the most probable one.
+        docs/explanations.md found to be best, and for words the best one that has maps of them. `answer`: which one is
+        explained, as the model spells it ("match" or "no match", "True" or "False", a word of the vocabulary); None: the most
+        probable one.
 
         Raises UserError for an answer that the model does not have, and a method that is not for this model.
         """

@@ -242,7 +242,7 @@ def _results(
         words = gr.Radio(
             [],
             label="Where does this come from?",
-            info=f"{explained.capitalize()}, or a word, by the method {visits.method}.",
+            info=f"{explained.capitalize()}, by the method {visits.method}; a word, by {visits.words_method}.",
             visible=False,
         )
         seen = gr.HTML(elem_classes=["results"], elem_id=f"{way}_look", label="Explanation")

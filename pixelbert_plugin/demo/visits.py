@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelbert_plugin.asking.explain import method_for
+from pixelbert_plugin.asking.explain import BEST, method_for, words_method_for
 from pixelbert_plugin.asking.images import Decoded
 from pixelbert_plugin.asking.question import cut, told_cut
 from pixelbert_plugin.data.images import REMEDY
@@ -49,6 +49,7 @@ class Visits:
         explaining, by its name; None: the best one, where it is for this model. Raises UserError for one that is not."""
         self.model, self.top_k, self.gallery, self.folder = model, top_k, gallery, folder
         self.method = method_for(model, method)
+        self.words_method = words_method_for(model, self.method)
         self._lock = threading.Lock()
 
     def answer(self, picture: str | None, question: str | None) -> Shown:
@@ -112,7 +113,7 @@ class Visits:
     def _look(self, images: Sequence[Decoded], names: Sequence[str], text: str) -> Look | None:
         if self.method is None:
             return None
-        return Look(self.model.explain(list(images), text, self.method), tuple(names))
+        return Look(self.model.explain(list(images), text, None if self.method == BEST else self.method), tuple(names))
 
     def _text(self, given: str | None, name: str) -> str:
         text = given or ""

@@ -2,13 +2,15 @@
 
 import copy
 import math
+import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
 from pixelbert_plugin import UserError, register_explanation, registry
-from pixelbert_plugin.asking.explain import DEFAULT, method_for
+from pixelbert_plugin.asking.explain import BEST, BEST_OF_WORDS, method_for, words_method_for
 from pixelbert_plugin.types import ExplanationMap
 
 TEXT = "is the disc red"
@@ -143,6 +145,27 @@ def test_a_method_of_ones_own(models, pictures):
         catalogue.REGISTRY.update(before)
 
 
+def test_without_a_method_words_are_the_best_ones_that_has_any(models, pictures):
+    pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[explain]'")
+    model = models["vqa"]
+    found, answer, words = (model.explain(pictures[0], TEXT, method) for method in (None, BEST, BEST_OF_WORDS))
+    assert (found.method, found.words_method, found.words) == (BEST, BEST_OF_WORDS, words.words) and words.words
+    np.testing.assert_array_equal(found.map, answer.map)
+    np.testing.assert_array_equal(found.word_map(2), words.word_map(2))
+    assert (answer.words, answer.words_method) == ((), "")
+    assert not np.allclose(found.map, words.map)
+
+
+def test_a_page_takes_the_best_method_that_is_there(models, monkeypatch):
+    model = models["vqa"]
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    assert method_for(model, None) == words_method_for(model, BEST_OF_WORDS) == BEST_OF_WORDS
+    with pytest.raises(UserError, match="needs the package captum"):
+        method_for(model, "integrated_gradients")
+    monkeypatch.setattr(type(model.model), "gives_attentions", False)
+    assert method_for(model, None) is None
+
+
 def test_the_best_method_of_the_table_is_the_default():
     text = (ROOT / "docs/explanations.md").read_text(encoding="utf-8")
-    assert f"**Best: `{DEFAULT}`**" in text
+    assert f"**Best: `{BEST}`**" in text and f"of those with maps of words `{BEST_OF_WORDS}`" in text

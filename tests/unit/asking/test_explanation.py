@@ -15,7 +15,7 @@ def made(words=("[CLS]", "red"), **more) -> Explanation:
     cells = ExplanationMap(
         answer=torch.tensor([[0.0, 1.0]]), words=torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]) if words else None, **more
     )
-    return Explanation("mine", "is it red?", "yes", 0.75, words, (ImageExplanation(picture, cells),))
+    return Explanation("mine", "is it red?", "yes", 0.75, words, "mine", (ImageExplanation(picture, cells, cells),))
 
 
 def test_cells_lie_evenly_and_are_linear_between_their_centres():

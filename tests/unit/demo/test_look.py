@@ -30,8 +30,10 @@ def test_a_large_picture_is_shown_smaller_and_keeps_its_shape():
 
 def test_every_picture_has_its_text():
     cells = ExplanationMap(answer=torch.tensor([[0.1, 0.1]]), words=torch.tensor([[[0.1, 0.2]], [[0.4, 0.0]]]))
-    image = ImageExplanation(torch.zeros(3, 9, 9, dtype=torch.uint8), cells)
-    found = Look(Explanation("mine", "text", "yes", 0.5, ("[CLS]", "<b>"), (image, image)), ("left picture", "right picture"))
+    image = ImageExplanation(torch.zeros(3, 9, 9, dtype=torch.uint8), cells, cells)
+    found = Look(
+        Explanation("mine", "text", "yes", 0.5, ("[CLS]", "<b>"), "mine", (image, image)), ("left picture", "right picture")
+    )
     assert found.words == ("the answer: yes", "[CLS]", "<b>")
     html = found.html(2)
     assert html.count("<img ") == html.count("<figcaption>") == 2 and "<b>" not in html

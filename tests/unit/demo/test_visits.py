@@ -79,7 +79,7 @@ def test_answers_are_the_models_with_where_their_words_look(models, pictures):
     expected = model.answer(pictures[0], QUESTION, top_k=3).answers
     assert texts_of(shown.html) == [(answer.text, percent(answer.probability)) for answer in expected]
     assert shown.look.words == (f"the answer: {expected[0].text}", "[CLS]", *QUESTION.split(), "[SEP]")
-    explained = model.explain(pictures[0], QUESTION)
+    explained = model.explain(pictures[0], QUESTION, Visits(model, 3).method)
     assert (shown.look.explanation.method, shown.look.explanation.answer) == (explained.method, explained.answer)
     np.testing.assert_allclose(shown.look.explanation.map, explained.map)
     other = Visits(model, 3, method="attention").answer(str(pictures[0]), QUESTION).look.explanation
