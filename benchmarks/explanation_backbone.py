@@ -22,6 +22,7 @@ from pixelbert_plugin.seeding import derive
 STRIDE, BATCH = 8, 24
 GROUND = len(SEEN)  # the class of cells that look at no figure
 LEARNING_RATE = 1e-3
+FACTOR = 1 / 8  # on the features, so that a position's vector is not lost beside them before the layer norm
 
 
 def classes_of(scene: Scene) -> Tensor:
@@ -43,6 +44,17 @@ def drawn(random: Random, number: int) -> tuple[Tensor, Tensor]:
         classes.append(classes_of(scene))
     mean, std = (np.asarray(values, dtype=np.float32) * 255 for values in (MEAN, STD))
     return torch.from_numpy((np.stack(images) - mean) / std).permute(0, 3, 1, 2).contiguous(), torch.stack(classes)
+
+
+@torch.no_grad()
+def scale(stage: torch.nn.Sequential, factor: float) -> None:
+    """Multiply what a stage of two basic blocks gives, and change nothing else: its first block gives `factor` times as much,
+    which the second block's first convolution takes back."""
+    first, second = (block for block in stage)
+    for norm in (first.bn2, first.downsample[1], second.bn2):
+        norm.weight.mul_(factor)
+        norm.bias.mul_(factor)
+    second.conv1.weight.div_(factor)
 
 
 def write_backbone(path: Path, single_updates: int, scene_updates: int) -> float:
@@ -75,6 +87,7 @@ def write_backbone(path: Path, single_updates: int, scene_updates: int) -> float
     with torch.no_grad():
         found = layers.eval()(images).argmax(1)
     is_figure = classes != GROUND
+    scale(net.layer2, FACTOR)
     state = {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")}
     with replacing(path) as aside:
         save_file(state, aside)

@@ -7,11 +7,14 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import explanation_backbone
 import explanation_measures as measures
 import explanation_scenes as scenes
 import explanations
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from pixelbert_plugin.miniature.scenes import SEEN
 
@@ -92,6 +95,15 @@ def test_the_centre_has_no_more_of_the_figures_than_it_must():
         covered += scenes.inside(scene, tuple(range(len(scene.figures))))
     within = covered[8:-8, 8:-8]  # the outermost pixels are in fewer boxes, whatever is drawn
     assert covered[20:28, 20:28].mean() < 1.15 * within.mean()
+
+
+def test_features_are_scaled_and_nothing_else():
+    net = torchvision.models.resnet18().eval()
+    images = torch.randn(1, 64, 12, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = net.layer2(images)
+        explanation_backbone.scale(net.layer2, 0.125)
+        torch.testing.assert_close(net.layer2(images), before / 8)
 
 
 def test_measures_by_hand():
