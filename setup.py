@@ -40,7 +40,9 @@ DOCS = [
     "mkdocstrings[python]>=0.28",  # the reference from docstrings
     "mkdocs-jupyter>=0.25",  # the notebook, executed when the site is built
 ]
+EXPLAIN = ["captum>=0.9"]  # integrated gradients; before, it asked for numpy below 2
 DEMO = [
+    *EXPLAIN,
     "easy-vqa>=1.0",  # the data of the first training
     "gradio>=6.27",  # pixelbert-demo's page: before, a picture could have no text in its place. It asks for pillow<13
 ]
@@ -64,6 +66,7 @@ TEST = [
     *EXPORT,
     *TABLE,
     *WANDB,
+    *EXPLAIN,
 ]
 
 setup(
@@ -118,6 +121,7 @@ setup(
         "timm": ["timm>=1.0.8"],
         "hub": HUB,
         "export": EXPORT,
+        "explain": EXPLAIN,
         "docs": DOCS,
         "wandb": WANDB,
         "test": TEST,

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from pixelbert_plugin.data.images import ImageSource
     from pixelbert_plugin.encoders.row_dropout import RowDraws
-    from pixelbert_plugin.types import Batch, CompileUnit, ImageMemory, ModelOutput, PixelFeatures, Result, Sample, TrackedRun
+    from pixelbert_plugin.types import (
+        Batch,
+        CompileUnit,
+        ExplanationInput,
+        ExplanationMap,
+        ImageMemory,
+        ModelOutput,
+        PixelFeatures,
+        Result,
+        Sample,
+        TrackedRun,
+    )
 
 
 class Portable(Protocol):
@@ -82,6 +93,7 @@ class Model(Compilable, Portable, Publishable, Inferring, Protocol):
 
     normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
     takes_choose: bool = False  # whether forward also takes `choose`, a task's `chosen`: gradient for some rows alone
+    grid_centres: tuple[float, float] | None = None  # an ImageEncoder's, of the pixels that the transformer gets
     gives_attentions: bool = False  # whether forward also takes `return_attentions`, with which output.attentions is there
     frozen_image_encoder: nn.Module | None = None  # an ImageEncoder in evaluation mode that no training changes; then batches
     # may have `features` in the place of images, which the model takes as the encoder's. None: it is trained, or there is none
@@ -133,6 +145,8 @@ class ImageEncoder(Compilable, Portable, Publishable, Inferring, Protocol):
     """`register_encoder`, in the place of a model's image_encoder: an nn.Module, built with `config`."""
 
     out_channels: int  # C
+    grid_centres: tuple[float, float] | None = None  # where the first pixel of the grid looks, the centre of what it sees, and
+    # how far on the next one does, in pixels of the image as `forward` gets it, each way; None: nothing is known of it
     normalization: Normalization | None = None  # of the images that weights it has read were trained on; None: any
 
     @abstractmethod
@@ -391,6 +405,17 @@ class LearnedTask(Protocol):
         """
         return {}
 
+    def explained(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        """What an explanation explains, by what can be asked: log-odds, float32 of the logits, of the shapes of `asked`, with
+        gradient, "fill" of every entry of the vocabulary. Default: `asked`'s, of which probabilities are made log-odds, which
+        have no gradient where float32 has them as 0 or 1."""
+
+        def log_odds(function: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+            return lambda logits: function(logits).logit(eps=1e-7)
+
+        kept = ("match", "compare")
+        return {name: function if name in kept else log_odds(function) for name, function in self.asked().items()}
+
     @abstractmethod
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """In a worker: set `batch.targets`, what `loss` compares with, from `batch.samples` (B), which stay there; mask words.
@@ -569,3 +594,13 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """The run ends, perhaps by an error. Default: nothing."""
+
+
+class Explanation(Protocol):
+    """`register_explanation`: a method that says where on its images an answer comes from; built with `config`."""
+
+    needs_attentions: bool = False  # whether it works for models alone whose `gives_attentions` is true
+
+    @abstractmethod
+    def __call__(self, given: ExplanationInput) -> list[ExplanationMap]:
+        """One map for each of the text's images, in their order. Gradient may be off where it is called."""

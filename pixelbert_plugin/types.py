@@ -9,7 +9,8 @@ Builders yield Samples without torch: it is imported by whoever makes a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,31 @@ class ModelOutput:
     pixel_positions: Tensor  # Q K int64, each pixel's place in its image's grid: row · columns + column
     grid: tuple[int, int]  # rows, columns of one image's grid
     attentions: tuple[Tensor, ...] | None = None  # per layer Q heads S S, where asked for
+
+
+@dataclass(kw_only=True)
+class ExplanationInput:
+    """One text with its images, whose answer is explained."""
+
+    model: nn.Module  # in evaluation mode
+    batch: Batch  # of this text alone, on the device: R = 1, its images I 3 H W
+    score: Callable[
+        [ModelOutput], Tensor
+    ]  # what is explained, with gradient: R float32, the log-odds of the answer for each text
+    read_at: int  # the token whose last hidden state the answer is read off: 0, [CLS], or a [MASK]
+    words: list[list[int]]  # W: the places of each word's tokens
+    autocast: Callable[[], AbstractContextManager[Any]]  # what the model computes in
+    normalization: tuple[Sequence[float], Sequence[float]] | None  # of the images: mean and std of red, green and blue in 0…1
+
+
+@dataclass(kw_only=True)
+class ExplanationMap:
+    """What a method finds on one image, on the CPU: larger is more, in a grid of any fineness."""
+
+    answer: Tensor  # rows columns float32
+    words: Tensor | None = None  # W rows columns float32; None: the method has no maps of words
+    # where the centres of rows and of columns lie, in 0…1 of the image's height and width, ascending; None: evenly over it
+    centres: tuple[list[float], list[float]] | None = None
 
 
 @dataclass

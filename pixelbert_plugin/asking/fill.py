@@ -40,9 +40,9 @@ class FillQuestion(Question[Fillings]):
         return len(batch.targets["mlm_positions"]), self._text.vocab_size
 
     def results(self, values: Tensor, batch: Batch) -> list[Fillings]:
-        values = values.masked_fill(~self._is_word_V, -1)  # no probability: behind all words
+        values = values.masked_fill(~self.is_word_V, -1)  # no probability: behind all words
         words_VK = values.sort(dim=1, descending=True, stable=True)
-        count = min(self.top_k, int(self._is_word_V.sum()))
+        count = min(self.top_k, int(self.is_word_V.sum()))
         of_masks = zip(words_VK.indices[:, :count].tolist(), words_VK.values[:, :count].tolist(), strict=True)
         found = []
         for sample in batch.samples:
@@ -80,7 +80,13 @@ class FillQuestion(Question[Fillings]):
         return self._text.pieces()[1].tolist()
 
     @functools.cached_property
-    def _is_word_V(self) -> Tensor:
+    def names(self) -> list[str]:
+        """V: each entry of the vocabulary as it is written."""
+        return [self._word(entry) for entry in range(self._text.vocab_size)]
+
+    @functools.cached_property
+    def is_word_V(self) -> Tensor:
+        """V bool: which entries are words or pieces, not special tokens."""
         return torch.from_numpy(self._text.pieces()[0])
 
 

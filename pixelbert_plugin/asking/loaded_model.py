@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pixelbert_plugin.asking.answer import AnswerQuestion
 from pixelbert_plugin.asking.compare import CompareQuestion
+from pixelbert_plugin.asking.explanation import Explanation
 from pixelbert_plugin.asking.fill import FillQuestion
 from pixelbert_plugin.asking.images import Decoded, decoded
 from pixelbert_plugin.asking.match import MatchQuestion
@@ -36,7 +37,8 @@ Many: TypeAlias = list[T] | tuple[T, ...]
 
 class LoadedModel:
     """A trained model with its processors, in evaluation mode. It is asked by `answer`, `match`, `search`, `compare` or `fill`,
-    as its task has heads for; called with an image and a text it gives the model's output.
+    as its task has heads for, and says by `explain` where that comes from; called with an image and a text it gives the model's
+    output.
 
     An image is a path, an encoded file's bytes, Pillow's image, or uint8 RGB: an array H W 3 or a tensor 3 H W. Files are
     opened and resized as in training; texts longer than the model reads are cut as in training, with a warning. In the methods
@@ -157,6 +159,29 @@ class LoadedModel:
         tokens are not among the words.
         """
         return ask(FillQuestion(self, top_k), (image,), text, batch_size)
+
+    def explain(
+        self,
+        image: Images,
+        text: str,
+        method: str | None = None,
+        answer: str | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+    ) -> Explanation:
+        """Where on its image an answer comes from, for what the task asks: a question (VQA), a text that matches or not, a
+        statement about two images (a list of them), or the first [MASK] of a text.
+
+        `method`: by its registered name, with its `options` ("pixelbert-run --list" has them); None: the one that
+        docs/explanations.md found to be best, and for words the best one that has maps of them. `answer`: which one is
+        explained, as the model spells it ("match" or "no match", "True" or "False", a word of the vocabulary); None: the most
+        probable one.
+
+        Raises UserError for an answer that the model does not have, and a method that is not for this model.
+        """
+        from pixelbert_plugin.asking.explain import explain
+
+        return explain(self, image, text, method, answer, options)
 
     @torch.no_grad()
     def forward(self, pairs: Sequence[tuple[Images, str]]) -> ModelOutput:

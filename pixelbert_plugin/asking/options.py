@@ -34,7 +34,10 @@ class PredictConfig:
     statement: str | None = None  # is it true of left and right?
     input: FilePath | None = None  # a file of questions, a row each: .csv, .jsonl or .json, its columns named as the keys above
     output: FilePath | None = None  # where its answers go: .jsonl or .csv
-    overwrite: bool = False  # put the answers in the place of what `output` holds already
+    overwrite: bool = False  # put the answers in the place of what `output` holds already, or `explain`
+    explain: FilePath | None = None  # a picture to write that shows where the answer comes from: .png, .jpg or .webp
+    method: str | None = None  # of explain, by its registered name. None: the best known (docs/explanations.md)
+    answer: str | None = None  # of explain: the answer that is explained, as the model spells it. None: the most probable one
     ask: Way | None = None  # what rows ask, where their columns and the checkpoint leave it open. None: as these say
     top_k: int = 5  # how many answers, words or images are given, the best first
     format: Literal["table", "json"] = "table"  # what is printed
@@ -49,6 +52,9 @@ class PredictConfig:
             value = getattr(self, name)
             if value is not None and Path(value).suffix.lower() not in suffixes:
                 raise ValueError(f"{name}: must be a file that ends in {', '.join(suffixes)}")
+        for name in ("method", "answer"):
+            if getattr(self, name) is not None and self.explain is None:
+                raise ValueError(f"{name}: says what explain=PICTURE shows, which is not set")
         if self.texts is not None and not self.texts:
             raise ValueError("texts: is empty; give one or more")
 
@@ -59,6 +65,8 @@ class PredictConfig:
             raise ConfigError("output", "is for a file of questions; name it by input=FILE")
         for name, keys in FORMS.items():
             if set(given) == set(keys) and self.ask in (None, name):
+                if name == "search" and self.explain is not None:
+                    raise ConfigError("explain", "is for an answer about one image, or two; a search has none")
                 return name  # type: ignore[return-value]  # the keys of FORMS are those of Way
         forms = "; ".join(" ".join(f"{key}=…" for key in keys) for keys in FORMS.values())
         told = f"given are {' and '.join(given)}" if given else "none is given"
@@ -71,6 +79,8 @@ class PredictConfig:
         given = [key for key in KEYS if getattr(self, key) is not None and key != "images"]
         if given:
             raise ConfigError(given[0], f"is in the rows of input={self.input!r}; leave it out")
+        if self.explain is not None:
+            raise ConfigError("explain", "is for one question, not for a file of them (input)")
         if self.output is None or self.input is None:
             raise ConfigError("output", "is not set; name the file for the answers, such as output=answers.jsonl")
         source, target = Path(self.input), Path(self.output)

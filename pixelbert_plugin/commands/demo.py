@@ -30,6 +30,7 @@ keys:
   port=7860              0 takes one that is free
   open_browser=true      show the page in this machine's browser
   max_upload_mb=20       of a picture that is uploaded
+  explain=METHOD         how the page says where an answer comes from (docs/explanations.md)
   top_k=5  device=auto|cpu|cuda  precision=fp32|bf16|…  user_dir=PATH
 
 What is on the page follows what the model can be asked. It loads nothing from elsewhere and reports nothing (docs/demo.md).
@@ -86,7 +87,7 @@ def _serve(config: "DemoConfig", model: "LoadedModel", gallery: "Gallery | None"
     from pixelbert_plugin.system import interrupt
 
     folder = None if config.images is None else Path(config.images).expanduser()
-    visits = Visits(model, config.top_k, gallery, folder)
+    visits = Visits(model, config.top_k, gallery, folder, config.explain)
     begin = None if config.checkpoint else shipped.trained()
     name = _name(config.checkpoint) if begin is None else begin.name
     with (

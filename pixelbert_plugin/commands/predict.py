@@ -13,12 +13,13 @@ from pixelbert_plugin.errors import UserError
 if TYPE_CHECKING:
     from pixelbert_plugin.asking.journal import Journal
     from pixelbert_plugin.asking.loaded_model import LoadedModel
-    from pixelbert_plugin.asking.options import PredictConfig
+    from pixelbert_plugin.asking.options import PredictConfig, Way
 
 EPILOG = """\
 examples:
   pixelbert-predict image=picture.png question='what color is the shape?'
   pixelbert-predict checkpoint=save/vqa2 image=cat.jpg question='what is it?'
+  pixelbert-predict image=picture.png question='what color is the shape?' explain=why.png
   pixelbert-predict checkpoint=save/nlvr2 left=a.jpg right=b.jpg statement='Both have two dogs.'
   pixelbert-predict checkpoint=save/coco_retrieval images=photos text='a dog on a beach' top_k=10
   pixelbert-predict checkpoint=save/coco_retrieval image=cat.jpg texts=captions.txt format=json
@@ -34,6 +35,10 @@ keys:
                          statement; text with images=FOLDER). Paths of images begin at its folder, or at images=FOLDER
   output=FILE            .jsonl or .csv; killed at any time, the same command goes on after the last whole row
   overwrite=true         in the place of other answers
+  explain=PICTURE        a .png, .jpg or .webp to write: where on the image the answer to one question comes from, and where its
+                         words look (docs/explanations.md)
+  method=NAME  answer=TEXT
+                         how it is explained (pixelbert-run --list), and which answer, where it is not the most probable one
   ask=WAY                answer, match, search, compare or fill, where the columns leave it open
   top_k=5  format=table|json  device=auto|cpu|cuda  precision=fp32|bf16|…  batch_size=32  user_dir=PATH
 
@@ -67,15 +72,42 @@ def _main(arguments: argparse.Namespace) -> int:
 def _one(config: "PredictConfig") -> int:
     way = config.way()
     texts = _texts(config.texts)
+    _require_place(config, texts)
     model = loaded(config)
     if way == "fill" and config.ask is None and "fill" not in model.task.asked() and "match" in model.task.asked():
         way, texts = "match", config.text
+    if config.explain is not None:
+        _explain(config, way, texts, model)
     title, results = _asked(config, way, texts, model)
     if config.format == "json":
         tell(json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False))
     else:
         tell(_table(title, results))
     return 0
+
+
+def _require_place(config: "PredictConfig", texts: Any) -> None:
+    """Raises UserError where `explain` cannot be written, or is of several texts, before a model is read."""
+    if config.explain is None:
+        return
+    from pixelbert_plugin.asking.explanation import require_writable
+
+    if isinstance(texts, list) and len(texts) > 1:
+        raise UserError(f"explain: is for one text, not for {len(texts)} (texts)")
+    require_writable(Path(config.explain).expanduser(), config.overwrite, "explain")
+
+
+def _explain(config: "PredictConfig", way: "Way", texts: Any, model: "LoadedModel") -> None:
+    """Write the picture."""
+    from pixelbert_plugin.asking.explain import explain
+    from pixelbert_plugin.asking.explanation import save
+
+    images = [config.left, config.right] if way == "compare" else config.image
+    (given,) = texts if isinstance(texts, list) else [texts]
+    text = {"answer": config.question, "compare": config.statement, "fill": config.text, "match": given}[way]
+    found = explain(model, images, text, config.method, config.answer, None, way)
+    save(found, config.explain or "", config.overwrite, "explain")
+    print(f"{config.explain}: where {found.answer!r} comes from, by {found.method}", file=sys.stderr)
 
 
 def _texts(given: str | list[str] | None) -> str | list[str] | None:

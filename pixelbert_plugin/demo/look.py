@@ -1,50 +1,45 @@
-"""Where a word looks, as a picture: its own light where the word's attention goes, dark elsewhere.
+"""Where an answer, or a word, comes from, as a picture: its own light where the map is large, dark elsewhere.
 
-The picture's own colours stay, light is seen without telling colours apart, and the text below says it in words.
+The picture's own colours stay, light is seen without telling colours apart, and the text below it says it in words.
 
-h w pixels of the picture, W words, R C rows and columns of the CNN's grid.
+h w pixels of the picture as it is shown.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelbert_plugin.asking.attention import Attention
+from pixelbert_plugin.asking.explanation import Explanation, lit
 from pixelbert_plugin.demo.markup import figures, percent
 
 LONGEST = 640  # pixels of a picture that is shown
-DARKEST = 0.25  # of its own light, where no attention goes
-EVEN = 1.05  # times the least, up to which the most is no place of its own
+EVEN = 1.05  # times the least ninth, up to which the most is no place of its own
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A text's words on its picture, or its pictures."""
+    """An explanation of what was answered, on its picture or its pictures."""
 
-    pictures: tuple[Tensor, ...]  # each 3 h w uint8, as it is shown
-    names: tuple[str, ...]  # what each is called
-    attentions: tuple[Attention, ...]  # of each
+    explanation: Explanation
+    names: tuple[str, ...]  # what each picture is called
 
     @property
     def words(self) -> tuple[str, ...]:
-        return self.attentions[0].words
+        """What can be looked at: the answer, then the text's words."""
+        return (f"the answer: {self.explanation.answer}", *self.explanation.words)
 
     def html(self, word: int) -> str:
-        """The pictures with the attention of a word, by its place among the words."""
+        """The pictures with the map of the answer or of a word, by its place among the words."""
         found = []
-        for picture, name, attention in zip(self.pictures, self.names, self.attentions, strict=True):
-            told = described(attention.words[word], attention.weights[word], name)
-            found.append(
-                (lit(picture, attention.weights[word]), f"The {name}, lit where “{attention.words[word]}” looks", told)
-            )
+        for image, name in zip(self.explanation.images, self.names, strict=True):
+            picture = reduced(image.picture)
+            values_hw = image.over_pixels(word - 1 if word else None, (picture.shape[1], picture.shape[2]))
+            what = f"“{self.words[word]}”"
+            alternative = f"The {name}, lit where {what} {'looks' if word else 'comes from'}"
+            found.append((lit(picture, values_hw), alternative, described(what, values_hw, name)))
         return figures(found, "looks")
-
-
-def look(pictures: Sequence[Tensor], names: Sequence[str], attentions: Sequence[Attention]) -> Look:
-    return Look(tuple(map(reduced, pictures)), tuple(names), tuple(attentions))
 
 
 def reduced(picture_3hw: Tensor, longest: int = LONGEST) -> Tensor:
@@ -58,24 +53,13 @@ def reduced(picture_3hw: Tensor, longest: int = LONGEST) -> Tensor:
     return shrunk.round().clamp(0, 255).to(torch.uint8)
 
 
-def lit(picture_3hw: Tensor, weights_RC: Tensor) -> Tensor:
-    """3 h w uint8: each cell of the grid by its weight, the brightest as the picture is. The grid is stretched over the whole
-    picture: where that is no multiple of a cell, cells stand by less than one too far left or up."""
-    most = float(weights_RC.max())
-    share_RC = weights_RC / most if most > 0 else torch.zeros_like(weights_RC)
-    share_hw = F.interpolate(share_RC[None, None], picture_3hw.shape[1:], mode="nearest-exact")[0, 0]
-    return (picture_3hw * (DARKEST + (1 - DARKEST) * share_hw)).round().clamp(0, 255).to(torch.uint8)
-
-
-def described(word: str, weights_RC: Tensor, name: str) -> str:
-    """How much of a word's attention is on a picture, and where the most of it."""
-    most, least = float(weights_RC.max()), float(weights_RC.min())
-    told = f"{percent(float(weights_RC.sum()))} of the attention of “{word}” is on the {name}"
-    if most <= EVEN * least or weights_RC.numel() == 1:
-        return f"{told}, evenly"
-    rows, columns = weights_RC.shape
-    row, column = divmod(int(weights_RC.argmax()), columns)
-    vertical = ("top", "middle", "bottom")[int(3 * (row + 0.5) / rows)]
-    horizontal = ("left", "centre", "right")[int(3 * (column + 0.5) / columns)]
+def described(what: str, values_hw: Tensor, name: str) -> str:
+    """How much of a map is in the ninth of the picture that has the most of it."""
+    ninths = F.adaptive_avg_pool2d(values_hw.clamp(min=0)[None, None], 3)[0, 0]  # of a small picture they overlap
+    most, least = float(ninths.max()), float(ninths.min())
+    if most <= EVEN * least or values_hw.numel() == 1:
+        return f"{what}: evenly over the {name}"
+    row, column = divmod(int(ninths.argmax()), 3)
+    vertical, horizontal = ("top", "middle", "bottom")[row], ("left", "centre", "right")[column]
     place = "centre" if (vertical, horizontal) == ("middle", "centre") else f"{vertical} {horizontal}"
-    return f"{told}, most of it ({percent(most)}) at the {place}"
+    return f"{what}: {percent(most / float(ninths.sum()))} of the map of the {name} is at the {place}"

@@ -15,6 +15,7 @@ class DemoConfig:
     port: int = 7860  # to listen at; 0: one that is free
     open_browser: bool = False  # show the page in this machine's browser
     max_upload_mb: float = 20  # MB (10⁶ bytes) of a file that a visitor may upload
+    explain: str | None = None  # the method that says where an answer comes from, by its name. None: the best known
     top_k: int = 5  # how many answers, words or images are shown, the best first
     device: str = "auto"  # cpu, cuda, cuda:1, …; auto: cuda where there is one
     precision: str = "fp32"  # what the model computes in, by its registered name: bf16 takes less time

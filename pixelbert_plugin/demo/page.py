@@ -137,13 +137,13 @@ def theme() -> Any:
 def _answer(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Ask about a picture")
     given = ("Question", "what is in the picture?", "Ask")
-    _about_a_picture(gr, "answer", visits.answer, given, "the answers are read", begin=begin)
+    _about_a_picture(gr, visits, "answer", visits.answer, given, "the most probable answer", begin=begin)
 
 
 def _match(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Which texts belong to a picture?")
     given = ("Texts, one a line", "a dog on a beach", "Match")
-    _about_a_picture(gr, "match", visits.match, given, "it is read whether a text matches. The text is the best one", lines=4)
+    _about_a_picture(gr, visits, "match", visits.match, given, "whether the best text matches", lines=4)
 
 
 def _compare(gr: Any, visits: Visits, begin: Trained | None) -> None:
@@ -152,20 +152,20 @@ def _compare(gr: Any, visits: Visits, begin: Trained | None) -> None:
         left, right = _picture(gr, "Left picture"), _picture(gr, "Right picture")
     text = gr.Textbox(label="Statement", placeholder="Both have two dogs.", max_length=MAX_CHARACTERS)
     button = gr.Button("Compare", variant="primary")
-    _results(gr, "compare", visits.compare, [left, right, text], [button.click, text.submit], "the label is read")
+    _results(gr, visits, "compare", visits.compare, [left, right, text], [button.click, text.submit], "the label")
 
 
 def _fill(gr: Any, visits: Visits, begin: Trained | None) -> None:
     gr.Markdown("## Fill in masked words")
     given = ("Text with [MASK]", "a [MASK] on a table", "Fill in")
-    _about_a_picture(gr, "fill", visits.fill, given, "it is read whether the text matches, at [MASK] the word")
+    _about_a_picture(gr, visits, "fill", visits.fill, given, "the most probable word at the first [MASK]")
 
 
 def _search(gr: Any, visits: Visits) -> None:
     gr.Markdown(f"## Search {len(visits.gallery or ()):,} pictures")
     text = gr.Textbox(label="What to search for", placeholder="a dog on a beach", max_length=MAX_CHARACTERS)
     button = gr.Button("Search", variant="primary")
-    _results(gr, "search", visits.search, [text], [button.click, text.submit], "")
+    _results(gr, visits, "search", visits.search, [text], [button.click, text.submit], "")
 
 
 SECTIONS: dict[str, Callable[[Any, Visits, Trained | None], None]] = {
@@ -201,10 +201,11 @@ def _among_uploads(picture: Path) -> str:
 
 def _about_a_picture(
     gr: Any,
+    visits: Visits,
     way: str,
     ask: Callable[..., Shown],
     given: tuple[str, str, str],
-    reads_first: str,
+    explained: str,
     lines: int = 1,
     begin: Trained | None = None,
 ) -> None:
@@ -219,22 +220,32 @@ def _about_a_picture(
             text = gr.Textbox(first, label=label, placeholder=example, lines=lines, max_length=longest)
             events = [gr.Button(button, variant="primary").click, *([text.submit] if lines == 1 else [])]
         with gr.Column(min_width=300):
-            _results(gr, way, ask, [picture, text], events, reads_first)
+            _results(gr, visits, way, ask, [picture, text], events, explained)
 
 
 def _results(
-    gr: Any, way: str, ask: Callable[..., Shown], given: list[Any], events: list[Callable[..., Any]], reads_first: str
+    gr: Any,
+    visits: Visits,
+    way: str,
+    ask: Callable[..., Shown],
+    given: list[Any],
+    events: list[Callable[..., Any]],
+    explained: str,
 ) -> None:
-    """What is shown of `ask(*given)` when one of the events comes."""
+    """What is shown of `ask(*given)` when one of the events comes. `explained`: what its explanation is of; "": it has none."""
+    is_explained = bool(explained) and visits.method is not None
     results = gr.HTML(elem_classes=["results"], elem_id=f"{way}_results", label=f"Results of {way}")
     gr.Markdown(MEANINGS[way])
     outputs = [results]
-    if reads_first:
+    if is_explained:
         state = gr.State(None, time_to_live=KEPT_SECONDS)
         words = gr.Radio(
-            [], label="Where does this word look?", info=f"The last layer's attention; at [CLS] {reads_first}.", visible=False
+            [],
+            label="Where does this come from?",
+            info=f"{explained.capitalize()}, by the method {visits.method}; a word, by {visits.words_method}.",
+            visible=False,
         )
-        seen = gr.HTML(elem_classes=["results"], elem_id=f"{way}_look", label="Attention")
+        seen = gr.HTML(elem_classes=["results"], elem_id=f"{way}_look", label="Explanation")
         outputs += [state, words, seen]
         words.input(_told(gr, _shown_look), [state, words], seen, api_visibility="private", **_together())
 
@@ -242,12 +253,12 @@ def _results(
         shown = ask(*values)
         if shown.remark is not None:
             gr.Warning(escape(shown.remark, quote=False))
-        if not reads_first:
+        if not is_explained:
             return shown.html
         if shown.look is None:
             return shown.html, None, gr.Radio(choices=[], visible=False), ""
         choices = [(word, place) for place, word in enumerate(shown.look.words)]
-        return shown.html, shown.look, gr.Radio(choices=choices, value=shown.word, visible=True), shown.look.html(shown.word)
+        return shown.html, shown.look, gr.Radio(choices=choices, value=0, visible=True), shown.look.html(0)
 
     for place, event in enumerate(events):
         visible = {"api_name": way} if place == 0 else {"api_visibility": "private"}

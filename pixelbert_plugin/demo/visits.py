@@ -4,16 +4,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pixelbert_plugin.asking.attention import attend
+from pixelbert_plugin.asking.explain import BEST, method_for, words_method_for
 from pixelbert_plugin.asking.images import Decoded
 from pixelbert_plugin.asking.question import cut, told_cut
 from pixelbert_plugin.data.images import REMEDY
-from pixelbert_plugin.demo.look import Look, look, reduced
+from pixelbert_plugin.demo.look import Look, reduced
 from pixelbert_plugin.demo.markup import bars, figures, paragraph, percent
 from pixelbert_plugin.errors import UserError
-from pixelbert_plugin.interfaces import Model
 
 if TYPE_CHECKING:
     from pixelbert_plugin.asking.loaded_model import LoadedModel
@@ -28,8 +27,7 @@ class Shown:
     """What a visitor gets for a question."""
 
     html: str
-    look: Look | None = None  # where the words look; None: the model does not say
-    word: int = 0  # the one whose attention is shown first
+    look: Look | None = None  # where it comes from; None: the model cannot be explained
     remark: str | None = None  # on what was asked
 
 
@@ -39,9 +37,19 @@ class Visits:
     Every method raises UserError, in one line that can be shown, where it cannot be asked.
     """
 
-    def __init__(self, model: "LoadedModel", top_k: int, gallery: "Gallery | None" = None, folder: Path | None = None):
-        """`gallery`: what is searched; `folder`: where its pictures lie, whose path visitors are not told."""
+    def __init__(
+        self,
+        model: "LoadedModel",
+        top_k: int,
+        gallery: "Gallery | None" = None,
+        folder: Path | None = None,
+        method: str | None = None,
+    ):
+        """`gallery`: what is searched; `folder`: where its pictures lie, whose path visitors are not told. `method`: of
+        explaining, by its name; None: the best one, where it is for this model. Raises UserError for one that is not."""
         self.model, self.top_k, self.gallery, self.folder = model, top_k, gallery, folder
+        self.method = method_for(model, method)
+        self.words_method = words_method_for(model, self.method)
         self._lock = threading.Lock()
 
     def answer(self, picture: str | None, question: str | None) -> Shown:
@@ -51,7 +59,7 @@ class Visits:
             found = self.model.answer(image, text, self.top_k)
             seen = self._look([image], ["picture"], text)
         rows = [(answer.text, answer.probability) for answer in found.answers]
-        return Shown(bars(text, ("answer", "probability"), rows), seen, 0, self._remark([text]))
+        return Shown(bars(text, ("answer", "probability"), rows), seen, self._remark([text]))
 
     def match(self, picture: str | None, texts: str | None) -> Shown:
         lines = [line.strip() for line in (texts or "").splitlines() if line.strip()]
@@ -65,7 +73,7 @@ class Visits:
             found = sorted(self.model.match(image, checked), key=lambda match: -match.score)
             seen = self._look([image], ["picture"], found[0].text)
         rows = [(match.text, match.probability) for match in found]
-        return Shown(bars("Best first", ("text", "belongs to the picture"), rows), seen, 0, self._remark(checked))
+        return Shown(bars("Best first", ("text", "belongs to the picture"), rows), seen, self._remark(checked))
 
     def compare(self, left: str | None, right: str | None, statement: str | None) -> Shown:
         text = self._text(statement, "statement")
@@ -74,7 +82,7 @@ class Visits:
             found = self.model.compare(images[0], images[1], text)
             seen = self._look(images, ["left picture", "right picture"], text)
         rows = [("True", found.probability), ("False", 1 - found.probability)]
-        return Shown(bars(f"{text} – {found.label}", ("label", "probability"), rows), seen, 0, self._remark([text]))
+        return Shown(bars(f"{text} – {found.label}", ("label", "probability"), rows), seen, self._remark([text]))
 
     def fill(self, picture: str | None, text: str | None) -> Shown:
         given = self._text(text, "text")
@@ -86,8 +94,7 @@ class Visits:
             bars(f"[MASK] {number}", ("word", "probability"), [(filled.word, filled.probability) for filled in words])
             for number, words in enumerate(found.masks, 1)
         ]
-        first = 0 if seen is None else next((place for place, word in enumerate(seen.words) if word == "[MASK]"), 0)
-        return Shown(paragraph(found.filled) + "".join(tables), seen, first, self._remark([given]))
+        return Shown(paragraph(found.filled) + "".join(tables), seen, self._remark([given]))
 
     def search(self, text: str | None) -> Shown:
         given = self._text(text, "text")
@@ -104,10 +111,9 @@ class Visits:
         return Shown(figures(pictures, "found"), remark=self._remark([given]))
 
     def _look(self, images: Sequence[Decoded], names: Sequence[str], text: str) -> Look | None:
-        if not cast(Model, self.model.model).gives_attentions:
+        if self.method is None:
             return None
-        attentions = attend(self.model, images[0] if len(images) == 1 else list(images), text)
-        return look([image.pixels for image in images], names, attentions)
+        return Look(self.model.explain(list(images), text, None if self.method == BEST else self.method), tuple(names))
 
     def _text(self, given: str | None, name: str) -> str:
         text = given or ""

@@ -107,6 +107,13 @@ class ResNetEncoder(nn.Module):
         pixels_IPC = values.flatten(2).transpose(1, 2) * mask_IP[..., None]
         return PixelFeatures(pixels=pixels_IPC, mask=mask_IP, grid=(rows, columns))
 
+    @property
+    def grid_centres(self) -> tuple[float, float]:
+        """Each stride of 2 keeps every second place, from the first on, so that the first pixel looks at the image's corner,
+        not into its own cell; a pooled pixel looks between two (interfaces.ImageEncoder)."""
+        step = float(2 << self.config.num_stages)
+        return ((1 + step) / 2, 2 * step) if self.max_pool else (0.5, step)
+
     def portable(self) -> ResNetConfig:
         """The options without `weights`; batch norms as a CPU has them too, of the same names (interfaces.Portable)."""
         norm = "trainable" if self.config.norm == "sync" else self.config.norm

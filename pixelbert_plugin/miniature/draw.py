@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Collection
 from pathlib import Path
 from random import Random
 
@@ -21,14 +22,16 @@ RGB = {
 OVERSAMPLING = 4  # figures are drawn this much larger, then reduced, so that their edges are smooth
 
 
-def render(scene: Scene, seed: int) -> Image.Image:
-    """The scene as an RGB image, with its own ground, light, colours, blur and noise by `seed`."""
+def render(scene: Scene, seed: int, hidden: Collection[int] = ()) -> Image.Image:
+    """The scene as an RGB image, with its own ground, light, colours, blur and noise by `seed`. The figures at the places
+    `hidden` are left out, and nothing else changes but the light by less than a grey level or two."""
     random = Random(seed)
     image = Image.fromarray(_ground(scene.width, scene.height, random))
-    for figure in scene.figures:
+    for place, figure in enumerate(scene.figures):
         left, top, side, _ = figure.box
         color = tuple(min(255, max(0, value + random.randint(-18, 18))) for value in RGB[figure.color])
-        image.paste(color, (left, top, left + side, top + side), _mask(figure))
+        if place not in hidden:
+            image.paste(color, (left, top, left + side, top + side), _mask(figure))
     image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.7)))
     pixels_HW3 = np.asarray(image, dtype=np.float32)
     mean = pixels_HW3.mean()

@@ -206,6 +206,14 @@ class PixelBert(nn.Module):
         return groups
 
     @property
+    def grid_centres(self) -> tuple[float, float] | None:
+        """Those of the CNN, or between two of them where the projection pools (interfaces.Model)."""
+        found: tuple[float, float] | None = self.image_encoder.grid_centres
+        if found is None or not isinstance(self.projection, ConvolutionalProjection):
+            return found
+        return found[0] + found[1] / 2, 2 * found[1]
+
+    @property
     def normalization(self) -> Normalization | None:
         """That of the CNN's weights (interfaces.Model)."""
         return self.image_encoder.normalization

@@ -15,7 +15,19 @@ from typing import Any
 from pixelbert_plugin.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
-ROOMS = ("models", "encoders", "processors", "data/builders", "tasks", "metrics", "optim", "precision", "trackers", "mmf")
+ROOMS = (
+    "models",
+    "encoders",
+    "processors",
+    "data/builders",
+    "tasks",
+    "metrics",
+    "optim",
+    "precision",
+    "trackers",
+    "explanations",
+    "mmf",
+)
 DECORATOR = re.compile(r"^@(registry\.)?register_\w+\(", re.MULTILINE)
 Definition = ast.ClassDef | ast.FunctionDef
 

@@ -42,6 +42,7 @@ USES: dict[str, list[Use]] = {
     "precision": [Use(interfaces.Precision, ("device",))],
     "checkpoint_reader": [Use(interfaces.CheckpointReader)],
     "tracker": [Use(interfaces.Tracker)],
+    "explanation": [Use(interfaces.Explanation)],
 }
 
 

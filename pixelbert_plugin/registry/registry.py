@@ -79,6 +79,7 @@ register_scheduler = _decorator("scheduler")
 register_precision = _decorator("precision")
 register_checkpoint_reader = _decorator("checkpoint_reader")
 register_tracker = _decorator("tracker")
+register_explanation = _decorator("explanation")
 
 
 def get(kind: Kind, name: str, path: str = "") -> Any:

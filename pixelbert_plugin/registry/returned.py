@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.registry import location
-from pixelbert_plugin.types import Batch, PixelFeatures, Result
+from pixelbert_plugin.types import Batch, ExplanationMap, PixelFeatures, Result
 
 
 class Told(str):
@@ -41,6 +41,21 @@ def asked(task: Any, name: str, found: Any, shape: tuple[int, ...]) -> None:
     """Of what it can be asked by this name, what it made of the logits of a forward."""
     is_right = isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) == shape
     require(is_right, task, f"asked()[{name!r}](logits)", f"a float tensor of shape {shape}", found)
+
+
+def explanation(method: Any, found: Any, images: int, words: int) -> None:
+    """Of a method of explaining, its maps of so many images and words."""
+    wanted = f"a list of {images} ExplanationMap, `answer` float32 of rows × columns, `words` None or {words} of these, finite"
+    is_right = isinstance(found, list | tuple) and len(found) == images
+    for each in found if is_right else ():
+        is_right = is_right and isinstance(each, ExplanationMap) and _is_grid(each.answer, 2)
+        is_right = is_right and (each.words is None or (_is_grid(each.words, 3) and len(each.words) == words))
+    require(is_right, method, "__call__(given)", wanted, found)
+
+
+def _is_grid(found: Any, dimensions: int) -> bool:
+    is_float = isinstance(found, Tensor) and found.is_floating_point() and found.device.type == "cpu"
+    return is_float and found.dim() == dimensions and found.numel() > 0 and bool(found.isfinite().all())
 
 
 def text(processor: Any, example: str) -> None:

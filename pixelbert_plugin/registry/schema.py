@@ -28,6 +28,7 @@ Kind = Literal[
     "precision",
     "checkpoint_reader",
     "tracker",
+    "explanation",
 ]
 T = TypeVar("T")
 FilePath = Annotated[str, "path"]  # a file or folder, or a name where a name may stand instead: ~/ means the home folder

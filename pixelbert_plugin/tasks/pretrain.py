@@ -17,7 +17,7 @@ from pixelbert_plugin.interfaces import MaskingTextProcessor, Task
 from pixelbert_plugin.processors.masking import mask_words
 from pixelbert_plugin.registry import returned
 from pixelbert_plugin.seeding import derive
-from pixelbert_plugin.tasks.log_odds import log_odds
+from pixelbert_plugin.tasks.log_odds import log_odds, log_odds_of_all
 from pixelbert_plugin.tasks.options import PretrainConfig
 from pixelbert_plugin.types import Batch, ModelOutput, Result, Sample
 
@@ -53,6 +53,10 @@ class PretrainTask(Task):
     def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
         found: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"fill": _words} if self.config.mlm else {}
         return found | ({"match": lambda logits: log_odds(logits["itm"])} if self.config.itm else {})
+
+    def explained(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        asked = self.asked()
+        return asked | ({"fill": lambda logits: log_odds_of_all(logits["mlm"])} if "fill" in asked else {})
 
     def prepare(self, batch: Batch, seeds: list[int]) -> None:
         """Masks words of input_ids. Targets: `mlm_positions` M (into R·L), `mlm` M piece ids, `mlm_samples` M."""

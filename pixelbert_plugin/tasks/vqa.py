@@ -50,6 +50,9 @@ class VqaTask(Task):
     def asked(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
         return {"answer": self.probabilities}
 
+    def explained(self) -> dict[str, Callable[[dict[str, Tensor]], Tensor]]:
+        return {"answer": lambda logits: logits["answers"].float()}
+
     def probabilities(self, logits: dict[str, Tensor]) -> Tensor:
         """B A float32 in 0…1: each answer's own sigmoid, as the loss has it; of a question they need not add up to 1."""
         return logits["answers"].float().sigmoid()

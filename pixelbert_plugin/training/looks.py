@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelbert_plugin.asking.attention import on_pixels
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.loader import Loader
+from pixelbert_plugin.explanations.options import RolloutConfig
+from pixelbert_plugin.explanations.rollout import rollout
+from pixelbert_plugin.explanations.sequence import on_pixels
 from pixelbert_plugin.interfaces import LearnedTask, Model
 from pixelbert_plugin.precision.native import Precision
 from pixelbert_plugin.types import Batch, ModelOutput, Sample
@@ -35,12 +37,13 @@ class Look:
 
 
 def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[Tensor]]]:
-    """The output of the model, and for each sample and image of a batch what explains it, R C: what the last layer's [CLS],
-    which the heads read, gives to each pixel. Another way to explain a prediction takes this function's place."""
+    """The output of the model, and for each sample and image of a batch what explains it, R C: rollout at [CLS], which the
+    heads read. Of the methods without gradient it finds best what is asked about (docs/explanations.md)."""
     output: ModelOutput = model(batch, return_attentions=True)
     if not output.attentions:
         return output, [[] for _ in range(len(batch))]
-    length, last_QhSS = batch.input_ids.shape[1], output.attentions[-1]
+    length = batch.input_ids.shape[1]
+    rolled_QSS = rollout([weights_QhSS.float().mean(1) for weights_QhSS in output.attentions], RolloutConfig().residual)
     images = batch.image_index.shape[1]
     per_sample = len(batch.input_ids) // len(batch) * images  # its own text first, then its negatives
     found = []
@@ -49,7 +52,7 @@ def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[Tens
         for place in range(images):
             row = sample * per_sample + place
             at = (output.pixel_positions[row], output.pixel_mask[row], output.grid[1])
-            of_images.append(on_pixels(last_QhSS[row], [[0]], length, *at)[0].cpu())
+            of_images.append(on_pixels(rolled_QSS[row], [[0]], length, *at)[0].cpu())
         found.append(of_images)
     return output, found
 

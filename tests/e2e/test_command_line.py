@@ -38,7 +38,8 @@ def test_list_shows_kind_name_origin_and_description(capsys):
     line = next(line for line in out.splitlines() if line.strip().startswith("easy_vqa"))
     assert "user plugin" in line and "easy_vqa.py" in line and "shape and the colour" in line
     headings = [line for line in out.splitlines() if not line.startswith(" ")]
-    kinds = "models encoders processors builders tasks metrics optimizers schedulers precisions checkpoint_readers trackers"
+    kinds = "models encoders processors builders tasks metrics optimizers schedulers precisions checkpoint_readers"
+    kinds += " trackers explanations"
     assert headings == [*kinds.split(), "configurations"]
     assert "  mini/vqa2                [projects/pixelbert/configs/mini/vqa2.yaml] VQA in miniature\n" in out
     assert "ablations" not in out and "common.yaml" not in out  # a sweep, and what the others include

@@ -136,6 +136,7 @@ def test_the_documents_blocks_run_as_they_stand(environment, tmp_path):
     trained = [output for output in outputs if "results.json" in output]
     # the data set, two backbones, a tokenizer, a metric, a task, a precision, a model, and the package's own
     assert len(trained) == 9
+    assert Image.open(tmp_path / "why.png").format == "PNG"  # of the method of explaining
     assert "val/my_vqa" in trained[0] and "│ asked for" in trained[0] and "│   shape" in trained[0]
     assert sum("val/my_captions" in output and "text_to_image_r@1" in output for output in trained) == 1
     assert sum("│ asked for" in output and "│   color" in output for output in trained) == 6

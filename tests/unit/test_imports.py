@@ -13,7 +13,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "projects" not in path.
 # the rooms from the lowest up, and what of the package each may import besides itself and the BASIC ones
 BASIC = {"errors", "seeding", "types", "interfaces", "registry", "system"}
 WEIGHTS = {"checkpoint.weights", "checkpoint.hub", "checkpoint.array_pickle"}  # how components read weights of others
-COMPONENTS = {"metrics", "processors", "encoders", "models", "tasks", "optim", "precision"}
+COMPONENTS = {"metrics", "processors", "encoders", "models", "tasks", "optim", "precision", "explanations"}
 ALLOWED = {
     "errors": set(),
     "seeding": set(),
@@ -29,6 +29,7 @@ ALLOWED = {
     "tasks": {"processors", "metrics"},
     "optim": set(),
     "precision": {"config.options", "optim"},
+    "explanations": set(),
     "data": {"config.options", "processors"},
     "distributed": {"precision", "tasks.base"},
     "checkpoint": {"config", "distributed", "optim", "precision"},
@@ -41,7 +42,7 @@ ALLOWED = {
         "checkpoint",
         "evaluation",
         "parts",
-        "asking.attention",  # what a model looks at, for pictures
+        "explanations",  # what a model looks at, for pictures
     },
     "trackers": set(),
     "evaluation": {"config", "data", "tasks.base", "precision", "distributed", "build", "parts"},

@@ -21,7 +21,9 @@ from pixelbert_plugin.config.options import CheckpointConfig, EnvConfig, RunConf
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import Component
 
-KINDS = "builder checkpoint_reader encoder metric model optimizer precision processor scheduler task tracker".split()
+KINDS = (
+    "builder checkpoint_reader encoder explanation metric model optimizer precision processor scheduler task tracker".split()
+)
 
 
 def python(code: str, *options: str) -> str:

@@ -112,12 +112,12 @@ def test_the_commands_of_the_documents_are_without_a_mistake():
     assert all(value in text and float(value) == getattr(DemoConfig(checkpoint="x"), name) for name, value in named.items())
 
 
-def test_the_documents_python_shows_attention(models, pictures, monkeypatch, capsys):
+def test_the_documents_python_shows_where_an_answer_comes_from(models, pictures, monkeypatch, capsys):
     text = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     monkeypatch.setattr(pixelbert_plugin, "load", lambda path: models["vqa"], raising=False)
     exec(code.replace("cat.jpg", str(pictures[0])), {})
-    assert capsys.readouterr().out == "('[CLS]', 'what', 'is', 'it', '?', '[SEP]') torch.Size([6, 1, 2])\n"
+    assert capsys.readouterr().out == "('[CLS]', 'what', 'is', 'it', '?', '[SEP]') (48, 64)\n"
 
 
 @pytest.mark.slow

@@ -95,6 +95,44 @@ def write_questions(path, pictures, count=10):
     return path
 
 
+def test_a_picture_says_where_the_answer_comes_from(loaded, pictures, tmp_path, capsys):
+    from PIL import Image
+
+    model = loaded("vqa")
+    asked = [f"image={pictures[0]}", f"question={QUESTIONS[0]}", "format=json"]
+    plain = run(capsys, *asked)
+    assert run(capsys, *asked, "explain=why.png") == plain  # the answers are those without it
+    expected = model.explain(pictures[0], QUESTIONS[0]).sheet()
+    with Image.open("why.png") as found:
+        assert found.size == expected.size and found.tobytes() == expected.tobytes()
+    assert "why.png': is there already; name another file, or overwrite=true" in run(
+        capsys, *asked, "explain=why.png", status=2
+    )
+    run(capsys, *asked, "explain=why.png", "overwrite=true", "method=rollout", "answer=no")
+    other = model.explain(pictures[0], QUESTIONS[0], "rollout", "no").sheet()
+    with Image.open("why.png") as found:
+        assert found.tobytes() == other.tobytes() != expected.tobytes()
+    assert "answer='nein': is no answer of this model" in run(capsys, *asked, "explain=no.png", "answer=nein", status=2)
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_pictures_of_the_other_questions(loaded, pictures, tmp_path, capsys):
+    from PIL import Image
+
+    given = {
+        "retrieval": [f"image={pictures[0]}", "texts=a disc"],
+        "nlvr2": [f"left={pictures[0]}", f"right={pictures[1]}", "statement=both are red"],
+        "pretrain": [f"image={pictures[0]}", "text=a [MASK] disc"],
+    }
+    for task, arguments in given.items():
+        model = loaded(task)
+        run(capsys, *arguments, f"explain={task}.png")
+        images = pictures[:2] if task == "nlvr2" else pictures[0]
+        expected = model.explain(images, arguments[-1].split("=")[1]).sheet()
+        with Image.open(f"{task}.png") as found:
+            assert found.tobytes() == expected.tobytes()
+
+
 def test_a_file_of_questions(loaded, pictures, tmp_path, capsys):
     (tmp_path / "data").mkdir()
     model, source = loaded("vqa"), write_questions(tmp_path / "data/questions.csv", pictures)
@@ -303,6 +341,21 @@ PICTURE = "image=0.png"
             ["checkpoint=c", "input=q.csv", "output=a.csv", "question=a"],
             "question: is in the rows of input='q.csv'; leave",
         ),
+        (
+            ["checkpoint=c", PICTURE, "question=a", "method=x"],
+            "method: 'x' is invalid: says what explain=PICTURE shows, which is",
+        ),
+        (
+            ["checkpoint=c", "images=.", "text=a", "explain=a.png"],
+            "explain: is for an answer about one image, or two; a search",
+        ),
+        (
+            ["checkpoint=c", "input=q.csv", "output=a.csv", "explain=a.png"],
+            "explain: is for one question, not for a file of them",
+        ),
+        (["checkpoint=c", PICTURE, "question=a", "explain=no/a.png"], "explain='no/a.png': there is no folder 'no'"),
+        (["checkpoint=c", PICTURE, "question=a", "explain=a.pdf"], "explain='a.pdf': must be a file that ends in .png, .jpg"),
+        (["checkpoint=c", PICTURE, "texts=[a, b]", "explain=a.png"], "explain: is for one text, not for 2 (texts)"),
         (["checkpoint=c", "input=empty.csv", "output=a.csv"], "input='empty.csv': holds no rows"),
         (["checkpoint=c", "input=header.csv", "output=a.csv"], "input='header.csv': holds no rows"),
         (["checkpoint=c", "input=twice.csv", "output=a.csv"], "input='twice.csv': its column 'image' is duplicated"),

@@ -1,30 +1,23 @@
-"""Pictures with a word's attention, by hand."""
+"""Pictures with the map of an answer or a word, by hand."""
 
 import torch
 
-from pixelbert_plugin.asking.attention import Attention
-from pixelbert_plugin.demo.look import described, lit, look, reduced
-
-
-def test_each_cell_has_its_light():
-    picture = torch.full((3, 4, 6), 200, dtype=torch.uint8)
-    found = lit(picture, torch.tensor([[0.2, 0.1], [0.0, 0.05]]))
-    # 200 × (0.25 + 0.75 × weight / 0.2)
-    for rows, columns, light in ((0, 0, 200), (0, 1, 125), (1, 0, 50), (1, 1, 88)):
-        cell = found[:, 2 * rows : 2 * rows + 2, 3 * columns : 3 * columns + 3]
-        assert cell.unique().tolist() == [light]
-    assert lit(picture, torch.zeros(2, 2)).unique().tolist() == [50]
+from pixelbert_plugin.asking.explanation import Explanation, ImageExplanation
+from pixelbert_plugin.demo.look import Look, described, reduced
+from pixelbert_plugin.types import ExplanationMap
 
 
 def test_it_is_told_in_words():
-    weights = torch.zeros(3, 4)
-    weights[2, 3], weights[0, 0] = 0.25, 0.05
-    assert described("red", weights, "picture") == (
-        "30.0 % of the attention of “red” is on the picture, most of it (25.0 %) at the bottom right"
-    )
-    weights = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.1, 0.0, 0.0]])
-    assert described("a", weights, "picture").endswith("most of it (50.0 %) at the centre")
-    assert described("a", torch.full((2, 2), 0.1), "picture") == "40.0 % of the attention of “a” is on the picture, evenly"
+    values = torch.zeros(6, 6)
+    values[4:, 4:], values[0, 0] = 0.25, 1.0
+    # the ninths' sums are 1 and 1: the first of equal ones
+    assert described("“red”", values, "picture") == "“red”: 50.0 % of the map of the picture is at the top left"
+    values[5, 5] = 1.25
+    assert described("“red”", values, "picture") == "“red”: 66.7 % of the map of the picture is at the bottom right"
+    values = torch.zeros(3, 3)
+    values[1, 1], values[0, 1] = 0.6, -5.0  # what is below 0 counts for nothing
+    assert described("“a”", values, "picture") == "“a”: 100.0 % of the map of the picture is at the centre"
+    assert described("“a”", torch.full((5, 7), 0.1), "picture") == "“a”: evenly over the picture"
 
 
 def test_a_large_picture_is_shown_smaller_and_keeps_its_shape():
@@ -35,10 +28,17 @@ def test_a_large_picture_is_shown_smaller_and_keeps_its_shape():
     assert torch.equal(reduced(picture, 400), picture)
 
 
-def test_every_picture_has_its_text(tmp_path):
-    one = Attention(("[CLS]", "<b>"), torch.tensor([[[0.1, 0.2]], [[0.4, 0.0]]]))
-    found = look([torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2, ["left picture", "right picture"], [one, one])
-    html = found.html(1)
+def test_every_picture_has_its_text():
+    cells = ExplanationMap(answer=torch.tensor([[0.1, 0.1]]), words=torch.tensor([[[0.1, 0.2]], [[0.4, 0.0]]]))
+    image = ImageExplanation(torch.zeros(3, 9, 9, dtype=torch.uint8), cells, cells)
+    found = Look(
+        Explanation("mine", "text", "yes", 0.5, ("[CLS]", "<b>"), "mine", (image, image)), ("left picture", "right picture")
+    )
+    assert found.words == ("the answer: yes", "[CLS]", "<b>")
+    html = found.html(2)
     assert html.count("<img ") == html.count("<figcaption>") == 2 and "<b>" not in html
     assert 'alt="The left picture, lit where “&lt;b&gt;” looks"' in html
-    assert "40.0 % of the attention of “&lt;b&gt;” is on the right picture, most of it (40.0 %) at the middle left" in html
+    # its thirds have 0.3926, 0.2 and 0.0074 of the mean: 0.3926 / (3 × 0.6) in each of the three ninths at the left
+    assert "“&lt;b&gt;”: 21.8 % of the map of the right picture is at the top left" in html
+    assert 'alt="The left picture, lit where “the answer: yes” comes from"' in found.html(0)
+    assert "“the answer: yes”: evenly over the right picture" in found.html(0)

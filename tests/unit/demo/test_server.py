@@ -148,8 +148,10 @@ def test_what_else_can_be_asked(models, pictures, connections, task):
     for way, shown in expected.items():
         event, data = found[way]
         assert event == "complete" and data[0] == shown.html
-        if shown.look is not None:  # then the state, which is none of the visitor's, the words and the first one's look
-            assert data[-1] == shown.look.html(shown.word)
+        if (
+            shown.look is not None
+        ):  # then the state, which is none of the visitor's, what can be looked at and the answer's look
+            assert data[-1] == shown.look.html(0)
             assert [choice[0] for choice in data[-2]["choices"]] == list(shown.look.words)
 
 

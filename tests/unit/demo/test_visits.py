@@ -7,11 +7,10 @@ import threading
 import time
 import zlib
 
+import numpy as np
 import pytest
-import torch
 
 from pixelbert_plugin import UserError
-from pixelbert_plugin.asking.attention import attend
 from pixelbert_plugin.demo.markup import percent
 from pixelbert_plugin.demo.visits import MAX_CHARACTERS, MAX_TEXTS, Visits
 
@@ -79,12 +78,17 @@ def test_answers_are_the_models_with_where_their_words_look(models, pictures):
     shown = Visits(model, 3).answer(str(pictures[0]), QUESTION)
     expected = model.answer(pictures[0], QUESTION, top_k=3).answers
     assert texts_of(shown.html) == [(answer.text, percent(answer.probability)) for answer in expected]
-    (attention,) = attend(model, pictures[0], QUESTION)
-    assert shown.look.words == ("[CLS]", *QUESTION.split(), "[SEP]") and shown.word == 0
-    torch.testing.assert_close(shown.look.attentions[0].weights, attention.weights)
+    assert shown.look.words == (f"the answer: {expected[0].text}", "[CLS]", *QUESTION.split(), "[SEP]")
+    explained = model.explain(pictures[0], QUESTION, Visits(model, 3).method)
+    assert (shown.look.explanation.method, shown.look.explanation.answer) == (explained.method, explained.answer)
+    np.testing.assert_allclose(shown.look.explanation.map, explained.map)
+    other = Visits(model, 3, method="attention").answer(str(pictures[0]), QUESTION).look.explanation
+    assert other.method == "attention" and not np.allclose(other.map, explained.map)
+    with pytest.raises(UserError, match=r"^method: no explanation is registered as 'atention'"):
+        Visits(model, 3, method="atention")
     assert shown.remark is None
     cut = Visits(model, 3).answer(str(pictures[0]), "disc " * 30)
-    assert cut.remark == "1 text(s) are longer than 12 tokens and were cut, as in training" and len(cut.look.words) == 12
+    assert cut.remark == "1 text(s) are longer than 12 tokens and were cut, as in training" and len(cut.look.words) == 1 + 12
 
 
 def test_texts_are_matched_best_first(models, pictures):
@@ -92,7 +96,7 @@ def test_texts_are_matched_best_first(models, pictures):
     shown = Visits(model, 5).match(str(pictures[0]), "\n".join(texts) + "\n\n")
     best = sorted(model.match(pictures[0], texts), key=lambda match: -match.score)
     assert texts_of(shown.html) == [(match.text, percent(match.probability)) for match in best]
-    assert shown.look.words == ("[CLS]", *best[0].text.split(), "[SEP]")
+    assert shown.look.words[1:] == ("[CLS]", *best[0].text.split(), "[SEP]")
 
 
 def test_two_pictures_are_compared_and_masks_filled(models, pictures):
@@ -105,7 +109,7 @@ def test_two_pictures_are_compared_and_masks_filled(models, pictures):
     shown = Visits(models["pretrain"], 2).fill(str(pictures[0]), "a [MASK] [MASK] disc")
     words = [(each.word, percent(each.probability)) for mask in filled.masks for each in mask]
     assert texts_of(shown.html) == words and filled.filled in shown.html
-    assert shown.word == 2 and shown.look.words[2] == "[MASK]"
+    assert shown.look.words[0] == f"the answer: {filled.masks[0][0].word}" and shown.look.words[3] == "[MASK]"
 
 
 def test_a_folder_is_searched_and_its_place_not_told(models, pictures):

@@ -287,3 +287,31 @@ def test_resnext152_has_the_published_width():
     ]
     assert [len(getattr(encoder.resnet, f"layer{stage}")) for stage in (1, 2, 3, 4)] == [3, 8, 36, 3]
     assert encoder.out_channels == 2048
+
+
+@pytest.mark.parametrize("num_stages, max_pool", [(1, False), (2, False), (2, True), (3, True)])
+def test_the_grid_looks_where_it_says(num_stages, max_pool):
+    """The middle of the columns that a pixel of the grid depends on, found by where a NaN reaches it."""
+    node = {"num_stages": num_stages, "max_pool": max_pool}
+    encoder = registry.build("encoder", "resnet18", node, "image_encoder", use="image encoder").eval()
+    first, step = encoder.grid_centres
+    width, cell = 64 << num_stages, (8 if max_pool else 16)
+    image, sizes = torch.ones(1, 3, 16, width), torch.tensor([[16, width]])
+
+    @torch.no_grad()
+    def depends(start: int, end: int) -> bool:
+        spoiled = image.clone()
+        spoiled[..., start:end] = torch.nan
+        found = encoder(spoiled, sizes)
+        return bool(found.pixels.unflatten(1, found.grid)[0, :, cell].isnan().any())
+
+    low, high = 0, width  # the last column is in between: depends(low, width), not depends(high, width)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if depends(middle, width) else (low, middle)
+    last, low, high = low, 0, width
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if depends(0, middle) else (middle, high)
+    assert 0 < low < last < width - 1
+    assert (low + last + 1) / 2 == first + step * cell

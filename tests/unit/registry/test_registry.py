@@ -17,6 +17,7 @@ def test_every_builtin_the_design_names_is_registered():
     expected = {"resnet18", "resnet50", "resnet101", "resnext152_32x4d", "resnext152_32x8d", "bert"}
     assert expected <= set(registry.names("encoder"))
     assert {"fp32", "bf16"} <= set(registry.names("precision"))
+    assert registry.names("explanation") == ["attention", "integrated_gradients", "relevance", "rollout"]
     assert {"sgd", "adamw"} <= set(registry.names("optimizer"))
     assert {"coco", "flickr30k", "nlvr2", "table", "visual_genome", "vqa2"} <= set(registry.names("builder"))
     assert registry.origin("model", "pixelbert") == "built-in"

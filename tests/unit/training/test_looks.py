@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pixelbert_plugin.asking.attention import attend
 from pixelbert_plugin.training.looks import Looker, _own, explain
 
 TEXT = "is the disc red"
@@ -33,11 +32,12 @@ def looker(model) -> Looker:
     return Looker(model.model, model.task, choose("fp32", {}, torch.device("cpu")), {}, 8)
 
 
-def test_an_explanation_is_the_attention_of_cls(model, pictures):
+def test_an_explanation_is_rollout_at_cls(model, pictures):
     batch = model.batch([(pictures[0], TEXT)])
     with torch.no_grad():
         _, ((weights,),) = explain(model.model.eval(), batch)
-    assert torch.allclose(weights, attend(model, pictures[0], TEXT)[0].weights[0], atol=1e-6)
+    expected = model.explain(pictures[0], TEXT, method="rollout").images[0].cells.answer
+    assert torch.allclose(weights, expected, atol=1e-6) and float(weights.max()) > float(weights.min())
 
 
 def test_the_pixels_shown_are_those_that_training_draws_and_nothing_changes(model, batch):
