@@ -20,7 +20,6 @@ from pixelbert_plugin.checkpoint import restore
 from pixelbert_plugin.checkpoint.checkpoints import CheckpointMetadata, Checkpoints, TrainState
 from pixelbert_plugin.checkpoint.start import PRETRAINED, Start, finished_checkpoint
 from pixelbert_plugin.config import contradictions, saved
-from pixelbert_plugin.config.changed import changed
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.fingerprint import fingerprints
 from pixelbert_plugin.data.loader import Loader
@@ -32,13 +31,12 @@ from pixelbert_plugin.evaluation.report import report, tell_skipped
 from pixelbert_plugin.evaluation.split_evaluator import SplitEvaluator
 from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.loading import load
-from pixelbert_plugin.parts import Job, Parts, prepare, used
+from pixelbert_plugin.parts import Job, Parts, prepare
 from pixelbert_plugin.system.console import make_tolerant
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.compilation import Compilation, compile_blocks
 from pixelbert_plugin.training.data_remarks import tell_changes, tell_features, tell_survey
 from pixelbert_plugin.training.length import go_on, over_training
-from pixelbert_plugin.training.looks import Looker
 from pixelbert_plugin.training.overview import overview
 from pixelbert_plugin.training.recomputation import recompute_blocks
 from pixelbert_plugin.training.run_folder import RunFolder
@@ -47,7 +45,7 @@ from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.trackers import Trackers, build_trackers
 from pixelbert_plugin.training.tracking import Events, NoEvents
 from pixelbert_plugin.training.trainer import Trainer
-from pixelbert_plugin.types import TrackedRun
+from pixelbert_plugin.training.watched import looker_of, tracked_run
 
 logger = logging.getLogger(__name__)
 
@@ -224,35 +222,6 @@ def build_step(config: RunConfig, parts: Parts, optimizers: dict[str, torch.opti
         processes=processes,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
-    )
-
-
-def looker_of(parts: Parts, evaluator: SplitEvaluator, count: int) -> Looker | None:
-    """What looks at the model for trackers, at `count` samples of each validation; None: the model is sharded."""
-    if not count or parts.training.parallel == "fsdp":
-        return None
-    names = parts.data.splits["val"].parts if "val" in parts.data.splits else ()
-    loaders = {f"val/{name}": evaluator.loader("val", name) for name in names}
-    return Looker(parts.model, parts.task, parts.precision, loaders, count)
-
-
-def tracked_run(config: RunConfig, parts: Parts, state: TrainState, yaml: str, monitor: str) -> TrackedRun:
-    leaves = configuration.leaves(config) | {f"used.{name}": value for name, value in used(parts).items()}
-    plain = {key: value if isinstance(value, int | float | bool | str) else str(value) for key, value in leaves.items()}
-    finals = [
-        f"final/{parts.data.own_name(split, name)}/{parts.task.main_metric}"
-        for split, mixture in parts.data.splits.items()
-        for name in (mixture.parts if split != "train" else ())
-    ]
-    path = parts.job.folder.path
-    return TrackedRun(
-        name=path.resolve().name,
-        folder=path,
-        resumed_update=state.update,
-        options=plain,
-        changed=changed(config),
-        config=yaml,
-        metrics=(*finals, monitor, f"{monitor.rpartition('/')[0]}/loss", "train/loss"),
     )
 
 
