@@ -285,12 +285,19 @@ def scores_of_all(setting: Setting, batch: Batch, numbers: str = "fp32") -> Tens
 @torch.no_grad()
 def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]:
     """4 images with 40 texts: our model as evaluation/retrieval.py calls it, and a forward for 32 pairs at a time."""
+    score_naive, score_ours, score_in_bf16 = scorings(folder, size)
+    note = f"outputs within {largest_difference(score_naive(), score_ours()):.0e}"
+    yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
+    note = f"outputs within {largest_difference(score_ours(), score_in_bf16(), 0.3):.0e}"
+    yield compare("  and ours in float32 beside ours in bf16", score_ours, score_in_bf16, rounds, note)
+
+
+def scorings(folder: Path, size: tuple[int, int]) -> tuple[Callable[[], Tensor], Callable[[], Tensor], Callable[[], Tensor]]:
+    """The same scores, images × texts: the naive way, ours, and ours in bf16."""
     setting = Setting("retrieval", folder, size)
     naive, batch = setting.naive.eval(), setting.batch(4, 10)
 
-    def score_ours() -> Tensor:
-        return scores_of_all(setting, batch)
-
+    @torch.no_grad()
     def score_naive() -> Tensor:
         found = []
         pairs = [(image, text) for image in range(4) for text in range(40)]
@@ -300,11 +307,7 @@ def scoring(folder: Path, size: tuple[int, int], rounds: int) -> Iterator[Ratio]
             found.append(logits[:, 1] - logits[:, 0])
         return torch.cat(found).view(4, 40)
 
-    note = f"outputs within {largest_difference(score_naive(), score_ours()):.0e}"
-    yield compare("retrieval, every pair", score_naive, score_ours, rounds, note)
-    note = f"outputs within {largest_difference(score_ours(), scores_of_all(setting, batch, 'bf16'), 0.3):.0e}"
-    what = "  and ours in float32 beside ours in bf16"
-    yield compare(what, score_ours, lambda: scores_of_all(setting, batch, "bf16"), rounds, note)
+    return score_naive, lambda: scores_of_all(setting, batch), lambda: scores_of_all(setting, batch, "bf16")
 
 
 def picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
