@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pixelbert_plugin.errors import RunError
+from pixelbert_plugin.errors import RunError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ class Cosmetic:
             return
         try:
             work()
-        except RunError:  # SIGTERM, wherever the program was
-            raise
         except Exception as error:
+            if isinstance(error, RunError) and not isinstance(error, UserError):
+                raise  # SIGTERM, wherever the program was
             self.has_failed = True
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             logger.warning("%s: left out from here on (%s); the run goes on", self.what, " ".join(str(reason).split())[:300])
