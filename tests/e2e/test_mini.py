@@ -79,7 +79,9 @@ def test_pretraining_reports_both_accuracies_and_logs_both_losses(pretrained):
     evaluations = [json.loads(line) for line in (pretrained / "evaluations.jsonl").read_text().splitlines()]
     assert [row["update"] for row in evaluations if "val/coco/mlm_accuracy" in row] == [1, 2]
     lines = (pretrained / "predictions/val_coco.tsv").read_text().splitlines()
-    assert len(lines) == 1 + 8 * 5 and lines[0] == "sample_id\ttruth\tprediction"
+    assert len(lines) == 1 + 8 * 5 and lines[0] == "sample_id\ttruth\tprediction\tmlm_right\tmlm_words\titm_right"
+    right, words, _ = (sum(int(line.split("\t")[place]) for line in lines[1:]) for place in (-3, -2, -1))
+    assert right / words == pytest.approx(found["val/coco/mlm_accuracy"])
 
 
 def test_vqa_names_the_heads_that_differ_and_writes_complete_submissions(world, pretrained, tmp_path, caplog):
