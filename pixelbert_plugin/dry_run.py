@@ -33,7 +33,7 @@ from pixelbert_plugin.run import build_step, monitor_of, prepare_training, worki
 from pixelbert_plugin.system.progress import spoken
 from pixelbert_plugin.training import sanity
 from pixelbert_plugin.training.data_remarks import tell_survey
-from pixelbert_plugin.training.length import Length, go_on
+from pixelbert_plugin.training.length import Length, go_on, samples_of
 from pixelbert_plugin.training.overview import overview
 from pixelbert_plugin.training.run_folder import HOLDS_A_RUN, RunFolder
 from pixelbert_plugin.training.trackers import build_trackers
@@ -77,8 +77,7 @@ def dry_run(config: RunConfig, console: Console) -> dict[str, Any]:
         job.console.print(overview(parts, len(loader), state.update, position, tuple(config.trackers)))
         step = build_step(config, parts, optimizers)
         shapes: dict[str, tuple[int, ...]] = {}
-        batch_samples = parts.training.batch_size // parts.task.pairs_per_sample
-        micro = parts.training.micro_batch_size and max(1, parts.training.micro_batch_size // parts.task.pairs_per_sample)
+        batch_samples, micro = samples_of(parts.training, parts.task.pairs_per_sample)
         updates = loader.updates(position, batch_samples, micro, parts.training.texts_per_image)
         parts.model.train()
         figures: dict[str, Any] = {}

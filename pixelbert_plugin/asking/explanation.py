@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelbert_plugin.data.light import in_light
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.types import ExplanationMap
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DARKEST = 0.25  # of its own light, where the map is 0
 TILE, EDGE, LINE = 240, 8, 18  # pixels of a sheet: a picture's longer side, between pictures, a line of text
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of a sheet's file
 
@@ -142,7 +142,7 @@ def lit(picture_3HW: Tensor, values_HW: Tensor) -> Tensor:
     values_HW = values_HW.clamp(min=0)
     most = float(values_HW.max())
     share_HW = values_HW / most if most > 0 else torch.zeros_like(values_HW)
-    return (picture_3HW * (DARKEST + (1 - DARKEST) * share_HW)).round().clamp(0, 255).to(torch.uint8)
+    return in_light(picture_3HW, share_HW)
 
 
 def _sheet(explanation: Explanation) -> "Image.Image":

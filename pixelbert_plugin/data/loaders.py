@@ -33,10 +33,10 @@ class Loaders:
     wait: Wait = field(default_factory=Wait)  # for data
     features: ImageFeatures | None = None  # a frozen encoder's, where they are kept
 
-    def of(self, mixture: Mixture) -> Loader:
-        """A loader of these samples, with the negatives that the task needs."""
+    def of(self, mixture: Mixture, with_negatives: bool = True) -> Loader:
+        """A loader of these samples, with the negatives that the task needs; without where all pairs are scored."""
         training, image = self.training, self.processors["image"]
-        negatives = Negatives(mixture, self.task.num_negatives) if self.task.num_negatives else None
+        negatives = Negatives(mixture, self.task.num_negatives) if with_negatives and self.task.num_negatives else None
         return Loader(
             BatchReader(mixture, self.processors["text"], image, partial(prepare, self.task), training.seed, negatives),
             self.device,

@@ -36,7 +36,8 @@ class SplitEvaluator:
         """The loader of one data set's split, made once."""
         key = split, dataset
         if key not in self._loaders:
-            self._loaders[key] = self.parts.loaders.of(self.parts.data.single(split, dataset))
+            single, scores_all_pairs = self.parts.data.single(split, dataset), self.parts.task.scores_all_pairs
+            self._loaders[key] = self.parts.loaders.of(single, with_negatives=not scores_all_pairs)
         return self._loaders[key]
 
     @property

@@ -33,6 +33,13 @@ def over_training(schedule: Scheduler, options: TrainingConfig) -> Callable[[int
     return factor
 
 
+def samples_of(options: TrainingConfig, pairs_per_sample: int) -> tuple[int, int | None]:
+    """Of an update over all processes, and of a micro-batch of one (None: its whole share). Both options count pairs, of which
+    a sample may be several."""
+    micro = options.micro_batch_size and max(1, options.micro_batch_size // pairs_per_sample)
+    return options.batch_size // pairs_per_sample, micro
+
+
 @dataclass(frozen=True)
 class Length:
     """Where a training ends: at the earlier of `max_updates` and `max_epochs`."""

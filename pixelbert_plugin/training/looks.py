@@ -7,7 +7,6 @@ R C the rows and columns of the CNN's grid.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -79,11 +78,8 @@ class Looker:
         chosen = min(self.count, len(first_I))
         numbers = np.array([first_I[index * len(first_I) // chosen] for index in range(chosen)])
         found: list[Look] = []
-        reader = copy(loader.reader)
-        if self.task.scores_all_pairs:
-            reader.negatives = None  # its validation has none either, which a small split could not give
         with self._unchanged(is_training=False):
-            for batch in replace(loader, reader=reader, num_workers=0, rank=0, world_size=1).read([numbers], with_samples=True):
+            for batch in replace(loader, num_workers=0, rank=0, world_size=1).read([numbers], with_samples=True):
                 output, weights = explain(self.model, batch)
                 for sample, told, each in zip(batch.samples, self._told(output, batch), weights, strict=True):
                     if each:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pixelbert_plugin.config.options import TrainingConfig
 from pixelbert_plugin.parts import Parts, used
-from pixelbert_plugin.training.length import Length
+from pixelbert_plugin.training.length import Length, samples_of
 
 
 def overview(parts: Parts, epoch_samples: int, update: int = 0, position: int = 0, trackers: tuple[str, ...] = ()) -> Table:
@@ -34,7 +34,7 @@ def overview(parts: Parts, epoch_samples: int, update: int = 0, position: int = 
     table.add_section()
     options, processes = parts.training, parts.job.processes.world_size
     add("batch", batch(options, processes))
-    samples_of_update = options.batch_size // parts.task.pairs_per_sample
+    samples_of_update, _ = samples_of(options, parts.task.pairs_per_sample)
     length = Length.of(options, epoch_samples, samples_of_update)
     updates = length.total_updates(update, position)
     begun = f", {update:,} of them done" if update else ""

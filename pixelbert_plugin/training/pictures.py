@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin.data import images
+from pixelbert_plugin.data.light import in_light
 from pixelbert_plugin.tasks.base import Result
 from pixelbert_plugin.training.looks import Look
 from pixelbert_plugin.types import Sample
@@ -28,7 +29,6 @@ LETTERS = 40  # of a line below a picture
 LINES = 6  # of a text below a picture; what is longer is cut
 WIDE_LETTERS = 88  # of a line beside a picture
 RIGHT_FROM = 0.5  # of a score of accuracy, which may be partial
-DARKEST = 0.25  # of a picture's own light, where no attention goes
 ROWS = 40  # of a table
 
 
@@ -90,7 +90,7 @@ def figure_of_sampled(pictures: Sequence[tuple[Tensor, Tensor]]) -> "Figure":
     shown = []
     for picture_3hw, drawn_RC in pictures:
         cells_hw = F.interpolate(drawn_RC[None, None].float(), picture_3hw.shape[1:], mode="nearest-exact")[0, 0]
-        shown.append((picture_3hw * (DARKEST + (1 - DARKEST) * cells_hw)).round().to(torch.uint8))
+        shown.append(in_light(picture_3hw, cells_hw))
     told = [f"{int(drawn.sum())} of {drawn.shape[0]} × {drawn.shape[1]} pixels" for _, drawn in pictures]
     return _grid(shown, [(text, "black") for text in told])
 
@@ -126,9 +126,9 @@ def lit(picture_3hw: Tensor, look: Look) -> Tensor:
     columns, done = [], 0
     for weights_RC, width in zip(look.weights, look.widths or [picture_3hw.shape[2]], strict=True):
         share_hw = F.interpolate((weights_RC / most)[None, None], (picture_3hw.shape[1], width), mode="nearest-exact")[0, 0]
-        columns.append(picture_3hw[:, :, done : done + width] * (DARKEST + (1 - DARKEST) * share_hw))
+        columns.append(in_light(picture_3hw[:, :, done : done + width], share_hw))
         done += width
-    return torch.cat(columns, dim=2).round().clamp(0, 255).to(torch.uint8)
+    return torch.cat(columns, dim=2)
 
 
 def _grid(pictures: Sequence[Tensor | None], texts: Sequence[tuple[str, str]]) -> "Figure":

@@ -17,7 +17,7 @@ from pixelbert_plugin.distributed.parallel import on_all
 from pixelbert_plugin.errors import LostProcessError, NonFiniteLossError, RunError, Stopped
 from pixelbert_plugin.evaluation.evaluator import SplitEvaluation, check_monitor
 from pixelbert_plugin.training.compilation import Compilation
-from pixelbert_plugin.training.length import Length, go_on
+from pixelbert_plugin.training.length import Length, go_on, samples_of
 from pixelbert_plugin.training.step import Step
 from pixelbert_plugin.training.stop import StopSignal
 from pixelbert_plugin.training.tracking import Events, NoEvents
@@ -173,13 +173,12 @@ class Trainer:
 
     @property
     def batch_samples(self) -> int:
-        """Samples per update: the batch size counts pairs, of which a sample may be several."""
-        return self.options.batch_size // self.step.task.pairs_per_sample
+        """Samples per update."""
+        return samples_of(self.options, self.step.task.pairs_per_sample)[0]
 
     def _updates(self) -> Iterator[tuple[list[Batch], int]]:
-        options = self.options
-        micro = options.micro_batch_size and max(1, options.micro_batch_size // self.step.task.pairs_per_sample)
-        return self.loader.updates(self.position, self.batch_samples, micro, options.texts_per_image)
+        samples = samples_of(self.options, self.step.task.pairs_per_sample)
+        return self.loader.updates(self.position, *samples, self.options.texts_per_image)
 
     def _is_early_stop(self) -> bool:
         early = self.options.early_stop
