@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pixelbert_plugin.data.connected import connected
+
 Terms = Mapping[int, tuple[float, float]]  # by place of a sample: what it adds above and below the line; others add nothing
 ROWS = 64  # resamples at a time
 
@@ -41,20 +43,9 @@ class Compared:
 def clusters(members: Sequence[Sequence[Hashable]]) -> np.ndarray:
     """M int64: of each sample the number of its cluster, by first use. Samples that share a member, as an image, are in one, as
     are those that others join."""
-    parent: dict[Hashable, Hashable] = {}
-
-    def root(member: Hashable) -> Hashable:
-        while parent.setdefault(member, member) != member:
-            parent[member] = parent[parent[member]]
-            member = parent[member]
-        return member
-
-    for own in members:
-        first = root(own[0])
-        for other in own[1:]:
-            parent[root(other)] = first
+    together = connected(members)
     numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(root(own[0]), len(numbers)) for own in members], dtype=np.int64)
+    return np.array([numbers.setdefault(together[own[0]], len(numbers)) for own in members], dtype=np.int64)
 
 
 def compare(

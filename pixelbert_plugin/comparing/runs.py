@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from pixelbert_plugin.config.loading import leaves_of
 from pixelbert_plugin.errors import UserError
 
 WHERE = ("env.",)  # options that say where files lie, last of those that differ
@@ -67,7 +68,7 @@ def _read(path: Path, name: str) -> Run:
     return Run(
         path=path,
         name=name,
-        options=_leaves(config),
+        options=leaves_of(config),
         results={key: value for key, value in _json(path / "results.json").items() if isinstance(value, int | float)},
         log=_lines(path / "log.jsonl"),
         evaluations=_lines(path / "evaluations.jsonl"),
@@ -81,15 +82,6 @@ def _names(paths: list[Path]) -> list[str]:
     while len({path.parts[-length:] for path in paths}) < len(paths):
         length += 1
     return ["/".join(path.parts[-length:]) for path in paths]
-
-
-def _leaves(node: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {key: node} if key else {}
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        found |= _leaves(value, f"{key}.{name}" if key else str(name))
-    return found
 
 
 def _shown(value: Any) -> str:

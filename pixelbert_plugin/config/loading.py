@@ -126,7 +126,7 @@ def _merged(values: dict[str, Any]) -> RunConfig:
 
 def _known_keys(file: Path, values: dict[str, Any]) -> list[str]:
     """As written; where the file by itself is right, those of all its components too, most of which keep their defaults."""
-    found = [*leaves(RunConfig()), *_leaves(yaml_text.unfolded(values))]
+    found = [*leaves(RunConfig()), *leaves_of(yaml_text.unfolded(values))]
     with contextlib.suppress(UserError):
         config = _merged(read(file, [])[0])
         plugins.load(config.env.user_dir, config.plugins)
@@ -178,10 +178,11 @@ def to_yaml(config: RunConfig, folder: Path) -> str:
 
 def leaves(config: RunConfig) -> dict[str, Any]:
     """The resolved values by dotted key."""
-    return _leaves(dump(config))
+    return leaves_of(dump(config))
 
 
-def _leaves(values: dict[str, Any]) -> dict[str, Any]:
+def leaves_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of nested mappings by dotted key."""
     found: dict[str, Any] = {}
 
     def walk(node: Any, path: str) -> None:

@@ -4,7 +4,6 @@ A file is fetched into `DATA_DIR/.downloads/NAME.part`; NAME.part.json says whic
 gone on with where the server still has the same one. Archives are unpacked member by member, each written aside and renamed.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -22,6 +21,7 @@ import yaml
 
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.registry.schema import nearest
+from pixelbert_plugin.system.digest import digest_of
 from pixelbert_plugin.system.foreign import what_else
 from pixelbert_plugin.system.progress import NoProgress
 
@@ -228,8 +228,7 @@ def _check(source: Source, path: Path) -> None:
     """Raises UserError where the file is not the published one; it is deleted, so that the same command fetches it anew."""
     told = ""
     if source.sha256 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest_of(path)
         if found != source.sha256:
             told = f"its SHA-256 is {found}, published is {source.sha256}"
     elif source.to is None and not zipfile.is_zipfile(path):

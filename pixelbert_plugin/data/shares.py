@@ -8,6 +8,8 @@ do, go together, and so do those that are connected through others.
 import hashlib
 from collections.abc import Iterable, Mapping
 
+from pixelbert_plugin.data.connected import connected
+
 SPLITS = ("val", "test", "train")  # as they are dealt out
 
 
@@ -21,9 +23,10 @@ def dealt(rows: Iterable[tuple[str, ...]], shares: Mapping[str, float]) -> dict[
 
     A split whose share is above 0 has an image at least, where there are enough.
     """
-    groups: dict[str, list[str]] = {}  # of images that go together, by the least of them
-    for image, leader in _leaders(rows).items():
-        groups.setdefault(leader, []).append(image)
+    together: dict[str, list[str]] = {}
+    for image, one in connected(rows).items():
+        together.setdefault(one, []).append(image)
+    groups = {min(images): images for images in together.values()}  # so that the order of the rows does not matter
     leaders = sorted(groups, key=order)
     wanted = {name: shares.get(name, 0.0) for name in ("val", "test")}
     wanted["train"] = max(0.0, 1.0 - sum(wanted.values()))
@@ -53,20 +56,3 @@ def _counts(total: int, shares: Mapping[str, float]) -> dict[str, int]:
     if "train" not in asked:  # rounding leaves some over
         counts[asked[-1]] += total - sum(counts.values())
     return counts
-
-
-def _leaders(rows: Iterable[tuple[str, ...]]) -> dict[str, str]:
-    """Of every image the least of those that it is connected with (union-find)."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while (above := parent.setdefault(name, name)) != name:
-            parent[name] = name = parent[above]
-        return name
-
-    for images in rows:
-        first = root(images[0])
-        for other in images[1:]:
-            least, most = sorted((first, root(other)))
-            parent[most] = first = least
-    return {name: root(name) for name in parent}

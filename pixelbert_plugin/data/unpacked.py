@@ -34,15 +34,20 @@ class Unpacked:
         """The file of an image's content, which is written unless it is there."""
         path = self.place(name_of(content))
         with writing(path, self.key):
-            if not path.is_file() or path.stat().st_size != len(content):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as aside:
-                    aside.write_bytes(content)
+            is_there = path.is_file() and path.stat().st_size == len(content)
+        if not is_there:
+            self._put(path, content)
         return path
+
+    def _put(self, path: Path, content: bytes) -> None:
+        with writing(path, self.key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as aside:
+                aside.write_bytes(content)
 
     def of_url(self, url: str) -> Path:
         """Where `fetch` puts what the URL leads to."""
-        return self.place(hashlib.blake2b(url.encode(errors="surrogatepass"), digest_size=16).hexdigest())
+        return self.place(name_of(url.encode(errors="surrogatepass")))
 
     def fetch(self, urls: Iterable[str]) -> dict[str, str]:
         """Get what is not there yet. Returns the URLs that failed, and why, in a line each."""
@@ -67,10 +72,7 @@ class Unpacked:
             return f"{type(error).__name__}: {error}".splitlines()[0][:300]
         if len(content) > MAX_BYTES:
             return f"more than {MAX_BYTES >> 20} MB"
-        with writing(path, self.key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as aside:
-                aside.write_bytes(content)
+        self._put(path, content)
         return ""
 
     def place(self, name: str) -> Path:

@@ -30,7 +30,6 @@ from pixelbert_plugin.data.tables import (
     load_datasets,
     named_rows,
     open_table,
-    undecoded,
 )
 from pixelbert_plugin.data.unpacked import leads_here, require_folder
 from pixelbert_plugin.errors import UserError
@@ -203,7 +202,7 @@ class TableBuilder(Builder):
         """The tables that the split is read from."""
         if self.config.format == "datasets":
             name = own if own in self._datasets else next(iter(self._datasets))
-            return [DatasetsTable(f"{self.config.table}, split {name}", f"{self.key}.table", undecoded(self._datasets[name]))]
+            return [DatasetsTable(f"{self.config.table}, split {name}", f"{self.key}.table", self._datasets[name])]
         files = self._files(own)
         require_files(files, self.remedy)
         config = self.config
@@ -227,7 +226,7 @@ class TableBuilder(Builder):
         found = {} if self.config.format != "datasets" else {name: data._fingerprint for name, data in self._datasets.items()}
         return [FORMAT, own, given, found, str(self._unpacked_folder)]
 
-    @property
+    @cached_property
     def _unpacked_folder(self) -> Path | None:
         return None if self.cache_dir is None else require_folder(self.cache_dir, self.key).folder
 
