@@ -1,8 +1,10 @@
 """The page itself: what is on it follows what the model's task can be asked. Gradio's components, and no more than that."""
 
+import inspect
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -249,16 +251,19 @@ def _results(
         outputs += [state, words, seen]
         words.input(_told(gr, _shown_look), [state, words], seen, api_visibility="private", **_together())
 
-    def call(*values: Any) -> Any:
+    def call(*values: Any) -> Iterator[Any]:
+        """The answer, and where it comes from as soon as that is known."""
         shown = ask(*values)
         if shown.remark is not None:
             gr.Warning(escape(shown.remark, quote=False))
         if not is_explained:
-            return shown.html
-        if shown.look is None:
-            return shown.html, None, gr.Radio(choices=[], visible=False), ""
-        choices = [(word, place) for place, word in enumerate(shown.look.words)]
-        return shown.html, shown.look, gr.Radio(choices=choices, value=0, visible=True), shown.look.html(0)
+            yield shown.html
+            return
+        yield shown.html, None, gr.Radio(choices=[], visible=False), ""
+        look = shown.look
+        if look is not None:
+            choices = [(word, place) for place, word in enumerate(look.words)]
+            yield shown.html, look, gr.Radio(choices=choices, value=0, visible=True), look.html(0)
 
     for place, event in enumerate(events):
         visible = {"api_name": way} if place == 0 else {"api_visibility": "private"}
@@ -279,10 +284,19 @@ def _together() -> dict[str, Any]:
 def _told(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, whose errors of input are one line on the page."""
 
-    def call(*values: Any) -> Any:
+    @contextmanager
+    def in_one_line() -> Iterator[None]:
         try:
-            return function(*values)
+            yield
         except UserError as error:  # shown as HTML, where a file's name may stand
             raise gr.Error(escape(str(error), quote=False), duration=None, print_exception=False) from None
 
-    return call
+    def call(*values: Any) -> Any:
+        with in_one_line():
+            return function(*values)
+
+    def steps(*values: Any) -> Iterator[Any]:
+        with in_one_line():
+            yield from function(*values)
+
+    return steps if inspect.isgeneratorfunction(function) else call

@@ -1,8 +1,9 @@
 """What the buttons of the page do: pictures and texts as visitors give them, and what is shown. It knows no Gradio."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,13 @@ class Shown:
     """What a visitor gets for a question."""
 
     html: str
-    look: Look | None = None  # where it comes from; None: the model cannot be explained
+    explain: Callable[[], Look] | None = None  # where it comes from; None: the model cannot be explained
     remark: str | None = None  # on what was asked
+
+    @cached_property
+    def look(self) -> Look | None:
+        """What `explain` gives, which may take many times as long as the answer: computed when it is asked for, once."""
+        return None if self.explain is None else self.explain()
 
 
 class Visits:
@@ -57,9 +63,10 @@ class Visits:
         image = self._picture(picture, "picture")
         with self._lock:
             found = self.model.answer(image, text, self.top_k)
-            seen = self._look([image], ["picture"], text)
         rows = [(answer.text, answer.probability) for answer in found.answers]
-        return Shown(bars(text, ("answer", "probability"), rows), seen, self._remark([text]))
+        return Shown(
+            bars(text, ("answer", "probability"), rows), self._explained([image], ["picture"], text), self._remark([text])
+        )
 
     def match(self, picture: str | None, texts: str | None) -> Shown:
         lines = [line.strip() for line in (texts or "").splitlines() if line.strip()]
@@ -71,8 +78,8 @@ class Visits:
         image = self._picture(picture, "picture")
         with self._lock:
             found = sorted(self.model.match(image, checked), key=lambda match: -match.score)
-            seen = self._look([image], ["picture"], found[0].text)
         rows = [(match.text, match.probability) for match in found]
+        seen = self._explained([image], ["picture"], found[0].text)
         return Shown(bars("Best first", ("text", "belongs to the picture"), rows), seen, self._remark(checked))
 
     def compare(self, left: str | None, right: str | None, statement: str | None) -> Shown:
@@ -80,8 +87,8 @@ class Visits:
         images = [self._picture(left, "left picture"), self._picture(right, "right picture")]
         with self._lock:
             found = self.model.compare(images[0], images[1], text)
-            seen = self._look(images, ["left picture", "right picture"], text)
         rows = [("True", found.probability), ("False", 1 - found.probability)]
+        seen = self._explained(images, ["left picture", "right picture"], text)
         return Shown(bars(f"{text} – {found.label}", ("label", "probability"), rows), seen, self._remark([text]))
 
     def fill(self, picture: str | None, text: str | None) -> Shown:
@@ -89,11 +96,11 @@ class Visits:
         image = self._picture(picture, "picture")
         with self._lock:
             found = self.model.fill(image, given, self.top_k)
-            seen = self._look([image], ["picture"], given)
         tables = [
             bars(f"[MASK] {number}", ("word", "probability"), [(filled.word, filled.probability) for filled in words])
             for number, words in enumerate(found.masks, 1)
         ]
+        seen = self._explained([image], ["picture"], given)
         return Shown(paragraph(found.filled) + "".join(tables), seen, self._remark([given]))
 
     def search(self, text: str | None) -> Shown:
@@ -110,10 +117,12 @@ class Visits:
             pictures.append((reduced(self._picture(each.image, name).pixels, THUMBNAIL), name, told))
         return Shown(figures(pictures, "found"), remark=self._remark([given]))
 
-    def _look(self, images: Sequence[Decoded], names: Sequence[str], text: str) -> Look | None:
-        if self.method is None:
-            return None
-        return Look(self.model.explain(list(images), text, None if self.method == BEST else self.method), tuple(names))
+    def _explained(self, images: Sequence[Decoded], names: Sequence[str], text: str) -> Callable[[], Look] | None:
+        def explain() -> Look:
+            with self._lock:
+                return Look(self.model.explain(list(images), text, None if self.method == BEST else self.method), tuple(names))
+
+        return None if self.method is None else explain
 
     def _text(self, given: str | None, name: str) -> str:
         text = given or ""

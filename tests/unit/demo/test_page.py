@@ -1,5 +1,7 @@
 """What is on the page of each kind of model, without a browser."""
 
+import copy
+
 import pytest
 
 pytest.importorskip("gradio", minversion="6.27", reason="gradio is not installed: pip install -e '.[demo]'")
@@ -78,10 +80,25 @@ def test_errors_of_visitors_are_one_escaped_line(models, tmp_path):
     evil = tmp_path / "<img src=x onerror=alert(1)>.png"
     evil.write_bytes(b"no picture")
     with pytest.raises(gradio().Error) as error:
-        ask(str(evil), "what is it?")
+        next(ask(str(evil), "what is it?"))
     told = error.value.message
     assert told == "&lt;img src=x onerror=alert(1)&gt;.png: not a readable image (10 bytes; no known image format)"
     assert error.value.print_exception is False
+
+
+def test_an_answer_does_not_wait_for_its_explanation(models, pictures, monkeypatch):
+    """Which goes through the model many times: it is shown first, and what explained the one before it is gone."""
+    model, begun = copy.copy(models["vqa"]), []
+    explain = model.explain
+    monkeypatch.setattr(model, "explain", lambda *given: begun.append(given) or explain(*given), raising=False)
+    blocks = page(Visits(model, 5), "save/mine")
+    (ask,) = (each.fn for each in blocks.fns.values() if each.api_name == "answer")
+    steps = ask(str(pictures[0]), "is the disc red")
+    html, look, words, seen = next(steps)
+    assert "<table" in html and (look, words.visible, seen) == (None, False, "") and not begun
+    (again, look, words, seen), *others = steps
+    assert again == html and len(begun) == 1 and others == []
+    assert words.visible and len(words.choices) == len(look.words) and seen == look.html(0)
 
 
 def test_a_word_is_chosen(models, pictures):
