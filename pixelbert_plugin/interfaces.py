@@ -13,7 +13,7 @@ S = L + K, A answers.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -332,6 +332,18 @@ class LearningAnswersProcessor(Learning, AnswersProcessor, Protocol):
         """Count each question's main answer; `spellings`: all annotators' answers."""
 
 
+class TrainSamples(Protocol):
+    """The training samples, as a task learns a baseline from them."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]:
+        """Each of them."""
+
+    @abstractmethod
+    def labelled(self, group: str) -> Iterator[tuple[str, str, str | None]]:
+        """Of each its text, its kind in `group` ("": none) and its `answer`: many times as fast as samples."""
+
+
 class Builder(Protocol):
     """`register_builder`: a data set, built with `config, data_dir, cache_dir`. Derive it from `data.builders.base.Builder`,
     which has all but `samples`."""
@@ -381,7 +393,7 @@ class LearnedTask(Protocol):
     reads_logits_only: bool = False
     # from the logits of all R rows, those that send gradient, in order (int64); None: all of them do
     chosen: Callable[[dict[str, Tensor], Batch], Tensor] | None = None
-    fit: Callable[[Iterable[Sample]], None] | None = None  # learns a baseline from the training samples; None: it has none
+    fit: Callable[[TrainSamples], None] | None = None  # learns a baseline from the training samples; None: it has none
     # the predictions file in the data set's official format: results → its suffix (".json", ".csv") and text; None: no file
     predictions: Callable[[list[Result]], tuple[str, str]] | None = None
     # for `pixelbert-run --compare`, called on the class, as a staticmethod: (its Config or None, the text of such a file, the

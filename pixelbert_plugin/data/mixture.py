@@ -73,6 +73,10 @@ class Mixture(Rows[Sample]):
         name = self._names[part]
         return name, self.parts[name][index - self._starts[part]]
 
+    def labelled(self, group: str) -> Iterator[tuple[str, str, str | None]]:
+        """Of every sample its text, its kind in `group` ("": none) and its `answer`, without making a Sample."""
+        return chain.from_iterable(samples.labelled(group) for samples in self.parts.values())
+
     def bounds(self, index: int) -> tuple[int, int]:
         """Where the data set of the sample at a global index begins and ends."""
         part = bisect_right(self._starts, index) - 1

@@ -113,6 +113,18 @@ class Samples(Rows[Sample]):
             for codes, count in Counter([content[at : at + size] for at in range(0, len(content), size)]).items():
                 yield tuple([words[code] for code in np.frombuffer(codes, sets.dtype).tolist()]), count
 
+    def labelled(self, group: str) -> Iterator[tuple[str, str, str | None]]:
+        """Of every sample its text, its kind in `group` ("": none) and its `answer`, without making a Sample."""
+        words, rows = [*self._words], len(self)
+        answers = [None if code < 0 else words[code] for code in self._answer_M.tolist()] or [None] * rows
+        kinds, names = [""] * rows, self._groups[::2]
+        if group in words:
+            is_wanted = names == words.index(group)
+            groups_M = np.repeat(np.arange(rows), np.diff(self._groups_offsets.astype(np.int64) // 2))
+            for row, code in zip(groups_M[is_wanted].tolist(), self._groups[1::2][is_wanted].tolist(), strict=True):
+                kinds[row] = words[code]
+        return zip(self.texts(), kinds, answers, strict=True)
+
     @property
     def num_images(self) -> int:
         return len(self._files)

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin import registry
-from pixelbert_plugin.interfaces import Task
+from pixelbert_plugin.interfaces import Task, TrainSamples
 from pixelbert_plugin.metrics.vqa import vqa_accuracy
 from pixelbert_plugin.processors.answers import AnswerProcessor
 from pixelbert_plugin.tasks.options import VqaConfig
@@ -63,7 +63,7 @@ class VqaTask(Task):
         rows = [self.answers.scores(sample.answers) if sample.answers else none for sample in batch.samples]
         batch.targets["answers"] = torch.stack(rows)
 
-    def fit(self, train_samples: Iterable[Sample]) -> None:
+    def fit(self, train_samples: TrainSamples) -> None:
         answered = count_answered(train_samples)
         self.prior, self.prefix_prior = QuestionPrior(answered), PrefixPrior(answered)
 

@@ -18,6 +18,7 @@ from pixelbert_plugin.data import samples as samples_module
 from pixelbert_plugin.data.blocks import Block, BlockWriter
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.files import OneType, field
+from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.samples import Samples, SamplesWriter, collect
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Sample
@@ -206,7 +207,7 @@ def test_texts_and_labels_come_from_the_block_as_the_samples_have_them(monkeypat
                 text=f"text {row}",
                 answers=tuple("abc"[: row % 4]),
                 answer=None if row % 3 == 0 else f"main {row % 2}",
-                groups={} if row == 4 else {"kind": "what"},
+                groups={4: {}, 5: {"other": "kind", "kind": "who"}}.get(row, {"kind": "what"}),
             )
             for row in range(8)
         ]
@@ -218,9 +219,13 @@ def test_texts_and_labels_come_from_the_block_as_the_samples_have_them(monkeypat
         assert samples.answer_counts() == (given, main) and len(given) == 3 and len(main) == 2
         assert [list(counts) for counts in samples.answer_counts()] == [list(given), list(main)]  # by first use
         assert list(samples.texts()) == [f"text {row}" for row in range(8)]
+        for group in ("kind", "what", "other"):  # a group's name, a word that is another's kind, and none
+            asked = [(sample.text, sample.groups.get(group, ""), sample.answer) for sample in plain]
+            assert list(samples.labelled(group)) == list(Mixture("train", {"a": samples}).labelled(group)) == asked
         kept = np.array([row in (1, 6, 7) for row in range(8)])
         assert list(samples.texts(kept)) == ["text 1", "text 6", "text 7"] and not list(samples.texts(kept & ~kept))
         assert samples.image_paths() == [Path(f"images/{image}.jpg") for image in range(4)]
         assert samples.digests() == Samples.of(plain[:]).digests()
     captions = Samples.of([Sample(sample_id=1, image_ids=(1,), images=(Path("1.jpg"),), text="a dog")])
+    assert list(captions.labelled("kind")) == [("a dog", "", None)]
     assert captions.answer_counts() == (Counter(), Counter()) and list(captions.answer_sets()) == []

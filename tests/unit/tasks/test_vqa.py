@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pixelbert_plugin import registry
+from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.types import Batch, Sample
 
@@ -24,7 +25,7 @@ def sample(number, text="what color?", answer="red", kind="color"):
         image_ids=(number,),
         images=("x",),
         text=text,
-        answers=(answer,),
+        answers=() if answer is None else (answer,),
         answer=answer,
         groups={"question_type": kind},
     )
@@ -79,7 +80,7 @@ def test_targets_are_soft_scores_and_zeros_without_answers():
 
 def test_predictions_metrics_and_prior():
     vqa = task()
-    vqa.fit([sample(0), sample(1), sample(2, answer="blue"), sample(3, "other?", "blue", "thing")])
+    vqa.fit(Mixture("train", {"asked": [sample(0), sample(1), sample(2, answer="blue"), sample(3, "other?", "blue", "thing")]}))
     samples = [sample(10), sample(11, answer="blue"), sample(12, "unseen?", "blue", "thing")]
     output = SimpleNamespace(logits={"answers": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])})
     results = vqa.predict(output, SimpleNamespace(samples=samples))
@@ -122,7 +123,12 @@ def test_metric_is_chosen_by_name():
 
 def test_both_priors_are_among_the_scores():
     vqa = task()
-    vqa.fit([sample(0, "what color is it?"), sample(1, "what color are these", "blue"), sample(2, "why?", "red")])
+    vqa.fit(
+        Mixture(
+            "train",
+            {"asked": [sample(0, "what color is it?"), sample(1, "what color are these", "blue"), sample(2, "why?", "red")]},
+        )
+    )
     output = SimpleNamespace(logits={"answers": torch.tensor([[1.0, 0.0]])})
     result = vqa.predict(output, SimpleNamespace(samples=[sample(9, "what color are they", "blue")]))[0]
     assert result.scores == {"accuracy": 0, "ceiling": 1, "question_prior": 0, "prefix_prior": 1}
