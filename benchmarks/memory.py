@@ -3,9 +3,10 @@
     python benchmarks/memory.py [--rounds 3] [--short-edge 224] > benchmarks/memory.txt
 
 The settings of benchmarks/steps.py, float32. Kept is every tensor that autograd saves in the forward pass, each piece of memory
-once, parameters and the batch aside, and how much of it in the CNN: ours runs it once an image, the naive way once a text. With checkpointing, the backward pass also holds the inside of the block that it has just
-computed again: the largest is told. The price of a forward and backward pass: operations of matrix products and convolutions
-as torch counts them, and processor time, the median of interleaved rounds.
+once, parameters and the batch aside, and how much of it in the CNN: ours runs it once an image, the naive way once a text.
+With checkpointing, the backward pass also holds the inside of the block that it has just computed again: the largest is told.
+The price of a forward and backward pass: operations of matrix products and convolutions as torch counts them, and processor
+time, the median of interleaved rounds.
 """
 
 import argparse

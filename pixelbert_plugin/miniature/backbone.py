@@ -15,29 +15,30 @@ from torch import Tensor
 
 from pixelbert_plugin.errors import replacing
 from pixelbert_plugin.miniature.draw import render
-from pixelbert_plugin.miniature.options import WorldConfig
+from pixelbert_plugin.miniature.options import BACKBONE_SIDE, WorldConfig
 from pixelbert_plugin.miniature.scenes import SEEN, Figure, Scene
 from pixelbert_plugin.seeding import derive
 
-SIDE = 32  # pixels
+SIDE = BACKBONE_SIDE  # as figures are drawn; for a larger side they are enlarged, as scenes are for larger images
 DIAMETERS = (15, 27)  # pixels: those of a scene's figures once the images are resized to a short edge of 64
 NUM_TRAIN, NUM_VAL, BATCH = 8000, 500, 96  # images
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0…1: the image processor's defaults
 LEARNING_RATE, WARMUP_UPDATES = 1e-3, 50
 
 
-def write_backbone(path: Path, config: WorldConfig) -> float:
+def write_backbone(path: Path, config: WorldConfig, side: int = SIDE) -> float:
     """Train ResNet-18 and write its weights, torchvision's names without the classifier. Returns its accuracy, 0…1."""
     from safetensors.torch import save_file
 
-    state, accuracy = train_backbone(config)
+    state, accuracy = train_backbone(config, side)
     with replacing(path) as aside:
         save_file(state, aside)
     return accuracy
 
 
-def train_backbone(config: WorldConfig) -> tuple[dict[str, Tensor], float]:
-    """State dict, and accuracy on images that were not trained on. A function of the seed, up to the CPU's rounding."""
+def train_backbone(config: WorldConfig, side: int = SIDE) -> tuple[dict[str, Tensor], float]:
+    """State dict, and accuracy on images that were not trained on, of `side` pixels. A function of the seed, up to the CPU's
+    rounding."""
     from torchvision.models import resnet18
 
     num_train = min(NUM_TRAIN, config.backbone_updates * BATCH)  # no more than a short training looks at
@@ -57,12 +58,12 @@ def train_backbone(config: WorldConfig) -> tuple[dict[str, Tensor], float]:
         )
         for _ in range(total):
             batch = torch.randint(NUM_VAL, len(classes_N), (BATCH,))
-            F.cross_entropy(net(images_N3SS[batch]), classes_N[batch]).backward()
+            F.cross_entropy(net(enlarged(images_N3SS[batch], side)), classes_N[batch]).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
     with torch.no_grad():
-        is_right = net.eval()(images_N3SS[:NUM_VAL]).argmax(1) == classes_N[:NUM_VAL]
+        is_right = net.eval()(enlarged(images_N3SS[:NUM_VAL], side)).argmax(1) == classes_N[:NUM_VAL]
     state = {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")}
     return state, is_right.float().mean().item()
 
@@ -82,3 +83,10 @@ def figures(random: Random, number: int) -> tuple[Tensor, Tensor]:
         )
     mean, std = (np.asarray(values, dtype=np.float32) * 255 for values in (MEAN, STD))
     return torch.from_numpy((images - mean) / std).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)
+
+
+def enlarged(images_N3SS: Tensor, side: int) -> Tensor:
+    """N 3 `side` `side`: as the image processor enlarges a scene, so that a figure looks as it does there."""
+    if side == images_N3SS.shape[-1]:
+        return images_N3SS
+    return F.interpolate(images_N3SS, (side, side), mode="bilinear", align_corners=False)

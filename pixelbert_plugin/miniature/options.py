@@ -1,8 +1,10 @@
 """The options of `pixelbert-data make`, with unit and default."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pixelbert_plugin.registry.schema import FilePath, require
+
+BACKBONE_SIDE = 32  # pixels
 
 
 @dataclass(kw_only=True)
@@ -32,6 +34,9 @@ class WorldConfig:
     nlvr2_test2_sets: int = 50  # sets of test2, half of them about held-out combinations
     statements_per_set: int = 6  # most statements of NLVR2 about the four image pairs of a set
     backbone_updates: int = 250  # updates that teach ResNet-18 single figures, for resnet18.safetensors. 0: no such file
+    # pixels a side of those single figures' images: 32 as in scenes of 64 × 96, 72 as in 144 × 192; of all but 32 the file's
+    # name tells it: resnet18_72.safetensors
+    backbone_sides: list[int] = field(default_factory=lambda: [BACKBONE_SIDE])
     held_out_share: float = 0.25  # share of the images of COCO's Karpathy val and test with a held-out combination, 0…1
 
     def check(self) -> None:
@@ -40,6 +45,9 @@ class WorldConfig:
         require(self, "seed", low=0, high=2**63 - 1)
         require(self, "processes", "questions_per_image", "statements_per_set", low=1)
         require(self, "backbone_updates", low=0)
+        sides = self.backbone_sides
+        if not sides or min(sides) < BACKBONE_SIDE or len(set(sides)) < len(sides):
+            raise ValueError(f"backbone_sides: {sides}: give one or more sides of at least {BACKBONE_SIDE} pixels, each once")
         require(self, "annotator_disagreement", low=0, high=0.3)
         require(self, "held_out_share", low=0, high=1)
         require(self, *(name for name in vars(self) if name.endswith(("_images", "_sets"))), low=1)
@@ -50,3 +58,8 @@ class WorldConfig:
             raise ValueError("vg_flickr_images: more than flickr_val_images + flickr_test_images")
         if self.vg_coco_images + self.vg_flickr_images > self.vg_images:
             raise ValueError("vg_images: fewer than vg_coco_images + vg_flickr_images")
+
+    def backbones(self) -> dict[int, str]:
+        """By the side of its images, the file of each backbone: what ImageNet's weights are to the real data."""
+        sides = self.backbone_sides if self.backbone_updates else []
+        return {side: f"resnet18{'' if side == BACKBONE_SIDE else f'_{side}'}.safetensors" for side in sides}

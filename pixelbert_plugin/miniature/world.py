@@ -25,7 +25,6 @@ from pixelbert_plugin.system.linux import num_cores
 
 SUMMARY = "miniature.json"  # written last: a folder without it holds no whole world
 MANIFEST = "miniature_files.txt"  # written first: the files that this command writes, and may delete
-BACKBONE = "resnet18.safetensors"  # what ImageNet's weights are to the real data
 SCENES = "miniature_scenes.jsonl"  # the truth: the figures of every image file
 
 
@@ -43,7 +42,9 @@ def write_world(config: WorldConfig) -> dict[str, Any]:
         if config.backbone_updates:
             from pixelbert_plugin.miniature.backbone import write_backbone  # torch is not needed for the rest
 
-            plan.baselines["backbone"] = {"accuracy": round(100 * write_backbone(out / BACKBONE, config), 1)}
+            plan.baselines["backbone"] = {
+                file: round(100 * write_backbone(out / file, config, side), 1) for side, file in config.backbones().items()
+            }
         sizes = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "processes")}
         summary = {"options": sizes, "counts": plan.counts, "baselines": plan.baselines}
         _write_whole(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
@@ -55,7 +56,7 @@ def write_world(config: WorldConfig) -> dict[str, Any]:
 
 def _write(out: Path, plan: Plan, config: WorldConfig) -> None:
     """All but the summary. The list of files comes first, so that what a kill leaves behind can be told and deleted."""
-    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES, *([BACKBONE] if config.backbone_updates else [])]
+    paths = [*plan.files, *(item.path for item in plan.pictures), SCENES, *config.backbones().values()]
     made = _made_files(out)
     clash = next((path for path in paths if path not in made and (out / path).exists()), None)
     if clash is not None:
