@@ -31,6 +31,7 @@ class Stage:
 @dataclass(kw_only=True)
 class TableRow:
     overrides: dict[str, list[str]] = field(default_factory=dict)  # key=value by stage; "all" for every stage
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # by stage, instead of the stage's
     skip: list[str] = field(default_factory=list)  # stages that this row is without
     run: bool = True  # false: the row is listed as not run until asked for with only=ROW (a backbone for a GPU, say)
 
@@ -84,7 +85,7 @@ def load(file: Path, values: dict[str, Any]) -> SweepConfig:
             raise ConfigError(f"stages.{name}.after", f"{stage.after!r} is no stage{nearest(stage.after, list(config.stages))}")
     _refuse_shared_folders(config)
     for name, row in config.rows.items():
-        for named in [*row.skip, *(stage for stage in row.overrides if stage != "all")]:
+        for named in [*row.skip, *row.seeds, *(stage for stage in row.overrides if stage != "all")]:
             if named not in config.stages:
                 raise ConfigError(f"rows.{name}", f"{named!r} is no stage{nearest(named, list(config.stages))}")
     return config
@@ -100,9 +101,15 @@ def _refuse_shared_folders(config: SweepConfig) -> None:
             after = config.stages[after].after if after is not None else None
         if after is not None:
             raise ConfigError(f"stages.{name}.after", f"{stage.after!r} comes after itself")
-        for key, numbers in (("seeds", config.seeds), (f"stages.{name}.seeds", stage.seeds or [])):
-            if len(set(numbers)) < len(numbers):
-                raise ConfigError(key, f"{numbers}: a seed is duplicated")
+    given = {"seeds": config.seeds, **{f"stages.{name}.seeds": stage.seeds or [] for name, stage in config.stages.items()}}
+    given |= {
+        f"rows.{name}.seeds.{stage}": numbers for name, row in config.rows.items() for stage, numbers in row.seeds.items()
+    }
+    for key, numbers in given.items():
+        if len(set(numbers)) < len(numbers):
+            raise ConfigError(key, f"{numbers}: a seed is duplicated")
+        if not numbers and key.startswith("rows."):
+            raise ConfigError(key, "names no seed; a stage that the row is without goes into its `skip`")
     rows: dict[str, str] = {}
     for name in config.rows:
         other = rows.setdefault(_file_name(name), name)
@@ -117,7 +124,7 @@ def cells(config: SweepConfig) -> list[Cell]:
         for row in config.rows
         for stage in config.stages
         if stage not in config.rows[row].skip
-        for seed in seeds(config, stage)
+        for seed in seeds(config, row, stage)
     ]
 
 
@@ -128,14 +135,16 @@ def cell(config: SweepConfig, row_name: str, stage_name: str, seed: int) -> Cell
     arguments += [f"training.seed={seed}", f"env.save_dir={folder}"]
     needs = None
     if stage.after is not None and stage.after not in row.skip:
-        known = seeds(config, stage.after)
+        known = seeds(config, row_name, stage.after)
         needs = cell(config, row_name, stage.after, seed if seed in known else known[0]).checkpoint
         arguments.append(f"checkpoint.pretrained={needs}")
     return Cell(row_name, stage_name, seed, folder, tuple(arguments), needs, stage.metric)
 
 
-def seeds(config: SweepConfig, stage: str) -> list[int]:
-    return config.stages[stage].seeds or config.seeds
+def seeds(config: SweepConfig, row: str, stage: str) -> list[int]:
+    """Of a row's cells at a stage; where a stage that comes after has the same seed, it starts from that cell, else from the
+    first."""
+    return config.rows[row].seeds.get(stage) or config.stages[stage].seeds or config.seeds
 
 
 def _file_name(row: str) -> str:

@@ -10,7 +10,7 @@ from pixelbert_plugin.sweep.plan import SweepConfig, cell, seeds
 
 def values(config: SweepConfig, row: str, stage: str) -> list[float]:
     """The stage's metric of every seed that was run."""
-    found = [cells.results(cell(config, row, stage, seed)) for seed in seeds(config, stage)]
+    found = [cells.results(cell(config, row, stage, seed)) for seed in seeds(config, row, stage)]
     metric = config.stages[stage].metric or ""
     return [result[metric] for result in found if result is not None]
 
@@ -27,7 +27,7 @@ def markdown(config: SweepConfig) -> str:
             if name in config.rows[row].skip:
                 shown.append("–")
             else:
-                shown.append(_shown(values(config, row, name), len(seeds(config, name))))
+                shown.append(_shown(values(config, row, name), len(seeds(config, row, name))))
         lines.append(f"| {row} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
@@ -68,7 +68,7 @@ def _plot(config: SweepConfig, path: Path) -> None:
                 bars.barh(place, 100 * statistics.mean(found), color=color)
                 bars.plot([100 * value for value in found], [place] * len(found), "k.", markersize=4)
             metric = "val/" + str(stage.metric).split("/", 1)[1]
-            for index, seed in enumerate(seeds(config, name)):
+            for index, seed in enumerate(seeds(config, row, name)):
                 points = cells.curve(cell(config, row, name, seed), metric)
                 if points:
                     label = row if index == 0 else None

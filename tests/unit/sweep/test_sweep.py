@@ -94,6 +94,35 @@ def test_cells_are_rows_by_stages_by_seeds(sweep, tmp_path):
     assert found[6].needs is None and not any("pretrained" in argument for argument in found[6].arguments)
 
 
+def test_a_row_may_have_seeds_of_its_own_and_each_starts_from_the_same_seed(tmp_path):
+    (tmp_path / "run.yaml").write_text("datasets: [vqa2]\n")
+    rows = {"full": {"seeds": {"pretrain": [2, 1]}}, "once": {"seeds": {"vqa2": [2]}}}
+    found = plan.cells(plan.load(tmp_path / "parts.yaml", {**SWEEP, "rows": rows}))
+    assert [(cell.row, cell.stage, cell.seed, cell.needs and cell.needs.parts[-3]) for cell in found] == [
+        ("full", "pretrain", 2, None),
+        ("full", "pretrain", 1, None),
+        ("full", "vqa2", 1, "seed_1"),
+        ("full", "vqa2", 2, "seed_2"),
+        ("once", "pretrain", 7, None),
+        ("once", "vqa2", 2, "seed_7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given, reason",
+    [
+        ({"vqa": [1]}, "rows.full: 'vqa' is no stage; did you mean vqa2? (known: pretrain, vqa2)"),
+        ({"vqa2": [1, 1]}, "rows.full.seeds.vqa2: [1, 1]: a seed is duplicated"),
+        ({"vqa2": []}, "rows.full.seeds.vqa2: names no seed; a stage that the row is without goes into its `skip`"),
+    ],
+)
+def test_seeds_of_a_row_that_cannot_be(tmp_path, given, reason):
+    (tmp_path / "run.yaml").write_text("datasets: [vqa2]\n")
+    with pytest.raises(UserError) as error:
+        plan.load(tmp_path / "parts.yaml", {**SWEEP, "rows": {"full": {"seeds": given}}})
+    assert str(error.value) == reason
+
+
 def test_table_has_mean_and_spread_and_says_what_was_not_run(sweep):
     found = plan.cells(sweep)
     finish(found[1], **{"test/vqa2/accuracy": 0.50})
@@ -336,7 +365,7 @@ def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
     [
         (["only=ful"], "only='ful': 'ful' is no row"),
         (["stages.vqa2.after=pretrian"], "stages.vqa2.after: 'pretrian' is no stage; did you mean pretrain?"),
-        (["rows.full.skip=[vqa]"], "rows.full: 'vqa' is no stage; did you mean vqa2?"),
+        (["rows.full.skip=[vqa]"], "rows.full: 'vqa' is no stage; did you mean vqa2? (known: pretrain, vqa2)"),
         (["stages.vqa2.config=none.yaml"], "none.yaml': no such file"),
         (["seeds=[1,2,1]"], "seeds: [1, 2, 1]: a seed is duplicated"),
         (["stages.pretrain.after=vqa2"], "stages.pretrain.after: 'vqa2' comes after itself"),
