@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pixelbert_plugin.asking.explanation import over_pixels
+from pixelbert_plugin.data.light import over_pixels
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # of a picture's pixels that are taken away, or put in; beside none and all
 

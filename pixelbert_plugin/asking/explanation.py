@@ -4,7 +4,6 @@ H W pixels of an image as it was read, rows × columns of a map as a method give
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelbert_plugin.data.light import in_light
+from pixelbert_plugin.data.light import in_light, over_pixels
 from pixelbert_plugin.errors import UserError, replacing, writing
 from pixelbert_plugin.types import ExplanationMap
 
@@ -116,25 +115,6 @@ def require_writable(target: Path, overwrite: bool, key: str) -> None:
         raise UserError(f"{given}: {what}; name a file in a folder that is there")
     if target.exists() and not overwrite:
         raise UserError(f"{given}: is there already; name another file, or overwrite=true")
-
-
-def over_pixels(
-    values_RC: Tensor, size: tuple[int, int], centres: tuple[Sequence[float], Sequence[float]] | None = None
-) -> Tensor:
-    """H W float32: the cells laid over so many pixels, linear between their centres (0…1 of a side), the outer ones going on to
-    the edge. None: the centres lie evenly."""
-    shape = tuple(values_RC.shape)
-    down, across = centres or tuple([(place + 0.5) / count for place in range(count)] for count in shape)
-    return _weights(down, size[0]) @ values_RC.float() @ _weights(across, size[1]).T
-
-
-def _weights(centres: Sequence[float], pixels: int) -> Tensor:
-    """pixels × cells float32: the share that each cell has of each pixel of a side."""
-    found = np.zeros((pixels, len(centres)))
-    at = (np.arange(pixels) + 0.5) / pixels
-    for cell in range(len(centres)):
-        found[:, cell] = np.interp(at, centres, np.eye(len(centres))[cell])
-    return torch.from_numpy(found).float()
 
 
 def lit(picture_3HW: Tensor, values_HW: Tensor) -> Tensor:

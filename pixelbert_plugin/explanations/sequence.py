@@ -42,14 +42,22 @@ def maps_of(matrix_NSS: Tensor, given: ExplanationInput, output: ModelOutput) ->
     found = []
     for matrix_SS, places_K, mask_K, size in zip(matrix_NSS, output.pixel_positions, output.pixel_mask, sizes_N2, strict=True):
         rows = on_pixels(matrix_SS, [[given.read_at], *given.words], length, places_K, mask_K, output.grid[1]).cpu()
-        down, across = (_centres(*looks, rows.shape[side - 2], size[side]) if looks else [] for side in (0, 1))
-        found.append(ExplanationMap(answer=rows[0], words=rows[1:], centres=(down, across) if looks else None))
+        found.append(ExplanationMap(answer=rows[0], words=rows[1:], centres=centres(looks, tuple(rows.shape[1:]), size)))
     return found
 
 
-def _centres(first: float, step: float, count: int, length: int) -> list[float]:
-    """In 0…1 of a side of `length` pixels."""
-    return [(first + step * place) / length for place in range(count)]
+def centres(
+    looks: tuple[float, float] | None, shape: tuple[int, ...], size: Sequence[int]
+) -> tuple[list[float], list[float]] | None:
+    """Where rows and columns of a grid of this `shape` look, in 0…1 of an image's height and width, which are `size` pixels for
+    the CNN; `looks`: the model's `grid_centres`. None: nothing is known of it."""
+    if looks is None:
+        return None
+    first, step = looks
+    down, across = (
+        [(first + step * place) / length for place in range(count)] for count, length in zip(shape, size, strict=True)
+    )
+    return down, across
 
 
 def on_pixels(

@@ -4,26 +4,25 @@ Nothing here changes a training's numbers: no gradient, no batch norm's statisti
 R C the rows and columns of the CNN's grid.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pixelbert_plugin.data.images import BadImageError, upright_size
+from pixelbert_plugin.data.light import Centres
 from pixelbert_plugin.data.loader import Loader
 from pixelbert_plugin.explanations.options import RolloutConfig
 from pixelbert_plugin.explanations.rollout import rollout
-from pixelbert_plugin.explanations.sequence import on_pixels
+from pixelbert_plugin.explanations.sequence import centres, on_pixels
 from pixelbert_plugin.interfaces import LearnedTask, Model
 from pixelbert_plugin.precision.native import Precision
-from pixelbert_plugin.types import Batch, ModelOutput, Sample
-
-STRIDES = (64, 32, 16, 8)  # of CNNs, pixels of the image for one of the grid
+from pixelbert_plugin.types import Batch, ExplanationMap, ModelOutput, Sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +31,21 @@ class Look:
 
     sample: Sample
     told: str  # its text and what was predicted
-    weights: list[Tensor]  # R C float32 on the CPU, of each image
+    maps: list[ExplanationMap]  # on the CPU, of each image
     widths: list[int] = field(default_factory=list)  # pixels of each image, side by side
 
 
-def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[Tensor]]]:
-    """The output of the model, and for each sample and image of a batch what explains it, R C: rollout at [CLS], which the
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Which pixels of the CNN's grid an update had drawn of an image."""
+
+    picture: Tensor  # 3 h w uint8
+    is_drawn_RC: Tensor  # bool
+    centres: Centres | None  # where rows and columns look
+
+
+def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[ExplanationMap]]]:
+    """The output of the model, and for each sample and image of a batch what explains it: rollout at [CLS], which the
     heads read. Of the methods without gradient it finds best what is asked about (docs/explanations.md)."""
     output: ModelOutput = model(batch, return_attentions=True)
     if not output.attentions:
@@ -46,13 +54,15 @@ def explain(model: nn.Module, batch: Batch) -> tuple[ModelOutput, list[list[Tens
     rolled_QSS = rollout([weights_QhSS.float().mean(1) for weights_QhSS in output.attentions], RolloutConfig().residual)
     images = batch.image_index.shape[1]
     per_sample = len(batch.input_ids) // len(batch) * images  # its own text first, then its negatives
-    found = []
+    image_of_Q, found = batch.image_index.flatten().tolist(), []
     for sample in range(len(batch)):
         of_images = []
         for place in range(images):
             row = sample * per_sample + place
             at = (output.pixel_positions[row], output.pixel_mask[row], output.grid[1])
-            of_images.append(on_pixels(rolled_QSS[row], [[0]], length, *at)[0].cpu())
+            weights_RC = on_pixels(rolled_QSS[row], [[0]], length, *at)[0].cpu()
+            at_centres = _centres(model, batch, image_of_Q[row], tuple(weights_RC.shape))
+            of_images.append(ExplanationMap(answer=weights_RC, centres=at_centres))
         found.append(of_images)
     return output, found
 
@@ -80,15 +90,15 @@ class Looker:
         found: list[Look] = []
         with self._unchanged(is_training=False):
             for batch in replace(loader, num_workers=0, rank=0, world_size=1).read([numbers], with_samples=True):
-                output, weights = explain(self.model, batch)
-                for sample, told, each in zip(batch.samples, self._told(output, batch), weights, strict=True):
+                output, maps = explain(self.model, batch)
+                for sample, told, each in zip(batch.samples, self._told(output, batch), maps, strict=True):
                     if each:
                         found.append(Look(sample, told, each, _widths(sample)))
         return found
 
-    def sampled(self, loader: Loader, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Of the first images of an update's micro-batch as it was read: the image (3 h w uint8), and which pixels of the
-        CNN's grid (R C bool) the update had drawn. [] where all are taken, or the images' features are kept.
+    def sampled(self, loader: Loader, batch: Batch) -> list[Drawn]:
+        """Of the first images of an update's micro-batch as it was read: which pixels of the CNN's grid the update had drawn.
+        Those of which all are taken are left out; there is none where the images' features are kept.
 
         Draws are functions of the batch's seeds; of the model itself alone is said that it trains, not of its parts, so that
         no statistics change.
@@ -98,17 +108,17 @@ class Looker:
         with self._unchanged(is_training=True):
             made = loader.ready(batch)
             output: ModelOutput = self.model(made)
-        if output.pixel_mask.shape[1] == output.grid[0] * output.grid[1]:
+        shape = output.grid
+        if output.pixel_mask.shape[1] == shape[0] * shape[1]:
             return []
         image_of_Q = batch.image_index.flatten().tolist()
         found = []
         for image in range(min(self.count, len(batch.images))):
             row = image_of_Q.index(image)
-            drawn_P = torch.zeros(output.grid[0] * output.grid[1], dtype=torch.bool)
-            drawn_P[output.pixel_positions[row].cpu()[output.pixel_mask[row].cpu()]] = True
-            drawn_RC = _own(drawn_P.view(output.grid), made, image)
-            if not bool(drawn_RC.all()):
-                found.append((batch.images[image].cpu(), drawn_RC))
+            if bool(output.pixel_mask[row].all()):  # else it has fewer pixels than are drawn
+                drawn_P = torch.zeros(shape[0] * shape[1], dtype=torch.bool)
+                drawn_P[output.pixel_positions[row].cpu()] = True
+                found.append(Drawn(batch.images[image].cpu(), drawn_P.view(shape), _centres(self.model, made, image, shape)))
         return found
 
     def _told(self, output: ModelOutput, batch: Batch) -> list[str]:
@@ -132,18 +142,13 @@ class Looker:
                 module.training = mode
 
 
-def _own(drawn_RC: Tensor, batch: Batch, image: int) -> Tensor:
-    """The part of a padded batch's grid that is the image's own, by the CNN's stride."""
-    if batch.image_sizes is None or not isinstance(batch.images, Tensor):
-        return drawn_RC
-    (height, width), padded = batch.image_sizes[image].tolist(), batch.images.shape[-2:]
-    for stride in STRIDES:
-        if tuple(math.ceil(length / stride) for length in padded) == tuple(drawn_RC.shape):
-            return drawn_RC[: math.ceil(height / stride), : math.ceil(width / stride)]
-    rows, columns = (
-        round(own * cells / whole) for own, whole, cells in zip((height, width), padded, drawn_RC.shape, strict=True)
-    )
-    return drawn_RC[: max(1, rows), : max(1, columns)]
+def _centres(model: nn.Module, batch: Batch, image: int, shape: tuple[int, ...]) -> Centres | None:
+    """Where rows and columns of the CNN's grid look on an image of the batch; None where nothing is known of it, or features
+    stand in its place, which do not tell its size."""
+    if batch.features is not None:
+        return None
+    size = list(batch.images[image].shape[-2:]) if batch.image_sizes is None else batch.image_sizes[image].tolist()
+    return centres(cast(Model, model).grid_centres, shape, size)
 
 
 def _widths(sample: Sample) -> list[int]:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelbert_plugin.data import images
-from pixelbert_plugin.data.light import in_light
+from pixelbert_plugin.data.light import in_light, nearest_cells, over_pixels
 from pixelbert_plugin.tasks.base import Result
-from pixelbert_plugin.training.looks import Look
+from pixelbert_plugin.training.looks import Drawn, Look
 from pixelbert_plugin.types import Sample
 
 if TYPE_CHECKING:
@@ -85,14 +85,15 @@ def figure_of_looks(looks: Sequence[Look]) -> "Figure":
     return _grid(pictures, [(look.told, "black") for look in looks])
 
 
-def figure_of_sampled(pictures: Sequence[tuple[Tensor, Tensor]]) -> "Figure":
-    """Each image (3 h w uint8), the cells of the CNN's grid (R C bool) dark that were not drawn."""
-    shown = []
-    for picture_3hw, drawn_RC in pictures:
-        cells_hw = F.interpolate(drawn_RC[None, None].float(), picture_3hw.shape[1:], mode="nearest-exact")[0, 0]
-        shown.append(in_light(picture_3hw, cells_hw))
-    told = [f"{int(drawn.sum())} of {drawn.shape[0]} × {drawn.shape[1]} pixels" for _, drawn in pictures]
-    return _grid(shown, [(text, "black") for text in told])
+def figure_of_sampled(of_images: Sequence[Drawn]) -> "Figure":
+    """Each image, dark where it is nearest to a pixel of the CNN's grid that was not drawn."""
+    shown, told = [], []
+    for each in of_images:
+        _, height, width = each.picture.shape
+        shown.append(in_light(each.picture, nearest_cells(each.is_drawn_RC, (height, width), each.centres)))
+        rows, columns = each.is_drawn_RC.shape
+        told.append((f"{int(each.is_drawn_RC.sum())} of {rows} × {columns} pixels", "black"))
+    return _grid(shown, told)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -122,10 +123,10 @@ def picture_of(sample: Sample) -> Tensor | None:
 
 def lit(picture_3hw: Tensor, look: Look) -> Tensor:
     """3 h w uint8: the images side by side, each in the light of its own weights."""
-    most = max(float(weights.max()) for weights in look.weights) or 1.0
-    columns, done = [], 0
-    for weights_RC, width in zip(look.weights, look.widths or [picture_3hw.shape[2]], strict=True):
-        share_hw = F.interpolate((weights_RC / most)[None, None], (picture_3hw.shape[1], width), mode="nearest-exact")[0, 0]
+    most = max(float(each.answer.max()) for each in look.maps) or 1.0
+    columns, done, height = [], 0, picture_3hw.shape[1]
+    for each, width in zip(look.maps, look.widths or [picture_3hw.shape[2]], strict=True):
+        share_hw = over_pixels(each.answer / most, (height, width), each.centres)
         columns.append(in_light(picture_3hw[:, :, done : done + width], share_hw))
         done += width
     return torch.cat(columns, dim=2)

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from pixelbert_plugin import UserError
-from pixelbert_plugin.asking.explanation import Explanation, ImageExplanation, lit, over_pixels
+from pixelbert_plugin.asking.explanation import Explanation, ImageExplanation, lit
+from pixelbert_plugin.data.light import over_pixels
 from pixelbert_plugin.types import ExplanationMap
 
 

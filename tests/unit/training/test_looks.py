@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pixelbert_plugin.training.looks import Looker, _own, explain
+from pixelbert_plugin.training.looks import Looker, explain
 
 TEXT = "is the disc red"
 
@@ -35,9 +35,10 @@ def looker(model) -> Looker:
 def test_an_explanation_is_rollout_at_cls(model, pictures):
     batch = model.batch([(pictures[0], TEXT)])
     with torch.no_grad():
-        _, ((weights,),) = explain(model.model.eval(), batch)
-    expected = model.explain(pictures[0], TEXT, method="rollout").images[0].cells.answer
-    assert torch.allclose(weights, expected, atol=1e-6) and float(weights.max()) > float(weights.min())
+        _, ((found,),) = explain(model.model.eval(), batch)
+    expected = model.explain(pictures[0], TEXT, method="rollout").images[0].cells
+    assert torch.allclose(found.answer, expected.answer, atol=1e-6) and float(found.answer.max()) > float(found.answer.min())
+    assert found.centres == expected.centres is not None
 
 
 def test_the_pixels_shown_are_those_that_training_draws_and_nothing_changes(model, batch):
@@ -54,10 +55,13 @@ def test_the_pixels_shown_are_those_that_training_draws_and_nothing_changes(mode
     assert output.pixel_positions.shape[1] == 1
     columns = output.grid[1]
     assert len(shown) == len(batch.images)
-    for (_, drawn), positions in zip(shown, output.pixel_positions.tolist(), strict=True):
+    first, step = model.model.grid_centres
+    for drawn, positions, size in zip(shown, output.pixel_positions.tolist(), batch.image_sizes.tolist(), strict=True):
         assert {(place // columns, place % columns) for place in positions} == {
-            tuple(each) for each in drawn.nonzero().tolist()
+            tuple(each) for each in drawn.is_drawn_RC.nonzero().tolist()
         }
+        for centres, length, count in zip(drawn.centres, size, drawn.is_drawn_RC.shape, strict=True):
+            assert centres == pytest.approx([(first + place * step) / length for place in range(count)])
 
 
 def test_without_sampling_nothing_is_shown(model, batch):
@@ -66,10 +70,17 @@ def test_without_sampling_nothing_is_shown(model, batch):
     assert looker(model).sampled(loader, replace(batch, images=list(batch.images))) == []
 
 
-def test_a_padded_images_own_grid():
-    """64 × 96 in a batch of 96 × 96, at a stride of 32: two rows of three."""
-    batch = SimpleNamespace(image_sizes=torch.tensor([[64, 96]]), images=torch.zeros(1, 3, 96, 96))
-    assert _own(torch.ones(3, 3), batch, 0).shape == (2, 3)
-    batch.image_sizes = torch.tensor([[64, 85]])
-    batch.images = torch.zeros(1, 3, 85, 85)
-    assert _own(torch.ones(3, 3), batch, 0).shape == (2, 3)
+def test_an_image_of_fewer_pixels_than_are_drawn_is_left_out(model, batch):
+    """All that it has are drawn, with padding beside them."""
+    forward = model.model.forward
+
+    def with_padding(given):
+        output = forward(given)
+        output.pixel_mask[0, -1] = False
+        return output
+
+    model.model.forward = with_padding
+    loader = SimpleNamespace(features=None, ready=lambda given: batch)
+    images = [torch.full((3, 40, 40), number, dtype=torch.uint8) for number in range(len(batch.images))]
+    shown = looker(model).sampled(loader, replace(batch, images=images))
+    assert [int(drawn.picture[0, 0, 0]) for drawn in shown] == [1]

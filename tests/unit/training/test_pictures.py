@@ -10,8 +10,8 @@ from conftest import draw_image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pixelbert_plugin.training import pictures
-from pixelbert_plugin.training.looks import Look
-from pixelbert_plugin.types import Result, Sample
+from pixelbert_plugin.training.looks import Drawn, Look
+from pixelbert_plugin.types import ExplanationMap, Result, Sample
 
 LONG = "a very long caption about a small yellow square beside a large blue circle and much else " * 5
 
@@ -88,17 +88,25 @@ def test_a_table_of_words_has_each_text_once(image):
     assert pictures.table([result(image)]) == ""
 
 
-def test_light_falls_where_the_weights_are_on_each_of_two_images(tmp_path):
-    """White images of 4 × 4 and 4 × 2: a grid of 2 × 2 and one of 1 × 1, with half the highest weight."""
+def test_light_falls_where_the_weights_are_on_each_of_two_images():
+    """White images of 4 × 4 and 4 × 2: a grid of 2 × 2, whose columns look at the first and the last pixel, and one of 1 × 1
+    with half the highest weight."""
     sample = Sample(sample_id=0, image_ids=(0, 1), images=(Path("a"), Path("b")), text="")
-    look = Look(sample, "", [torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.5]])], [4, 2])
-    shown = pictures.lit(torch.full((3, 4, 6), 200, dtype=torch.uint8), look)[0]
-    expected = np.full((4, 6), 50)
-    expected[:2, :2], expected[:, 4:] = 200, 125  # 200 · (1/4 + 3/4 · weight)
-    assert np.array_equal(shown.numpy(), expected)
+    grid = ExplanationMap(answer=torch.tensor([[2.0, 0.0], [0.0, 0.0]]), centres=([0.25, 0.75], [0.125, 0.875]))
+    look = Look(sample, "", [grid, ExplanationMap(answer=torch.tensor([[1.0]]))], [4, 2])
+    shown = pictures.lit(torch.full((3, 4, 6), 240, dtype=torch.uint8), look)[0]
+    down, across = np.array([1, 0.75, 0.25, 0]), np.array([1, 2 / 3, 1 / 3, 0])  # linear from centre to centre
+    expected = np.concatenate([60 + 180 * down[:, None] * across, np.full((4, 2), 60 + 180 * 0.5)], axis=1)
+    assert np.array_equal(shown.numpy(), expected.round())
 
 
-def test_drawn_pixels_keep_their_light(tmp_path):
-    drawn = pictures.figure_of_sampled([(torch.full((3, 2, 4), 100, dtype=torch.uint8), torch.tensor([[True, False]]))])
-    shown = np.asarray(drawn.axes[0].images[0].get_array())[:, :, 0]
-    assert shown.tolist() == [[100, 100, 25, 25]] * 2 and drawn.axes[1].texts[0].get_text() == "1 of 1 × 2 pixels"
+def test_drawn_pixels_keep_their_light():
+    """Two pixels of the grid, of which the second looks at the last of four pixels: the third is nearer to it."""
+    drawn = Drawn(torch.full((3, 2, 4), 100, dtype=torch.uint8), torch.tensor([[True, False]]), ([0.5], [0.125, 0.875]))
+    evenly = Drawn(torch.full((3, 2, 4), 100, dtype=torch.uint8), torch.tensor([[True, False]]), None)
+    first = Drawn(torch.full((3, 2, 4), 100, dtype=torch.uint8), torch.tensor([[True, False]]), ([0.5], [0.125, 0.375]))
+    shown = pictures.figure_of_sampled([drawn, evenly, first])
+    lights = [np.asarray(axis.images[0].get_array())[:, :, 0].tolist() for axis in shown.axes if axis.images]
+    assert lights == [[[100, 100, 25, 25]] * 2] * 2 + [[[100, 25, 25, 25]] * 2]
+    texts = [text.get_text() for axis in shown.axes for text in axis.texts]
+    assert texts == ["1 of 1 × 2 pixels"] * 3
