@@ -66,9 +66,10 @@ def _main(arguments: argparse.Namespace) -> int:
     with configuration.naming_sources(sources):
         sweep, console = plan.load(path, values), Console()
     make_tolerant(console)
-    wanted = (
-        [name for name, row in sweep.rows.items() if row.run] if only is None else [name.strip() for name in only.split(",")]
-    )
+    if only is None:
+        wanted = [name for name, row in sweep.rows.items() if row.run]
+    else:  # a row's name may have a comma, where it is the only one
+        wanted = [only] if only in sweep.rows else [name.strip() for name in only.split(",")]
     for name in wanted:
         if name not in sweep.rows:
             raise UserError(f"only={only!r}: {name!r} is no row of {file} (known: {', '.join(sweep.rows)})")

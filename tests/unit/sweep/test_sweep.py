@@ -361,6 +361,20 @@ def test_a_failed_cell_is_told_and_the_others_run(tmp_path, sweep, capsys):
 
 
 @pytest.mark.parametrize(
+    ("only", "chosen"), [("full", ["full"]), ("full, then more", ["full, then more"]), ("more,full", ["full", "more"])]
+)
+def test_the_rows_that_only_names(tmp_path, monkeypatch, capsys, only, chosen):
+    (tmp_path / "run.yaml").write_text("datasets: [vqa2]\n")
+    rows = {"full": {}, "full, then more": {}, "more": {}}
+    sweep = {**SWEEP, "rows": rows, "save_dir": str(tmp_path / "save")}
+    (tmp_path / "parts.yaml").write_text(yaml.safe_dump(sweep))
+    ran = []
+    monkeypatch.setattr(cells, "run_all", lambda given, *_: ran.extend(given) or 0)
+    assert sweep_cli.main([f"config={tmp_path}/parts.yaml", f"only={only}"]) == 0
+    assert sorted({cell.row for cell in ran}) == chosen
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["only=ful"], "only='ful': 'ful' is no row"),
