@@ -14,10 +14,11 @@ from pixelbert_plugin.asking.fill import MASK, FillQuestion
 from pixelbert_plugin.asking.images import Decoded
 from pixelbert_plugin.asking.options import Way
 from pixelbert_plugin.asking.question import CALLS, Question, checked
+from pixelbert_plugin.data.images import read_image
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.interfaces import Model
 from pixelbert_plugin.registry import returned
-from pixelbert_plugin.registry.schema import nearest
+from pixelbert_plugin.registry.schema import UnknownComponentError, nearest
 from pixelbert_plugin.types import Batch, ExplanationInput, ExplanationMap, ModelOutput
 
 if TYPE_CHECKING:
@@ -83,8 +84,13 @@ def explain(
         probability=probability,
         words=tuple(word for word, _ in words) if has_words else (),
         words_method=of_words if has_words else "",
-        images=tuple(ImageExplanation(image.pixels, *each) for image, *each in zip(decoded, maps, others, strict=True)),
+        images=tuple(ImageExplanation(_picture(image), *each) for image, *each in zip(given, maps, others, strict=True)),
     )
+
+
+def _picture(source: Any) -> Tensor:
+    """3 H W uint8: an image that was read before, in its own size, which a processor of images may reduce."""
+    return source.pixels if isinstance(source, Decoded) else read_image(source, max_pixels=None)
 
 
 def method_for(model: "LoadedModel", method: str | None) -> str | None:
@@ -130,7 +136,13 @@ def _way(model: "LoadedModel", text: Any) -> Way:
 
 def _method(model: "LoadedModel", name: str, options: dict[str, Any] | None) -> Callable[[ExplanationInput], Any]:
     """The method, built. Raises UserError where there is none of the name, or it is not for this model."""
-    component = registry.get("explanation", name, "method")
+    try:
+        component = registry.get("explanation", name, "method")
+    except UnknownComponentError as error:
+        known = nearest(name, registry.names("explanation"))
+        raise UserError(
+            f"method: no explanation is registered as {name!r}{known}. A plugin is loaded by user_dir=FOLDER"
+        ) from error
     if component.needs_attentions and not _gives_attentions(model):
         others = [each for each in registry.names("explanation") if not registry.get("explanation", each).needs_attentions]
         raise UserError(

@@ -1,6 +1,6 @@
 """What `explain` gives: maps over images' pixels, and pictures of them.
 
-H W pixels of an image as it was read, rows × columns of a map as a method gives it, W words.
+H W pixels of an image in its own size, upright, rows × columns of a map as a method gives it, W words.
 """
 
 import functools
@@ -27,7 +27,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of a sheet's file
 class ImageExplanation:
     """Of one image."""
 
-    picture: Tensor  # 3 H W uint8, as it was read
+    picture: Tensor  # 3 H W uint8
     cells: ExplanationMap  # as the method gave it
     of_words: ExplanationMap  # the same, or another method's, whose maps of words are shown
 

@@ -1,6 +1,7 @@
 """`pixelbert-run --compare RUN RUN …`: runs' folders → tables, examples and a picture of their curves."""
 
 import dataclasses
+import difflib
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pixelbert_plugin.comparing.comparison import Comparison, Pair, Split
 
 LONGEST = 60  # characters of a value in a table
+WIDE = 120  # characters of a terminal, where a kind of samples stands on one line with its metric
 KINDS_APART = 4  # of more kinds of samples than so only those are shown that are told apart
 
 
@@ -25,13 +27,16 @@ def compare(words: list[str], options: list[str]) -> str:
     from pixelbert_plugin.comparing.options import CompareConfig
     from pixelbert_plugin.comparing.runs import read_runs
     from pixelbert_plugin.config.files import command_line
-    from pixelbert_plugin.registry.schema import merge
+    from pixelbert_plugin.registry.schema import merge, nearest
 
     names = {field.name for field in dataclasses.fields(CompareConfig)}
     given = [*options, *(word for word in words if "=" in word and not Path(word).exists())]
     own = [option for option in given if option.partition("=")[0] in names]
     if wrong := [option for option in given if option.startswith("config=")]:
         raise UserError(f"{wrong[0]}: --compare reads the configurations of the runs' folders; leave it out")
+    for name in (option.partition("=")[0] for option in given if option not in own):
+        if difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+            raise UserError(f"--compare: {name}: unknown option{nearest(name, sorted(names))}")
     chosen = merge(CompareConfig, command_line(own))
     runs = read_runs([Path(word) for word in words if word not in given])
     picture = Path(chosen.picture or f"compare_{'_'.join(run.path.name or 'run' for run in runs)}.png")
@@ -53,7 +58,7 @@ def shown(found: "Comparison", confidence: float) -> str:
         console.print(_runs(found), end="\n\n")
         console.print(_options(found), end="\n\n")
         for split in found.splits:
-            console.print(_metrics(found, split, confidence), end="\n\n")
+            console.print(_metrics(found, split, confidence, console.width), end="\n\n")
             for pair in split.pairs:
                 for line in _pair(found, split, pair):
                     console.out(line, highlight=False)
@@ -69,10 +74,14 @@ def _runs(found: "Comparison") -> "Table":
     for run in found.runs:
         seconds = run.results.get("training_seconds")
         updates = run.log[-1]["update"] if run.log else 0
-        table.add_row(
-            escape(run.name), escape(str(run.path)), f"{updates:,}", "" if seconds is None else f"{seconds / 3600:,.2f} h"
-        )
+        table.add_row(escape(run.name), escape(str(run.path)), f"{updates:,}", "" if seconds is None else _time(seconds))
     return table
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.2f} h"
 
 
 def _options(found: "Comparison") -> "Table":
@@ -88,12 +97,12 @@ def _options(found: "Comparison") -> "Table":
     return table
 
 
-def _metrics(found: "Comparison", split: "Split", confidence: float) -> "Table":
+def _metrics(found: "Comparison", split: "Split", confidence: float, width: int) -> "Table":
     from rich.markup import escape
 
     runs = found.runs
     title = f"{split.name}: {split.samples:,} samples, in {split.clusters:,} groups that share images"
-    others = [column for run in runs[1:] for column in (run.name, f"less {runs[0].name}")]
+    others = [column for run in runs[1:] for column in (run.name, f"{run.name} − {runs[0].name}")]
     table = _table("metric", runs[0].name, *others, title=title)
     hidden = _hidden(split, len(runs))
     for name, metric in split.metrics.items():
@@ -104,12 +113,15 @@ def _metrics(found: "Comparison", split: "Split", confidence: float) -> "Table":
             apart = " *" if metric.is_told_apart(run) else ""
             cells += [_estimate(name, metric.values[run]), _estimate(name, metric.differences[run - 1], "+")]
             cells[-1] = cells[-1].replace("\n", f"{apart}\n", 1) if apart else cells[-1]
-        table.add_row(escape(name), *map(escape, cells))
+        shown = name if width >= WIDE else name.replace("[", "\n[", 1)  # so that a narrow terminal breaks no word
+        table.add_row(escape(shown), *map(escape, cells))
     notes = [f"[…, …]: {100 * confidence:g} % of a bootstrap by image, paired by sample. *: the difference is not 0 by it"]
     if hidden:
         notes.append(f"{len(hidden)} kinds of samples on which the runs are not told apart are left out (format=json has all)")
     if same := [name for name in split.same if "[" not in name]:
         notes.append(f"the same in all runs: {', '.join(same)}")
+    if kinds := [name for name in split.same if "[" in name]:
+        notes.append(f"{len(kinds)} kinds of samples on which all runs are the same are left out")
     table.caption = escape("\n".join([*notes, *(f"note: {remark}" for remark in split.remarks)]))
     table.caption_justify = "left"
     return table

@@ -75,10 +75,14 @@ def compare_runs(runs: list[Run], options: CompareConfig, overrides: Sequence[st
     remarks = []
     for run in runs:
         if lone := [name for name in run.predictions if name not in files]:
-            remarks.append(f"{run.name}: {', '.join(lone)} has no counterpart in every other run")
+            lacking = ", ".join(each.name for each in runs if not all(name in each.predictions for name in lone))
+            remarks.append(
+                f"{run.name}: {', '.join(lone)}: no such predictions in {lacking}; run_type=val or test writes them, and "
+                "without that run the others are compared"
+            )
     if not files:
         remarks.append("no predictions of one split in all runs: metrics have no intervals (run_type=val writes them)")
-    splits, config = [], _config(runs[0], overrides) if files else None
+    splits, config = [], configuration.resolve(runs[0].config, overrides) if files else None
     for name in files:
         assert config is not None
         try:
@@ -90,16 +94,13 @@ def compare_runs(runs: list[Run], options: CompareConfig, overrides: Sequence[st
     return Comparison(runs, differing(runs), results, splits, remarks)
 
 
-def _config(run: Run, overrides: Sequence[str]) -> RunConfig:
-    return configuration.resolve(run.config, overrides)
-
-
 def _split(name: str, runs: list[Run], config: RunConfig, options: CompareConfig, overrides: Sequence[str]) -> Split:
     """All runs are held against the first one's truth."""
     truth = read_truth(config, name)
     scored, remarks = [], []
     for number, run in enumerate(runs):
-        own = config if number == 0 else _config(run, overrides)
+        # of another run its task's options alone: its plugins may be a former state of the first run's, of the same names
+        own = config if number == 0 else configuration.load(str(run.config), list(overrides))
         if own.task != config.task:
             raise UserError(f"{run.name} is of the task {own.task!r}, {runs[0].name} of {config.task!r}")
         scored.append(read_scored(run.predictions[name], own, truth))

@@ -97,15 +97,15 @@ def get(source: Source, data_dir: Path, mirror: str | None, keep_archive: bool, 
     folder = data_dir / FOLDER
     with writing(folder, "data_dir"):
         folder.mkdir(parents=True, exist_ok=True)
-    part = _fetched(source, folder, mirror, progress)
-    _check(source, part)
+    part, url = _fetched(source, folder, mirror, progress), mirrored(source.url, mirror)
+    _check(source, part, url)
     if source.to is not None:
         target = data_dir / source.to
         with writing(target, "data_dir"):
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
     else:
-        _unpack(source, part, data_dir)
+        _unpack(source, part, data_dir, url)
         with writing(folder, "data_dir"):
             _marker(source, data_dir).write_text(json.dumps({"url": source.url, "targets": source.targets}), encoding="utf-8")
             if keep_archive:
@@ -224,7 +224,7 @@ def _require_space(folder: Path, needed: int | None) -> None:
         )
 
 
-def _check(source: Source, path: Path) -> None:
+def _check(source: Source, path: Path, url: str) -> None:
     """Raises UserError where the file is not the published one; it is deleted, so that the same command fetches it anew."""
     told = ""
     if source.sha256 is not None:
@@ -237,14 +237,14 @@ def _check(source: Source, path: Path) -> None:
         told = what_else(path, but=(b"PK\x03\x04",)) or told
         path.unlink()
         _version(path).unlink(missing_ok=True)
-        raise UserError(f"{source.url}: {told}; it was deleted, and the same command fetches it again")
+        raise UserError(f"{url}: {told}; it was deleted, and the same command fetches it again")
 
 
-def _unpack(source: Source, archive: Path, data_dir: Path) -> None:
+def _unpack(source: Source, archive: Path, data_dir: Path, url: str) -> None:
     """What is asked for of a zip archive. Raises UserError where a member is missing, or the archive is damaged."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            wanted = list(_members(source, opened))
+            wanted = list(_members(source, opened, url))
             size = sum(member.file_size for member, target in wanted if not _is_there(data_dir / target, member))
             _require_space(data_dir, size)
             for member, target in wanted:
@@ -259,7 +259,7 @@ def _unpack(source: Source, archive: Path, data_dir: Path) -> None:
         archive.unlink()
         _version(archive).unlink(missing_ok=True)
         raise UserError(
-            f"{source.url}: its archive is damaged ({error}); it was deleted, the same command fetches it again"
+            f"{url}: its archive is damaged ({error}); it was deleted, the same command fetches it again"
         ) from error
 
 
@@ -267,7 +267,7 @@ def _is_there(path: Path, member: zipfile.ZipInfo) -> bool:
     return path.is_file() and path.stat().st_size == member.file_size
 
 
-def _members(source: Source, archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+def _members(source: Source, archive: zipfile.ZipFile, url: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
     """Each wanted member, and where it goes below the data folder."""
     for inside, target in source.unpack.items():
         found = False
@@ -278,8 +278,8 @@ def _members(source: Source, archive: zipfile.ZipFile) -> Iterator[tuple[zipfile
                 continue
             rest = name[len(inside) :] if inside.endswith("/") else ""
             if ".." in PurePosixPath(rest).parts or PurePosixPath(rest).is_absolute():
-                raise UserError(f"{source.url}: member {name!r} leads out of its folder; nothing more is unpacked")
+                raise UserError(f"{url}: member {name!r} leads out of its folder; nothing more is unpacked")
             found = True
             yield member, f"{target}{rest}"
         if not found:
-            raise UserError(f"{source.url}: its archive has no {inside!r}; is it published otherwise now?")
+            raise UserError(f"{url}: its archive has no {inside!r}; is it published otherwise now?")

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import catalogue
 import pytest
 import yaml
 from conftest import write_config
@@ -104,10 +105,51 @@ def test_what_is_wrong_is_one_line(runs, tmp_path, capsys, monkeypatch):
         ([first, second, "resamples=3"], "resamples: 3 is invalid: must be at least 10"),
         ([first, second, "config=x.yaml"], "reads the configurations of the runs' folders"),
         ([first, second, "picture=x.gif"], "must end in .png, .pdf or .svg"),
+        ([first, second, "exampels=1"], "exampels: unknown option; did you mean examples?"),
     ):
         assert compare(*arguments) == 2
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1, err
+
+
+def test_a_later_state_of_a_plugin_is_held_against_the_first_ones_truth(runs, tmp_path, capsys, monkeypatch):
+    """Each run has a file that registers the same name, as two states of one plugin do."""
+    monkeypatch.chdir(tmp_path)
+    for folder, _ in runs:
+        plugin = tmp_path / f"plugin_of_{folder.name}.py"
+        plugin.write_text("from pixelbert_plugin import register_metric\n\nregister_metric('exact')(lambda a, b: 0.0)\n")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["env"]["user_dir"] = str(plugin)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    before = dict(catalogue.REGISTRY)
+    try:
+        assert compare(*[folder for folder, _ in runs], "format=json") == 0
+    finally:
+        catalogue.REGISTRY.clear()
+        catalogue.REGISTRY.update(before)
+    told = json.loads(capsys.readouterr().out)
+    assert [split["name"] for split in told["splits"]] == ["val_vqa2"] and told["remarks"] == []
+
+
+def test_a_run_without_predictions_is_named(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (first, _), (second, _) = runs
+    third = shutil.copytree(second, tmp_path / "third", symlinks=True)
+    (third / "predictions/val_vqa2.json").unlink()
+    assert compare(first, second, third, "format=json") == 0
+    remarks = json.loads(capsys.readouterr().out)["remarks"]
+    assert remarks[0] == (
+        "first: val_vqa2: no such predictions in third; run_type=val or test writes them, and without that run the others are "
+        "compared"
+    )
+
+
+def test_a_narrow_terminal_breaks_no_word(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert compare(*[folder for folder, _ in runs]) == 0
+    lines = [line.split("│")[0].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert "[answer_type=other]" in lines, lines
 
 
 def test_predictions_that_cannot_be_held_against_the_truth_leave_the_rest(runs, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 from pixelbert_plugin import UserError, register_explanation, registry
 from pixelbert_plugin.asking.explain import BEST, BEST_OF_WORDS, method_for, words_method_for
@@ -83,6 +84,16 @@ def test_of_masked_words_the_first(models, pictures, scores):
         assert scores[-1][0].read_at == 2
     assert model.explain(pictures[0], TEXT, "plain").answer in ("match", "no match")  # without a [MASK]
     assert scores[-1][0].read_at == 0
+
+
+def test_maps_and_pictures_are_as_large_as_the_file(models, tmp_path):
+    """Four times as large as the model takes it, which its processor reduces."""
+    picture = Image.fromarray(np.zeros((260, 520, 3), np.uint8))
+    picture.save(tmp_path / "large.png")
+    for source in (tmp_path / "large.png", picture):
+        found = models["vqa"].explain(source, TEXT, "attention")
+        assert models["vqa"].decoded(source).shape[1] < 260
+        assert found.map.shape == found.word_map(0).shape == (260, 520) and found.overlay().size == (520, 260)
 
 
 def test_wrong_input_is_one_line(models, pictures, monkeypatch):
