@@ -190,6 +190,13 @@ def test_check_counts_the_vocabulary_as_a_run_does(root):
     assert set(found["answers"].answers) == {"red", "green", "blue", "yes", "no", "1"} and reasons == {}
 
 
+def test_a_table_that_was_read_serves_either_way(tmp_path):
+    """The option is no part of what a table's cache depends on."""
+    options = [{"table": "a.csv", "only_known_answers": only_known} for only_known in (False, True)]
+    one, other = (registry.build("builder", "table", given, "t", data_dir=tmp_path, cache_dir=None) for given in options)
+    assert one._options("train") == other._options("train")
+
+
 def loader_at(root, weight: float, rank: int = 0, world_size: int = 1) -> Loader:
     data = RunData.of(both(root), ["train"])
     mixture = data.with_known_answers(fitted(data), None).splits["train"]
