@@ -37,13 +37,11 @@ def with_known_answers(
 ) -> Mixture:
     """The mixture without questions that `only_known_answers` leaves out, which are counted and told. Raises ConfigError where
     none is left of a data set."""
-    parts = {
-        name: _known(mixture.split, builders[name], part, answers, cache_dir)
-        if builders[name].config.only_known_answers
-        else part
-        for name, part in mixture.parts.items()
-    }
-    return Mixture(mixture.split, parts, mixture.on_bad_image)
+    parts = dict(mixture.parts)
+    for name, samples in mixture.parts.items():
+        if name in mixture.only_known_answers:
+            parts[name] = _known(mixture.split, builders[name], samples, answers, cache_dir)
+    return Mixture(mixture.split, parts, mixture.on_bad_image, mixture.only_known_answers)
 
 
 def _known(split: str, builder: Builder, samples: Samples, answers: AnswersProcessor, cache_dir: Path | None) -> Samples:

@@ -42,7 +42,7 @@ class RunData:
     def with_known_answers(self, answers: AnswersProcessor | None, cache_dir: Path | None) -> "RunData":
         """The same, but that data sets of only_known_answers are trained on with questions whose answers are known to
         `answers`, the processor with its vocabulary (None: the task has none)."""
-        if answers is None or "train" not in self.splits or len(answering(self.builders)) == len(self.builders):
+        if answers is None or "train" not in self.splits or not self.splits["train"].only_known_answers:
             return self
         known = with_known_answers(self.splits["train"], self.builders, answers, cache_dir)
         return RunData(self.builders, {**self.splits, "train": known})

@@ -36,15 +36,16 @@ def fit_answers(answers: Any, samples: Callable[[str], Mixture], is_training: bo
     whose answers count, by split."""
     if not answers.needs_fit and not is_training:
         return
+    splits = answers.splits if answers.needs_fit else ["train"]
+    parts = [part for split in splits for part in samples(split).parts.values()]
     main: Counter[str] = Counter()
     spellings: Counter[str] = Counter()
-    for split in answers.splits if answers.needs_fit else ["train"]:
-        for part in samples(split).parts.values():
-            given, answered = part.answer_counts()
-            spellings.update(given)
-            main.update(answered)
+    for part in parts:
+        given, answered = part.answer_counts()
+        spellings.update(given)
+        main.update(answered)
     if answers.needs_fit:
-        if not any(len(samples(split).parts) for split in answers.splits):
+        if splits and not parts:
             raise UserError(
                 "datasets: all are of only_known_answers, so that there is none to count answers in; add one such as vqa2, set "
                 "dataset_config.NAME.only_known_answers=false, or give processors.answers.params.vocabulary"

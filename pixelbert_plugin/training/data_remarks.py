@@ -24,7 +24,7 @@ def tell_survey(parts: Parts) -> None:
             trained.update(*(samples.image_names() for samples in splits["train"].parts.values()))
         for split, mixture in splits.items():
             for name, samples in mixture.parts.items():
-                only_known = parts.data.builders[name].config.only_known_answers
+                only_known = name in mixture.only_known_answers
                 remarks = survey(samples, parts.processors["text"], parts.processors.get("answers"), only_known)
                 for remark in itertools.chain(remarks, () if split == "train" else seen_in_training(samples, trained)):
                     line = f"{split}/{name}: {remark.what}: {remark.detail}"
