@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import damage
 
+from pixelbert_plugin import registry
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
 from unit.data.test_samples import official
@@ -109,6 +110,15 @@ def test_the_images_of_each_of_cocos_splits_can_be_left_out(tmp_path, splits, ke
     assert ids(source.samples("train")) == kept
     default = official("visual_genome_qa", tmp_path, tmp_path / "cache", exclude_flickr30k=None)
     assert ids(default.samples("train")) == [1, 3, 4, 6]  # not what the other options left in the cache
+
+
+def test_a_yaml_of_ones_own_is_as_safe_as_the_official_defaults(tmp_path):
+    """Where it names the files alone: nothing of val2014, and no answers of these."""
+    write(tmp_path)
+    names = {"questions": "visual_genome/question_answers.json", "image_data": "visual_genome/image_data.json"}
+    options = {**names, "images": "visual_genome", "exclude_coco": "coco/dataset_coco.json"}
+    own = registry.build("builder", "visual_genome_qa", options, "own", data_dir=tmp_path, cache_dir=None)
+    assert ids(own.samples("train")) == [1, 3, 4, 6] and own.config.only_known_answers
 
 
 def test_flickr30ks_images_are_left_out_by_their_own_option(tmp_path):
