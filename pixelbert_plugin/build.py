@@ -93,7 +93,7 @@ def learn_task(chosen: Component, options: ProcessorsConfig, data: RunData, star
     take_states(processors, kept, str(start))
     fit_text(processors["text"], data.samples)
     if "answers" in processors and "answers" not in kept:
-        fit_answers(processors["answers"], data.samples, is_training)
+        fit_answers(processors["answers"], data.answering, is_training)
     return build_task(chosen, processors), processors
 
 

@@ -148,7 +148,7 @@ def estimated(config: RunConfig, parts: Parts, shapes: dict[str, tuple[int, ...]
         precision = choose_precision(config, any_card)[1] if has_gpu else parts.precision
         answers = len(parts.processors["answers"]) if "answers" in parts.processors else 0
         there = torch.device("cuda", 0) if has_gpu else torch.device("cpu")
-        simulation = Simulation(config, precision, there, parts.data.samples, answers, assumed)
+        simulation = Simulation(config, precision, there, parts.data.samples, answers, assumed, parts.data.answering)
         with simulation:
             longest = max(shapes["texts, tokens"][1], parts.processors["text"].max_length or 0)
             groups = images[0] // (parts.task.images_per_sample or 1)

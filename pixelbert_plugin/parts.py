@@ -77,6 +77,7 @@ def prepare(config: RunConfig, job: Job) -> tuple[Parts, Start]:
     def build() -> Parts:
         data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
         task, processors = learn_task(config.chosen_task, config.processors, data, start)
+        data = data.with_known_answers(processors.get("answers"), config.env.cache)
         refuse_task(config.task, task, config.training)
         model = build_model(config.chosen_model, task, processors, config.training.seed)
         model = put_on(model, job.device, config.training.parallel == "fsdp")

@@ -23,8 +23,8 @@ new looks at a table of your own (CSV, TSV, JSON Lines, JSON, Parquet) and write
 (docs/own-data.md): its task, columns, split, sizes and vocabulary are proposed, and can be given: task=retrieval
 columns.question=Frage 'splits={train: a.csv, val: b.csv}' model=base.
 
-download fetches the official files of coco, flickr30k, nlvr2, visual_genome or vqa2 into data_dir=PATH (data), goes on where
-it stopped, and says what has to be asked for. list=true shows them; only=[a.zip] fetches some.
+download fetches the official files of coco, flickr30k, nlvr2, visual_genome, visual_genome_qa or vqa2 into data_dir=PATH
+(data), goes on where it stopped, and says what has to be asked for. list=true shows them; only=[a.zip] fetches some.
 
 check decodes one image of each split; with images=all every one, in parallel, listing those that cannot be read in
 bad_images=PATH (bad_images.txt); with images=none none.

@@ -92,7 +92,7 @@ def _check_split(
     samples = Mixture.build({name: builder}, split).parts[name]
     yield from _check_counts(builder, split, own, samples)
     yield from _check_images(f"{name} {split}", samples, processor, decoded)
-    remarks = survey(samples, text, answers)
+    remarks = survey(samples, text, answers, builder.config.only_known_answers)
     if split == "train":
         trained |= samples.image_names()
     for remark in itertools.chain(remarks, seen_in_training(samples, trained) if split in ("val", "test") else ()):

@@ -2,7 +2,7 @@
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate, chain
@@ -27,9 +27,16 @@ logger = logging.getLogger(__name__)
 class Mixture(Rows[Sample]):
     """The samples of `split` of every data set, one after the other."""
 
-    def __init__(self, split: str, parts: Mapping[str, Iterable[Sample]], on_bad_image: Mapping[str, str] | None = None):
-        """`on_bad_image`: error or skip, by data set. Raises UserError for samples that cannot be made or used."""
-        self.split, self.on_bad_image = split, dict(on_bad_image or {})
+    def __init__(
+        self,
+        split: str,
+        parts: Mapping[str, Iterable[Sample]],
+        on_bad_image: Mapping[str, str] | None = None,
+        only_known_answers: Collection[str] = (),
+    ):
+        """`on_bad_image`: error or skip, by data set; `only_known_answers`: the data sets that say so. Raises UserError for
+        samples that cannot be made or used."""
+        self.split, self.on_bad_image, self.only_known_answers = split, dict(on_bad_image or {}), frozenset(only_known_answers)
         self.parts = {name: _as_samples(samples, f"the {split} split of {name}") for name, samples in parts.items()}
         self._names = list(self.parts)
         self._starts = [0, *accumulate(map(len, self.parts.values()))]  # of each part, then the end
@@ -55,7 +62,8 @@ class Mixture(Rows[Sample]):
                     f"datasets: the {split} split of {name} has several samples of id {samples.repeated_id!r}"
                     f"{f' (files: {files})' if files else ''}; results are kept by id: give every sample its own"
                 )
-        return cls(split, parts, {name: builder.config.on_bad_image for name, builder in builders.items()})
+        on_bad_image = {name: builder.config.on_bad_image for name, builder in builders.items()}
+        return cls(split, parts, on_bad_image, [name for name in parts if builders[name].config.only_known_answers])
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -8,7 +8,9 @@ from typing import Any
 from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import EnvConfig
 from pixelbert_plugin.data.builders.base import Builder
+from pixelbert_plugin.data.known_answers import answering, with_known_answers
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.interfaces import AnswersProcessor
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,24 @@ class RunData:
     def samples(self, split: str) -> Mixture:
         """The samples of any split; one that `run_type` does not name is read now. Raises UserError where it cannot be."""
         return self.splits[split] if split in self.splits else Mixture.build(self.builders, split)
+
+    def answering(self, split: str) -> Mixture:
+        """`samples` without data sets of only_known_answers: what answers are counted in. Empty where all are so."""
+        builders, whole = answering(self.builders), self.splits.get(split)
+        if len(builders) == len(self.builders):
+            return self.samples(split)
+        own = {name: part for name, part in whole.parts.items() if name in builders} if whole else {}
+        if whole and own:
+            return Mixture(split, own, whole.on_bad_image)
+        return Mixture.build(builders, split) if builders else Mixture(split, {})
+
+    def with_known_answers(self, answers: AnswersProcessor | None, cache_dir: Path | None) -> "RunData":
+        """The same, but that data sets of only_known_answers are trained on with questions whose answers are known to
+        `answers`, the processor with its vocabulary (None: the task has none)."""
+        if answers is None or "train" not in self.splits or not self.splits["train"].only_known_answers:
+            return self
+        known = with_known_answers(self.splits["train"], self.builders, answers, cache_dir)
+        return RunData(self.builders, {**self.splits, "train": known})
 
     def single(self, split: str, dataset: str) -> Mixture:
         """One data set of a split of `run_type`."""

@@ -18,7 +18,7 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, compress, pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,20 @@ class Samples(Rows[Sample]):
             for row, code in zip(groups_M[is_wanted].tolist(), self._groups[1::2][is_wanted].tolist(), strict=True):
                 kinds[row] = words[code]
         return zip(self.texts(), kinds, answers, strict=True)
+
+    def is_answered_M(self, is_known: Callable[[str], bool]) -> np.ndarray:
+        """M bool: whether one of a sample's `answers` is known; each distinct answer is asked about once."""
+        is_known_W = np.zeros(len(self._words), np.int64)
+        for word in np.unique(self._answers).tolist():
+            is_known_W[word] = is_known(self._words[word])
+        if not len(self._answers):
+            return np.zeros(len(self), bool)
+        known = np.r_[0, np.cumsum(is_known_W[self._answers])]  # among the answers so far
+        return np.diff(known[self._answers_offsets]) > 0
+
+    def kept(self, is_wanted_M: np.ndarray) -> Arrays:
+        """The arrays of the samples that are wanted, which are a data set of their own."""
+        return collect(compress(self, is_wanted_M.tolist()), root=self.root)
 
     @property
     def num_images(self) -> int:
@@ -395,7 +409,7 @@ def _value(content: bytes) -> Any:
     return int(content) if content.isdigit() else json.loads(content.decode())
 
 
-def collect(samples: Iterable[Sample], what: str, root: Path = Path(), left_out: Iterable[Path] = ()) -> Arrays:
+def collect(samples: Iterable[Sample], what: str = "the samples", root: Path = Path(), left_out: Iterable[Path] = ()) -> Arrays:
     """The arrays of any samples; `left_out`, images without a text, may grow while they are made. Raises UserError with `what`
     and the row for a sample that cannot be made or used."""
     writer = SamplesWriter(what, root)

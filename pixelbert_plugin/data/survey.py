@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from pixelbert_plugin.data.known_answers import is_known_M
 from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.interfaces import AnswersProcessor, TextProcessor
 
@@ -21,7 +22,9 @@ class Remark:
     detail: str  # what was found, in words
 
 
-def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcessor | None) -> Iterator[Remark]:
+def survey(
+    samples: Samples, text: TextProcessor | None, answers: AnswersProcessor | None, only_known_answers: bool = False
+) -> Iterator[Remark]:
     """Remarks on a data set's split; `text` and `answers` are processors with their vocabularies, None where there are none.
 
     Each sample's own text counts once: neither negatives nor repeats of an epoch do.
@@ -39,7 +42,10 @@ def survey(samples: Samples, text: TextProcessor | None, answers: AnswersProcess
         limit = "it takes" if text.max_length is None else f"processors.text.params.max_length={text.max_length} tokens"
         detail = f"{cut:,} of {total:,} are longer than {limit}"
         yield Remark("long texts", cut > 0, f"{detail}{', and are cut' if cut else ''}")
-    if answers is not None:
+    if answers is not None and only_known_answers:
+        known, total = int(is_known_M(samples, answers).sum()), len(samples)
+        yield Remark("known answers", known == 0, f"{known:,} of {total:,} questions have one; training leaves out the others")
+    elif answers is not None:
         yield from _answers(samples, answers)
 
 

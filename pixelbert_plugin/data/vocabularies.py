@@ -8,6 +8,7 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import ProcessorsConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.mixture import Mixture
+from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.errors import RunError, UserError
 from pixelbert_plugin.interfaces import Stateful
 
@@ -31,17 +32,24 @@ def fit_text(text: Any, samples: Callable[[str], Mixture]) -> None:
 
 
 def fit_answers(answers: Any, samples: Callable[[str], Mixture], is_training: bool) -> None:
-    """Count the vocabulary; of one from a file only the spellings, in a training's train split."""
+    """Count the vocabulary; of one from a file only the spellings, in a training's train split. `samples`: of the data sets
+    whose answers count, by split."""
     if not answers.needs_fit and not is_training:
         return
+    splits = answers.splits if answers.needs_fit else ["train"]
+    parts = [part for split in splits for part in samples(split).parts.values()]
     main: Counter[str] = Counter()
     spellings: Counter[str] = Counter()
-    for split in answers.splits if answers.needs_fit else ["train"]:
-        for part in samples(split).parts.values():
-            given, answered = part.answer_counts()
-            spellings.update(given)
-            main.update(answered)
+    for part in parts:
+        given, answered = part.answer_counts()
+        spellings.update(given)
+        main.update(answered)
     if answers.needs_fit:
+        if splits and not parts:
+            raise UserError(
+                "datasets: all are of only_known_answers, so that there is none to count answers in; add one such as vqa2, set "
+                "dataset_config.NAME.only_known_answers=false, or give processors.answers.params.vocabulary"
+            )
         answers.fit(main, spellings)
     else:
         answers.learn_spellings(spellings)
@@ -60,15 +68,13 @@ def vocabularies(
     Where nothing is trained, the checkpoint has the vocabularies that are learned: then such a processor is left out.
     """
 
-    def samples(split: str) -> Mixture:
-        return Mixture.build(builders, split)
-
+    data = RunData(builders, {})
     found, reasons = {}, {}
     for role in [role for role in VOCABULARY if role in roles]:
         try:
             processor = build_processor(config, role)
             if is_training:
-                fit_text(processor, samples) if role == "text" else fit_answers(processor, samples, True)
+                fit_text(processor, data.samples) if role == "text" else fit_answers(processor, data.answering, True)
             if not processor.needs_fit:
                 found[role] = processor
         except RunError as error:

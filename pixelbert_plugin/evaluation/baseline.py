@@ -11,7 +11,8 @@ logger = logging.getLogger(__name__)
 
 
 class Baseline:
-    """Lets a task learn from the training split what its metrics compare with, once."""
+    """Lets a task learn from the training split what its metrics compare with, once. `samples`: of the data sets whose answers
+    count, by split."""
 
     def __init__(self, task: Task, samples: Callable[[str], Mixture]):
         self.task, self.samples = task, samples
@@ -23,7 +24,10 @@ class Baseline:
             return
         self._is_learned = True
         try:
-            self.task.fit(self.samples("train"))
+            samples = self.samples("train")
+            if not samples.parts:
+                raise UserError("all data sets are of only_known_answers")
+            self.task.fit(samples)
         except UserError as error:
             logger.warning("the question-only prior is left out: %s", error)
 

@@ -29,7 +29,7 @@ class SplitEvaluator:
 
     def __init__(self, parts: Parts, options: EvaluationConfig, components: Mapping[str, Component]):
         self.parts, self.options, self.components = parts, options, components
-        self.baseline = Baseline(parts.task, parts.data.samples)
+        self.baseline = Baseline(parts.task, parts.data.answering)
         self._loaders: dict[tuple[str, str], Loader] = {}
 
     def loader(self, split: str, dataset: str) -> Loader:

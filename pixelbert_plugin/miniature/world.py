@@ -19,6 +19,7 @@ from pixelbert_plugin.miniature.nlvr2 import plan_nlvr2
 from pixelbert_plugin.miniature.options import WorldConfig
 from pixelbert_plugin.miniature.plan import Picture, Plan
 from pixelbert_plugin.miniature.visual_genome import plan_visual_genome
+from pixelbert_plugin.miniature.visual_genome_qa import plan_visual_genome_qa
 from pixelbert_plugin.miniature.vocabulary import plan_vocabulary
 from pixelbert_plugin.miniature.vqa2 import plan_vqa2
 from pixelbert_plugin.system.linux import num_cores
@@ -83,7 +84,7 @@ def make_plan(config: WorldConfig) -> Plan:
     plan = Plan()
     coco = plan_coco(config, plan)
     flickr = plan_flickr30k(config, plan)
-    plan_visual_genome(config, plan, coco, flickr)
+    genome = plan_visual_genome(config, plan, coco, flickr)
     plan_vqa2(config, plan, coco)
     plan_nlvr2(config, plan)
     names = [(f"{item.path.split('/')[0]} {item.part} images", item.scene) for item in plan.pictures]
@@ -92,6 +93,7 @@ def make_plan(config: WorldConfig) -> Plan:
     tests = {"coco": config.coco_test_images, "flickr30k": config.flickr_test_images}
     plan.baselines["retrieval chance R@1"] = {name: round(100 / number, 2) for name, number in tests.items()}
     plan_vocabulary(plan)
+    plan_visual_genome_qa(config, plan, genome)  # which came later: a vocabulary, and a world's other files, stay as they were
     _check_splits(plan)
     return plan
 

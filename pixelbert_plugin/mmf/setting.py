@@ -65,8 +65,9 @@ class Setting:
         start = Start.chosen(path, PRETRAINED, config.chosen_model, config.processors.image)
         data = RunData.of(build_builders(config.datasets, config.dataset_config, config.env), config.splits())
         task, processors = learn_task(config.chosen_task, config.processors, data, start)
+        data = data.with_known_answers(processors.get("answers"), config.env.cache)
         refuse_task(config.task, task, config.training)
-        return cls(config, update_frequency, start, data, task, processors, Baseline(task, data.samples))
+        return cls(config, update_frequency, start, data, task, processors, Baseline(task, data.answering))
 
     def make_model(self) -> nn.Module:
         """Our model with the weights that our runner would start from. A checkpoint's other head is left as it is made."""

@@ -1,26 +1,31 @@
 """How much data there is: of the files where they are, else the official numbers. B samples, I images."""
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pixelbert_plugin.config.options import RunConfig
 from pixelbert_plugin.data.builders.base import Builder
 from pixelbert_plugin.data.images import BadImageError, upright_size
+from pixelbert_plugin.data.known_answers import with_known_answers
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.data.run_data import build_builders
 from pixelbert_plugin.data.sampler import epoch_size
 from pixelbert_plugin.errors import UserError
+from pixelbert_plugin.interfaces import AnswersProcessor
 from pixelbert_plugin.planning.stand_ins import Assumptions
 
 PHOTOGRAPH = (480, 640)  # height and width in pixels of most of COCO's files
 NUM_MEASURED = 100  # images of a data set whose size is read
 
 # samples and images where datasets/*/defaults.yaml does not have both. Visual Genome: visualgenome.org, before images of COCO's
-# and Flickr30K's val and test are left out. VQA 2.0's subsets: by their share of val's images
+# and Flickr30K's val and test are left out; of its questions about those whose answer VQA's vocabulary has (Teney et al. 2018,
+# "Tips and Tricks for Visual Question Answering"). VQA 2.0's subsets: by their share of val's images
 OFFICIAL = {
     ("visual_genome", "train"): (5_400_000, 108_077),
+    ("visual_genome_qa", "train"): (485_000, 108_077),
     ("vqa2", "trainval"): (443_757 + 214_354 * 35_504 // 40_504, 118_287),
     ("vqa2", "minival"): (214_354 * 5_000 // 40_504, 5_000),
     ("vqa2", "minitest"): (214_354 * 5_000 // 40_504, 5_000),
@@ -44,10 +49,6 @@ class Lengths:
     image_size: tuple[int, int] | None  # height and width in pixels, of the data's files; None: not there
     builders: dict[str, Builder]
 
-    def samples(self, split: str) -> Mixture:
-        """The samples themselves. Raises UserError where they are not here."""
-        return Mixture.build(self.builders, split)
-
     def epoch(self, weights: dict[str, float]) -> tuple[int, float]:
         """Samples of an epoch of training, and how many groups they are."""
         samples, groups = 0, 0.0
@@ -56,6 +57,17 @@ class Lengths:
             samples += own
             groups += own * split.groups / split.samples
         return samples, groups
+
+    def with_known_answers(self, answers: AnswersProcessor | None, limit: int | None) -> "Lengths":
+        """The same, without what training leaves out of data sets of only_known_answers, where their files are here. `answers`:
+        the processor with its vocabulary (None: the task has none); one of stand-ins knows no answer."""
+        train = dict(self.splits.get("train", {}))
+        for name, builder in self.builders.items():
+            whole = _read(name, builder, "train") if answers and builder.config.only_known_answers and name in train else None
+            if whole is not None and answers:
+                with suppress(UserError):
+                    train[name] = _measured(with_known_answers(whole, self.builders, answers, builder.cache_dir), limit)
+        return replace(self, splits={**self.splits, "train": train} if train else self.splits)
 
 
 def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
@@ -69,9 +81,7 @@ def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
         for split, found in splits.items():
             samples = _read(name, builder, split)
             if samples is not None:
-                sizes = np.bincount(samples.images_M)
-                groups = int(np.ceil(sizes / limit).sum()) if limit else len(sizes)
-                found[name] = Split(len(samples), groups, len(sizes))
+                found[name] = _measured(samples, limit)
                 image_size = image_size or _image_size(samples)
             elif (official := _official(name, builder, split, limit)) is not None:
                 found[name] = official
@@ -82,6 +92,11 @@ def measure(config: RunConfig, assumed: Assumptions) -> Lengths:
     if unread:
         assumed.append(f"the official numbers, since the files are not in env.data_dir: {'; '.join(unread)}")
     return Lengths(splits, image_size, builders)
+
+
+def _measured(samples: Mixture, limit: int | None) -> Split:
+    sizes = np.bincount(samples.images_M)
+    return Split(len(samples), int(np.ceil(sizes / limit).sum()) if limit else len(sizes), len(sizes))
 
 
 def _read(name: str, builder: Builder, split: str) -> Mixture | None:

@@ -11,6 +11,7 @@ from pixelbert_plugin import config as configuration
 from pixelbert_plugin import registry
 from pixelbert_plugin.config.contradictions import refuse, refuse_task
 from pixelbert_plugin.config.options import RunConfig
+from pixelbert_plugin.data.run_data import RunData
 from pixelbert_plugin.planning import lengths, memory
 from pixelbert_plugin.planning.batches import Shape
 from pixelbert_plugin.planning.cards import GB, Card, Gpus, read_gpus
@@ -113,7 +114,10 @@ class Planner:
             self.assumed.append(f"{told} (utilization=N, or a measured rate=TFLOPS)")
         self.lengths = lengths.measure(config, self.assumed)
         device = torch.device("cuda", 0)
-        self.simulation = Simulation(config, self.precision, device, self.lengths.samples, own.answers, self.assumed)
+        data = RunData(self.lengths.builders, {})
+        wanted = (own.answers, self.assumed, data.answering)
+        self.simulation = Simulation(config, self.precision, device, data.samples, *wanted)
+        self.lengths = self.lengths.with_known_answers(self.simulation.processors.get("answers"), training.texts_per_image)
         refuse_task(config.task, self.simulation.task, training)
         self.pairs = self.simulation.task.pairs_per_sample
         image = self.simulation.processors["image"]

@@ -73,16 +73,18 @@ class Simulation:
         samples: Samples,
         answers: int,
         assumed: Assumptions,
+        answering: Samples | None = None,
     ):
-        """`precision`: one of the CPU, whose casts are made on `device`. `samples`: what vocabularies are learned from; where
-        they are not here VQA has so many `answers`. What is taken for granted is added to `assumed`."""
+        """`precision`: one of the CPU, whose casts are made on `device`. `samples`: what vocabularies are learned from, that of
+        answers from `answering` where it is given; where they are not here VQA has so many `answers`. What is taken for granted
+        is added to `assumed`."""
         made = without_files(config.model_config[config.model], assumed)
         self.config = replace(config, model_config={**config.model_config, config.model: made})
         roles = registry.get("task", config.task, "task").processors
         image = registry.build_component("processor", config.processors.image, "processors.image.params")
         makers = {
             "text": lambda: text_processor(config, samples, assumed),
-            "answers": lambda: answer_processor(config, samples, answers, assumed),
+            "answers": lambda: answer_processor(config, answering or samples, answers, assumed),
         }
         self.processors = {role: makers[role]() if role in makers else image for role in roles}
         self.task: Task = build_task(config.chosen_task, self.processors)

@@ -24,7 +24,8 @@ def tell_survey(parts: Parts) -> None:
             trained.update(*(samples.image_names() for samples in splits["train"].parts.values()))
         for split, mixture in splits.items():
             for name, samples in mixture.parts.items():
-                remarks = survey(samples, parts.processors["text"], parts.processors.get("answers"))
+                only_known = name in mixture.only_known_answers
+                remarks = survey(samples, parts.processors["text"], parts.processors.get("answers"), only_known)
                 for remark in itertools.chain(remarks, () if split == "train" else seen_in_training(samples, trained)):
                     line = f"{split}/{name}: {remark.what}: {remark.detail}"
                     if remark.is_warning:
@@ -58,7 +59,7 @@ def tell_new_answers(parts: Parts, options: ProcessorsConfig) -> None:
     """Warn of answers that a vocabulary counted now would hold and the checkpoint's lacks: the head has no place for them."""
     fresh = build_processor(options, "answers")
     if fresh.needs_fit:
-        data_sets = (samples for split in fresh.splits for samples in parts.data.samples(split).parts.values())
+        data_sets = (samples for split in fresh.splits for samples in parts.data.answering(split).parts.values())
         main: Counter[str] = Counter()
         for samples in data_sets:
             main.update(samples.answer_counts()[1])

@@ -231,7 +231,8 @@ def value(name: str, key: str):
 
 def test_the_tables_name_every_yaml():
     files = {path.stem for path in CONFIGS.glob("*.yaml")} - {"base", "x152", "clipbert"}
-    assert {name for name in files if not name.endswith("_from_clipbert")} == set(EXPERIMENTS)
+    others = ("_from_clipbert", "_visual_genome")  # than the paper's
+    assert {name for name in files if not name.endswith(others)} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -275,6 +276,21 @@ def test_the_data_are_those_that_the_paper_trains_on():
     # what is validated on is not trained on, and pre-training saw neither of Karpathy's val and test
     assert karpathy["trainval"] == [[], ["restval", "test"]] and karpathy["minival"] == [["val"]]
     assert value("coco_retrieval", "dataset_config.coco.splits") == coco
+
+
+def test_visual_genomes_questions_are_one_override_and_about_no_image_of_val():
+    """VQA's val is about all of val2014, of which Karpathy's restval, val and test are the parts; minival about his val."""
+    for name in ("vqa2", "vqa2_x152", "mini/vqa2"):
+        config = complete(name, "datasets=[vqa2,visual_genome_qa]")
+        added = config.dataset_config["visual_genome_qa"]
+        assert added.exclude_coco_splits == ["restval", "val", "test"] and added.only_known_answers
+        assert added.exclude_coco == config.dataset_config["vqa2"].karpathy == "coco/dataset_coco.json"
+        assert not config.dataset_config["vqa2"].only_known_answers and not config.training.dataset_weights
+    config = complete("vqa2_trainval_visual_genome")
+    vqa, added = config.dataset_config["vqa2"], config.dataset_config["visual_genome_qa"]
+    assert config.datasets == ["vqa2", "visual_genome_qa"] and vqa.use == {"train": "trainval", "val": "minival"}
+    (minival,) = vqa.splits["minival"]
+    assert set(minival.karpathy_splits) <= set(added.exclude_coco_splits) == {"val", "test"}
 
 
 def test_the_published_counts():

@@ -30,6 +30,7 @@ class BuilderConfig:
     outside_images: bool = False  # whether annotation files may name images outside their folder: absolute, or with ..
     use: dict[str, str] = field(default_factory=dict)  # the data set's own split for train, val or test: {val: minival}
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # published numbers by split, for pixelbert-data check
+    only_known_answers: bool = False  # learn only from questions whose answer the others' vocabulary has; true adds none to it
 
 
 class SplitsConfig(BuilderConfig):

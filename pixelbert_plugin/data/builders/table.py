@@ -220,7 +220,7 @@ class TableBuilder(Builder):
 
     def _options(self, own: str) -> Any:
         """What the samples depend on besides the files."""
-        dealt_with = ("use", "counts", "on_bad_image")
+        dealt_with = ("use", "counts", "on_bad_image", "only_known_answers")
         given = {item.name: getattr(self.config, item.name) for item in fields(self.config) if item.name not in dealt_with}
         given |= {"columns": asdict(self.config.columns), "shares": asdict(self.config.shares)}
         found = {} if self.config.format != "datasets" else {name: data._fingerprint for name, data in self._datasets.items()}

@@ -17,7 +17,7 @@ from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.system.progress import NoProgress
 
 ROOT = Path(__file__).parents[3]
-SETS = ("coco", "flickr30k", "nlvr2", "visual_genome", "vqa2")
+SETS = ("coco", "flickr30k", "nlvr2", "visual_genome", "visual_genome_qa", "vqa2")
 
 
 class Server:
@@ -206,7 +206,7 @@ def test_a_full_disk_is_noticed_before(server, tmp_path, monkeypatch):
         fetch(Source(f"{server.url}/x.json", to="x.json"), tmp_path)
 
 
-def test_the_lists_of_the_five_official_sets():
+def test_the_lists_of_the_official_sets():
     for name in SETS:
         found = published(name, ROOT / "datasets")
         assert found.files and all(

@@ -310,6 +310,26 @@ def test_every_statement_is_true_of_two_pairs_and_false_of_two(planned, split):
     assert any(sentence_number == "1" for _, sentence_number, _ in labels)
 
 
+def test_visual_genomes_answers_are_true_and_written_its_way(planned):
+    """In the official layout, one entry an image in the order of image_data; an answer's last word is the truth."""
+    images, entries = (planned.json(f"visual_genome/{name}.json") for name in ("image_data", "question_answers"))
+    assert [entry["id"] for entry in entries] == [image["image_id"] for image in images]
+    pairs = [(pair, image) for entry, image in zip(entries, images, strict=True) for pair in entry["qas"]]
+    assert [pair["qa_id"] for pair, _ in pairs] == list(range(1, len(pairs) + 1))
+    forms = Counter()
+    for pair, image in pairs:
+        assert set(pair) == {"a_objects", "answer", "image_id", "q_objects", "qa_id", "question"}
+        assert pair["image_id"] == image["image_id"] and pair["question"].startswith(("What ", "How ")), pair
+        objects = planned.objects(f"visual_genome/{image['url'].split('/')[-2]}/{image['image_id']}.jpg")
+        answer = pair["answer"]
+        assert answer[0] == answer[0].upper() and answer[-1] == "." and answer[:-1].lower() == answer.lower()[:-1]
+        *before, word = answer[:-1].lower().split()
+        assert answer_to(pair["question"], objects) == str(NUMBERS.get(word, word)), (pair, objects)
+        forms[" ".join(before)] += 1
+    assert set(forms) == {"", "a", "it is", "it is a", "there are", "there is"} and forms[""] > forms["a"] > forms["it is"] > 0
+    assert sum(number for form, number in forms.items() if " " in form) == pytest.approx(0.15 * len(pairs), rel=0.3)
+
+
 def test_region_phrases_are_true_of_their_box(planned):
     folders = {item["image_id"]: item["url"].split("/")[-2] for item in planned.json("visual_genome/image_data.json")}
     relations = 0

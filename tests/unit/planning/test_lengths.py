@@ -4,7 +4,11 @@ import pytest
 from conftest import ROOT
 
 from pixelbert_plugin import config as configuration
+from pixelbert_plugin import registry
 from pixelbert_plugin.planning import lengths
+from unit.data.builders.test_visual_genome_qa import write
+from unit.data.test_known_answers import PAIRS
+from unit.data.test_samples import official
 
 
 def of(name: str, *overrides: str):
@@ -31,6 +35,25 @@ def test_one_text_an_image_is_as_many_runs_as_texts():
 def test_a_split_of_unknown_images_is_in_runs_as_long_as_they_may_be():
     found, _ = of("nlvr2", "env.data_dir=/nowhere")
     assert found.epoch({}) == (86_373, 86_373 / 2) and found.splits["val"]["nlvr2"].samples == 6_982
+
+
+def test_of_visual_genomes_questions_those_that_are_known():
+    """About 485,000, as Teney et al. had; at most four of an image's go together."""
+    found, assumed = of("vqa2", "env.data_dir=/nowhere", "datasets=[vqa2,visual_genome_qa]")
+    assert found.epoch({})[0] == 443_757 + 485_000 and found.epoch({"visual_genome_qa": 0.5})[0] == 443_757 + 242_500
+    assert list(found.splits["val"]) == ["vqa2"] and "visual_genome_qa's train: 485,000 samples" in assumed[0]
+
+
+def test_what_training_leaves_out_is_not_counted(tmp_path):
+    """Seven questions of three images, of which two have the answers red and 1, both of one image."""
+    write(tmp_path, PAIRS)
+    builders = {"visual_genome_qa": official("visual_genome_qa", tmp_path)}
+    whole = lengths.Lengths({"train": {"visual_genome_qa": lengths.Split(7, 3, 3)}}, None, builders)
+    answers = registry.build("processor", "answers", {}, "processors.answers.params")
+    answers.load_state_dict({"answers": ["red", "1"], "spellings": ["red", "1"]})
+    assert whole.with_known_answers(answers, 4).splits == {"train": {"visual_genome_qa": lengths.Split(2, 1, 1)}}
+    answers.load_state_dict({"answers": ["answer0", "answer1"], "spellings": ["answer0", "answer1"]})  # stand-ins
+    assert whole.with_known_answers(answers, 4).splits == whole.with_known_answers(None, 4).splits == whole.splits
 
 
 def test_files_that_are_here_are_counted(tiny_config):

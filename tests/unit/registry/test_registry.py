@@ -19,7 +19,9 @@ def test_every_builtin_the_design_names_is_registered():
     assert {"fp32", "bf16"} <= set(registry.names("precision"))
     assert registry.names("explanation") == ["attention", "integrated_gradients", "relevance", "rollout"]
     assert {"sgd", "adamw"} <= set(registry.names("optimizer"))
-    assert {"coco", "flickr30k", "nlvr2", "table", "visual_genome", "vqa2"} <= set(registry.names("builder"))
+    assert {"coco", "flickr30k", "nlvr2", "table", "visual_genome", "visual_genome_qa", "vqa2"} <= set(
+        registry.names("builder")
+    )
     assert registry.origin("model", "pixelbert") == "built-in"
 
 

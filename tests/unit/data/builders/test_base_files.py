@@ -11,6 +11,7 @@ FIRST = {
     "flickr30k": "karpathy",
     "nlvr2": "splits.train[0].statements",
     "visual_genome": "regions",
+    "visual_genome_qa": "questions",
     "vqa2": "splits.train[0].questions",
 }
 
