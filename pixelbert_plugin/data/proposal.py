@@ -317,7 +317,7 @@ def _check_split(tables: Sequence[Table], found: Columns) -> None:
 
 def _split_of(table: Table, row: Row, column: str) -> str:
     try:
-        return cells.text(row.cells[column]).strip()
+        return cells.text(row.cells[column])
     except ValueError as error:
         raise UserError(f"{table.name}: {row.where}: column {column!r} {error}") from error
 

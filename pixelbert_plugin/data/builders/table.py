@@ -39,7 +39,7 @@ from pixelbert_plugin.types import Sample
 logger = logging.getLogger(__name__)
 TEXTS = ("question", "caption", "statement")
 NUM_NAMED = 3  # images that are named in an error
-FORMAT = 1  # of what is read from the same table; raise it when it is read differently
+FORMAT = 2  # of what is read from the same table; raise it when it is read differently
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class ColumnsConfig:
     statement: str | None = None  # the same for statements about two images
     answer: str | None = None  # the answer to the question
     answers: str | None = None  # several annotators' answers: a list, or text that answer_separator divides
-    label: str | None = None  # of two images, whether the statement is true (true, yes, 1); of one, the answer if no other is
+    label: str | None = None  # of two images, whether the statement is true (true, yes, t, 1); of one, the answer if no other is
     id: str | None = None  # of the row, by which predictions are told. Without: image#1, image#2, …
     split: str | None = None  # the row's split, train, val or test; others by `use`
     groups: list[str] | None = None  # results are also told by the values of these. None: of a column `groups`
@@ -250,7 +250,7 @@ class TableBuilder(Builder):
                 column = self._roles(table).split
                 if column is not None:
                     for row in table.rows([column]):
-                        found[self._cell(table, row, column, cells.text).strip()] = None
+                        found[self._cell(table, row, column, cells.text)] = None
             writer = BlockWriter()
             writer.extend([name.encode() for name in found if name])
             return writer.block().arrays("splits")
@@ -393,7 +393,7 @@ class TableBuilder(Builder):
             has_answers, unanswered = False, []
             for row in table.rows(roles.columns()):
                 if self._has_column and roles.split is not None:
-                    value = self._cell(table, row, roles.split, cells.text).strip()
+                    value = self._cell(table, row, roles.split, cells.text)
                     if not value:
                         lacking[table.name, roles.split].append(row.number)
                     if value != own:
@@ -442,10 +442,10 @@ class TableBuilder(Builder):
             texts = cell(roles.text, cells.texts)
         else:
             written = cell(roles.text, cells.text)
-            texts = [written] if written.strip() else []
+            texts = [written] if written else []
         answers = cell(roles.answers, cells.answers, self.config.answer_separator) or []
         main = cell(roles.label, cells.label) or cell(roles.answer, cells.text) or ""
-        answer: str | None = main if main.strip() else None
+        answer: str | None = main or None
         if not answers and answer is not None:
             answers = [answer]
         if answers and answer is None:
