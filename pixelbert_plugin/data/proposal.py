@@ -18,7 +18,7 @@ from pixelbert_plugin.data import cells
 from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.samples import Samples
-from pixelbert_plugin.data.tables import Row, Table, named_rows
+from pixelbert_plugin.data.tables import Place, Row, Table, named_rows
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError
 
@@ -337,20 +337,20 @@ def _check_ids(tables: Sequence[Table], found: Columns) -> None:
     column = found.roles.get("id")
     if not column:
         return
-    first: dict[Any, int] = {}
-    wrong: list[int] = []
+    first: dict[Any, tuple[str, Place]] = {}
+    wrong: list[Place] = []
     for table in tables:
         for row in table.rows([column]):
             try:
                 own = cells.sample_id(row.cells[column])
             except ValueError:
-                wrong.append(row.number)
+                wrong.append(row.place)
                 continue
-            if first.setdefault(own, row.number) != row.number:
-                wrong.append(row.number)
+            if first.setdefault(own, (table.name, row.place)) != (table.name, row.place):
+                wrong.append(row.place)
     if wrong:
         found.remarks.append(
-            f"column {column!r}: {named_rows(wrong)} repeat an id or have none; rows are numbered by image instead"
+            f"column {column!r}: {named_rows(wrong)} {'repeats' if len(wrong) == 1 else 'repeat'} an id or {'has' if len(wrong) == 1 else 'have'} none; rows are numbered by image instead"
         )
         found.roles["id"] = ""
 
@@ -361,15 +361,15 @@ def _check_empty(tables: Sequence[Table], found: Columns) -> None:
     wanted = [name for role, name in found.roles.items() if name and role not in ("id", "split")]
     answers = {found.roles.get(role) for role in ("answer", "answers", "label")}
     for table in tables:
-        lacking: dict[str, list[int]] = {name: [] for name in wanted}
-        unanswered: dict[tuple[str, str], list[int]] = defaultdict(list)  # by column and split
+        lacking: dict[str, list[Place]] = {name: [] for name in wanted}
+        unanswered: dict[tuple[str, str], list[Place]] = defaultdict(list)  # by column and split
         totals: Counter[str] = Counter()  # by split
         for row in table.rows([*wanted, *([split] if split else [])]):
             own = _split_of(table, row, split) if split else ""
             totals[own] += 1
             for name in wanted:
                 if cells.is_empty(row.cells[name]):
-                    (unanswered[name, own] if name in answers else lacking[name]).append(row.number)
+                    (unanswered[name, own] if name in answers else lacking[name]).append(row.place)
         for (name, own), numbers in unanswered.items():
             lacking[name] += numbers if len(numbers) < totals[own] else []
         for name, numbers in lacking.items():

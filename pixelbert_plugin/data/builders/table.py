@@ -24,6 +24,7 @@ from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.tables import (
     DatasetsTable,
     Format,
+    Place,
     Reading,
     Row,
     Table,
@@ -121,7 +122,7 @@ class Entry:
     """A row of a split, as it was read."""
 
     table: Table
-    number: int  # of the row; its cells may hold images, and are not kept
+    place: Place  # of the row; its cells may hold images, and are not kept
     images: tuple[cells.Image, ...]
     texts: tuple[str, ...]
     answers: tuple[str, ...]
@@ -352,7 +353,7 @@ class TableBuilder(Builder):
                 return None
             is_own = isinstance(table, DatasetsTable)  # `datasets` itself says where the files of a folder are
             if image.path is not None and not is_own:
-                self.image_name(image.path, Path(table.name), row.number, "row")
+                self.image_name(image.path, Path(table.name), row.place, "row")
             if image.url is not None and leads_here(image.url) and not (is_own or self.config.outside_images):
                 raise UserError(
                     f"{table.name}: {row.where}: image {image.url!r:.200} leads to files of this machine; correct it, or "
@@ -386,7 +387,7 @@ class TableBuilder(Builder):
 
         With `skipped`, which gets those without a text, images in cells are unpacked.
         """
-        lacking: dict[tuple[str, str], list[int]] = defaultdict(list)  # rows by table and by what they lack
+        lacking: dict[tuple[str, str], list[Place]] = defaultdict(list)  # rows by table and by what they lack
         rows_of_id: dict[int | str, str] = {}
         for table in self.tables(own):
             roles = self._roles(table)
@@ -395,26 +396,26 @@ class TableBuilder(Builder):
                 if self._has_column and roles.split is not None:
                     value = self._cell(table, row, roles.split, cells.text)
                     if not value:
-                        lacking[table.name, roles.split].append(row.number)
+                        lacking[table.name, roles.split].append(row.place)
                     if value != own:
                         continue
                 images = self._images(table, row, roles)
                 if images is None:
-                    lacking[table.name, roles.images[0]].append(row.number)
+                    lacking[table.name, roles.images[0]].append(row.place)
                     continue
                 if self._is_dealt and self._dealt[images[0].name] != own:
                     continue
                 images = tuple(self._unpacked(image, writes=skipped is not None) for image in images)
                 entry = self._entry(table, row, roles, images)
                 if entry.id is not None:
-                    where = f"{table.name}, row {row.number}"
+                    where = f"{table.name}, {row.where}"
                     if (first := rows_of_id.setdefault(entry.id, where)) != where:
                         raise UserError(
-                            f"{table.name}: id {entry.id!r:.80} is duplicated, in row {row.number} and before in {first}; give "
+                            f"{table.name}: id {entry.id!r:.80} is duplicated, in {row.where} and before in {first}; give "
                             f'every row its own, or do without: {self.key}.columns.id=""'
                         )
                 if not entry.texts:
-                    lacking[table.name, roles.text].append(row.number)
+                    lacking[table.name, roles.text].append(row.place)
                     if skipped is not None:
                         skipped.append(entry)
                     continue
@@ -425,7 +426,7 @@ class TableBuilder(Builder):
                 yield entry
             if has_answers and unanswered:  # a split without any is a test whose answers are not told
                 column = roles.label or roles.answer or roles.answers or ""
-                lacking[table.name, column] += [entry.number for entry in unanswered]
+                lacking[table.name, column] += [entry.place for entry in unanswered]
             else:
                 yield from unanswered
         for (name, column), numbers in lacking.items():
@@ -453,7 +454,7 @@ class TableBuilder(Builder):
         groups: dict[str, str] = {}
         for column in roles.groups:
             groups |= self._cell(table, row, column, cells.group, column)
-        return Entry(table, row.number, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
+        return Entry(table, row.place, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
 
     def _read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         """The samples of a split, in their order; images in cells are unpacked, URLs are fetched."""
@@ -514,7 +515,7 @@ class TableBuilder(Builder):
         failed = require_folder(self.cache_dir, self.key).fetch(urls)
         if not failed:
             return
-        rows = sorted({entry.number for entry in entries if any(image.url in failed for image in entry.images)})
+        rows = sorted({entry.place for entry in entries if any(image.url in failed for image in entry.images)})
         url, reason = next(iter(failed.items()))
         told = f"{entries[0].table.name}: {named_rows(rows)}: images cannot be fetched ({len(failed)}): {url:.200}: {reason}"
         if self.config.on_bad_image == "error":
@@ -529,7 +530,7 @@ class TableBuilder(Builder):
         for entry in self._entries(own):
             files = [*map(self._file, entry.images)]
             if not absent.isdisjoint(files):
-                rows.append(entry.number)
+                rows.append(entry.place)
                 table = table or entry.table.name
                 first.update(dict.fromkeys(file for file in files if file in absent))
         where = f"{table}: {named_rows(rows)}" if rows else self.key

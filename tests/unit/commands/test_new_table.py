@@ -140,9 +140,9 @@ def test_what_is_wrong_in_rows_is_told_and_left_out(capsys):
     rows[7]["File name"] = "gone.jpg"
     table("t.csv", rows)
     told = new(capsys, "table=t.csv", "images=photos")
-    assert "column 'id': row 3 repeat an id or have none" in told
-    assert "row 6 has nothing in column 'Answer', and are left out" in told
-    assert "row 8: 1 of" in told and "gone.jpg" in told and "on_bad_image: skip" in told
+    assert "column 'id': row 3 (line 4) repeats an id or has none" in told
+    assert "row 6 (line 7) has nothing in column 'Answer', and are left out" in told
+    assert "row 8 (line 9): 1 of" in told and "gone.jpg" in told and "on_bad_image: skip" in told
     found = written()
     assert (found["on_empty"], found["on_bad_image"], found["columns"].id) == ("skip", "skip", "")
 
