@@ -150,10 +150,10 @@ def _look_for_images(
     missing = missing_files(samples.image_paths())
     if not missing:
         return
-    told = builder.missing(builder.source_split(split), missing, samples.num_images)
+    told = builder.told_missing(builder.source_split(split), missing, samples.num_images)
     if 2 * len(missing) > samples.num_images:
         raise UserError(f"{told}; images=FOLDER says where they are")
-    columns.remarks.append(f"{told.split('; ')[0]}; their rows are left out (on_bad_image: skip)")
+    columns.remarks.append(f"{told}; their rows are left out (on_bad_image: skip)")
     options["on_bad_image"] = "skip"
 
 

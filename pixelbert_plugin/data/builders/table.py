@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +144,12 @@ class TableBuilder(Builder):
     config: TableConfig
     remedy = "paths begin in env.data_dir"
 
+    def __init__(self, config: TableConfig, data_dir: Path, cache_dir: Path | None = None):
+        self.remark: Callable[[str], None] = logger.warning  # is told what is left out
+        self._remarks: set[str] = set()  # a row without an image is met in every split
+        self._failed: dict[Path, str] = {}  # by file, the URL that it could not be fetched from, and why
+        super().__init__(config, data_dir, cache_dir)
+
     def own_splits(self) -> list[str]:
         if self.config.splits:
             return list(self.config.splits)
@@ -174,8 +180,8 @@ class TableBuilder(Builder):
         what = f"{self.key}, split {own}"
         found = self.cached_samples(self._options(own), self._files(own), lambda: self._read(own, left_out), what, left_out)
         missing = missing_files(found.image_paths())
-        if missing and self._unpacked_folder is not None and any(self._unpacked_folder in path.parents for path in missing):
-            for _ in self._read(own, []):  # what was unpacked was deleted since, or could not be fetched
+        if any(self._is_unpacked(path) and path not in self._failed for path in missing):
+            for _ in self._read(own, []):  # what was unpacked was deleted since, or could not be fetched then
                 pass
             missing = missing_files(found.image_paths())
         if missing and self.config.on_bad_image == "error":
@@ -429,11 +435,16 @@ class TableBuilder(Builder):
                 lacking[table.name, column] += [entry.place for entry in unanswered]
             else:
                 yield from unanswered
-        for (name, column), numbers in lacking.items():
-            told = f"{name}: {named_rows(numbers)} {'has' if len(numbers) == 1 else 'have'} nothing in column {column!r}"
+        for (name, column), places in lacking.items():
             if self.config.on_empty == "error":
-                raise UserError(f"{told}; fill it in, or leave such rows out with {self.key}.on_empty=skip")
-            logger.warning("%s: left out of %s", told, own)
+                remedy = f"fill it in, or leave such rows out with {self.key}.on_empty=skip"
+                raise UserError(f"{nothing_in(name, places, column)}; {remedy}")
+            self._tell(f"{nothing_in(name, places, column)}, and {'is' if len(places) == 1 else 'are'} left out")
+
+    def _tell(self, remark: str) -> None:
+        if remark not in self._remarks:
+            self._remarks.add(remark)
+            self.remark(remark)
 
     def _entry(self, table: Table, row: Row, roles: Roles, images: tuple[cells.Image, ...]) -> Entry:
         def cell(column: str | None, read: Any, *arguments: Any) -> Any:
@@ -494,11 +505,15 @@ class TableBuilder(Builder):
         path = folder.write(image.content) if writes else folder.place(image.name)
         return cells.Image(image.name, path=str(path))
 
+    def _is_unpacked(self, path: Path) -> bool:
+        """Whether it is a file of an image in a cell, or of one that a URL leads to."""
+        return self._unpacked_folder is not None and self._unpacked_folder in path.parents
+
     def _file(self, image: cells.Image) -> Path:
         if image.url is not None:
             return require_folder(self.cache_dir, self.key).of_url(image.url)
         name = str(image.path)
-        if self._unpacked_folder is not None and name.startswith(f"{self._unpacked_folder}{os.sep}"):
+        if self._is_unpacked(Path(name)):
             return Path(name)
         pattern = self.config.images
         if "{" in pattern:
@@ -512,34 +527,56 @@ class TableBuilder(Builder):
         urls = [image.url for entry in entries for image in entry.images if image.url is not None]
         if not urls:
             return
-        failed = require_folder(self.cache_dir, self.key).fetch(urls)
+        folder = require_folder(self.cache_dir, self.key)
+        failed = folder.fetch(urls)
         if not failed:
             return
-        rows = sorted({entry.place for entry in entries if any(image.url in failed for image in entry.images)})
+        self._failed |= {folder.of_url(url): f"{url:.200} ({reason})" for url, reason in failed.items()}
+        places = sorted({entry.place for entry in entries if any(image.url in failed for image in entry.images)})
         url, reason = next(iter(failed.items()))
-        told = f"{entries[0].table.name}: {named_rows(rows)}: images cannot be fetched ({len(failed)}): {url:.200}: {reason}"
+        told = f"{entries[0].table.name}: {named_rows(places)}: {len(failed):,} of {len(set(urls)):,} images cannot be fetched"
+        told += f": {url:.200} ({reason})"
         if self.config.on_bad_image == "error":
             remedy = f"the same command fetches what is missing; {self.key}.on_bad_image=skip leaves such images out"
             raise UserError(f"{told}; {remedy}")
-        logger.warning("%s", told)
+        self._tell(told)
 
     def missing(self, own: str, missing: list[Path], total: int) -> str:
-        """What to say where image files of `total` are missing: which rows of the split have them."""
-        absent, rows, table = set(missing), [], ""
-        first: dict[Path, None] = {}  # of the missing ones, in the order of the rows
-        for entry in self._entries(own):
-            files = [*map(self._file, entry.images)]
-            if not absent.isdisjoint(files):
-                rows.append(entry.place)
-                table = table or entry.table.name
-                first.update(dict.fromkeys(file for file in files if file in absent))
-        where = f"{table}: {named_rows(rows)}" if rows else self.key
-        named = ", ".join(map(str, list(first or missing)[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
+        """What to say where image files of `total` are missing, and what to do."""
         remedy = f"{self.key}.images={self.config.images!r} is the folder that they are looked for in, below env.data_dir"
+        if all(path in self._failed for path in missing):
+            remedy = "the same command fetches what is missing"
         if len(missing) < total:
             remedy += f"; {self.key}.on_bad_image=skip leaves such images out"
-        which = "none of the images is" if len(missing) == total > 1 else f"{len(missing):,} of {total:,} images are not"
-        return f"{where}: {which} there: {named}; {remedy}"
+        return f"{self.told_missing(own, missing, total)}; {remedy}"
+
+    def told_missing(self, own: str, missing: list[Path], total: int) -> str:
+        """What to say where image files of `total` are missing: which rows of the split have them."""
+        where, first = self.rows_of(own, missing)
+        named = ", ".join(self._failed.get(path, str(path)) for path in first[:NUM_NAMED])
+        are_fetched = all(path in self._failed for path in missing)
+        is_all = len(missing) == total > 1
+        many = "none of the images" if is_all else f"{len(missing):,} of {total:,} images"
+        be_there = ("can be", "cannot be") if are_fetched else ("is", "are not")
+        told = f"{many} {be_there[0 if is_all else 1]} {'fetched' if are_fetched else 'there'}"
+        return f"{where}: {told}: {named}{', …' if len(missing) > NUM_NAMED else ''}"
+
+    def rows_of(self, own: str, files: list[Path]) -> tuple[str, list[Path]]:
+        """Which rows of a split have some of its image files, "t.csv: rows 3 and 5", and the files in the order of the rows."""
+        wanted, places, table = set(files), [], ""
+        first: dict[Path, None] = {}
+        for entry in self._entries(own):
+            found = [file for file in map(self._file, entry.images) if file in wanted]
+            if found:
+                places.append(entry.place)
+                table = table or entry.table.name
+                first.update(dict.fromkeys(found))
+        return (f"{table}: {named_rows(places)}" if places else self.key), list(first or files)
+
+
+def nothing_in(table: str, places: Sequence[Place], column: str) -> str:
+    """ "t.csv: row 3 (line 4) has nothing in column 'image'"."""
+    return f"{table}: {named_rows(places)} {'has' if len(places) == 1 else 'have'} nothing in column {column!r}"
 
 
 def _place(entry: Entry) -> tuple[Any, ...]:

@@ -2,10 +2,12 @@
 
 import base64
 import csv
+import http.server
 import io
 import json
 import logging
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -216,7 +218,7 @@ def test_a_split_without_answers_is_a_test_and_a_single_empty_one_is_not(root, c
         build(root, rows).samples("train")
     with caplog.at_level(logging.WARNING):
         assert len(build(root, rows, on_empty="skip").samples("train")) == 18
-    assert "rows 4 and 8 (lines 5 and 9) have nothing in column 'answer': left out of train" in caplog.text
+    assert "rows 4 and 8 (lines 5 and 9) have nothing in column 'answer', and are left out" in caplog.text
 
 
 def test_rows_without_text_or_image(root):
@@ -226,6 +228,58 @@ def test_rows_without_text_or_image(root):
         build(root, rows, **ALL_TRAIN).samples("train")
     found = build(root, rows, on_empty="skip", **ALL_TRAIN).samples("train")
     assert len(found) == 4
+
+
+def test_a_row_that_is_left_out_is_told_once(root, caplog):
+    """A row without an image is in no split, and is met in each."""
+    rows = [dict(row) for row in QUESTIONS]
+    rows[4]["image"] = ""
+    with caplog.at_level(logging.WARNING):
+        assert len(everything(build(root, rows, on_empty="skip"))) == 39
+    assert caplog.messages == [f"{root}/t.csv: row 5 (line 6) has nothing in column 'image', and is left out"]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/404.png is answered 404."""
+
+    def do_GET(self):
+        self.send_error(int(self.path[1:4]))
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_address[1]}"
+    found.shutdown()
+    found.server_close()
+
+
+def test_why_a_url_cannot_be_fetched_is_told_once(root, server, caplog):
+    pytest.importorskip("aiohttp")
+    rows = [{"image": f"{server}/{status}.png", "caption": "c"} for status in (404, 403, 599)]
+    rows.append({"image": "http://127.0.0.1:1/0.png", "caption": "c"})
+    reasons = (
+        "the server answers 404 (Not Found)",
+        "the server answers 403 (Forbidden)",
+        "the server answers 599",
+        "the connection is refused: no server is there",
+    )
+    for row, reason in zip(rows, reasons, strict=True):
+        caplog.clear()
+        builder = build(root, [row], on_bad_image="skip", **ALL_TRAIN)
+        samples = builder.samples("train")
+        told = f"{root}/t.csv: row 1 (line 2): 1 of 1 images cannot be fetched: {row['image']} ({reason})"
+        assert [line for line in caplog.messages if "fetching" not in line] == [told]
+        assert builder.missing("train", samples.image_paths(), 2) == (
+            f"{told.replace('1 of 1', '1 of 2')}; the same command fetches what is missing; "
+            f"{KEY}.on_bad_image=skip leaves such images out"
+        )
 
 
 def test_an_image_whose_only_row_has_no_text_is_told(root):
@@ -375,7 +429,7 @@ def test_urls_are_fetched_once(root, pictures, monkeypatch):
     assert len(build(root, rows, **ALL_TRAIN, answer_separator="|").samples("train")) == 3
     monkeypatch.undo()
     rows.append({"image": "memory://0.jpg", "caption": "c"})
-    with pytest.raises(UserError, match=r"row 4 \(line 5\): images cannot be fetched \(1\): memory://0\.jpg: FileNotFoundError"):
+    with pytest.raises(UserError, match=r"row 4 \(line 5\): 1 of 4 images cannot be fetched: memory://0\.jpg \(no such file\)"):
         build(root, rows, **ALL_TRAIN).samples("train")
     assert len(build(root, rows, on_bad_image="skip", **ALL_TRAIN).samples("train")) == 4
 
