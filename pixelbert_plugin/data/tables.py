@@ -117,7 +117,7 @@ def plain(name: str) -> str:
 
 
 def named_rows(places: Sequence[Place]) -> str:
-    """ "row 3 (line 4)", "rows 3, 5 and 9 (lines 4, 6 and 10)", "rows 3, 5, 9, 12, 17 and 40 more (lines 4, 6, 10, 13, 18, …)"."""
+    """ "row 3 (line 4)", "rows 3 and 5 (lines 4 and 6)", "rows 3, 5, 9, 12, 17 and 40 more (lines 4, 6, 10, 13, 18, …)"."""
     if len(places) == 1:
         return f"row {places[0]}"
     shown, rest = places[:NUM_NAMED], len(places) - NUM_NAMED
@@ -126,6 +126,11 @@ def named_rows(places: Sequence[Place]) -> str:
     return f"rows {_listed([*(str(place.number) for place in shown), *([f'{rest:,} more'] if rest > 0 else [])])}" + (
         where if lines else ""
     )
+
+
+def nothing_in(table: str, places: Sequence[Place], column: str) -> str:
+    """ "t.csv: row 3 (line 4) has nothing in column 'image'"."""
+    return f"{table}: {named_rows(places)} {'has' if len(places) == 1 else 'have'} nothing in column {column!r}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -6,10 +6,9 @@ hash of their images' names, so that neither it nor the shares depend on the ord
 
 import glob
 import logging
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from pixelbert_plugin.data.tables import (
     Table,
     load_datasets,
     named_rows,
+    nothing_in,
     open_table,
 )
 from pixelbert_plugin.data.unpacked import leads_here, require_folder
@@ -55,7 +55,9 @@ class ColumnsConfig:
     statement: str | None = None  # the same for statements about two images
     answer: str | None = None  # the answer to the question
     answers: str | None = None  # several annotators' answers: a list, or text that answer_separator divides
-    label: str | None = None  # of two images, whether the statement is true (true, yes, t, 1); of one, the answer if no other is
+    label: str | None = (
+        None  # of two images, whether the statement is true (true, yes, t, 1); of one, the answer if no other is
+    )
     id: str | None = None  # of the row, by which predictions are told. Without: image#1, image#2, …
     split: str | None = None  # the row's split, train, val or test; others by `use`
     groups: list[str] | None = None  # results are also told by the values of these. None: of a column `groups`
@@ -384,9 +386,13 @@ class TableBuilder(Builder):
         return shares.dealt(rows(), {"val": given.val, "test": given.test})
 
     @property
+    def has_splits(self) -> bool:
+        """Whether files, or a data set of Hugging Face's itself, say the split: no column does, and no share."""
+        return bool(self.config.splits) or (self.config.format == "datasets" and len(self._datasets) > 1)
+
+    @property
     def _is_dealt(self) -> bool:
-        is_of_files = bool(self.config.splits) or (self.config.format == "datasets" and len(self._datasets) > 1)
-        return not is_of_files and not self._has_column
+        return not self.has_splits and not self._has_column
 
     def _entries(self, own: str, skipped: list[Entry] | None = None) -> Iterator[Entry]:
         """The rows of a split, as the table has them. Those that lack something are an error, or left out.
@@ -572,11 +578,6 @@ class TableBuilder(Builder):
                 table = table or entry.table.name
                 first.update(dict.fromkeys(found))
         return (f"{table}: {named_rows(places)}" if places else self.key), list(first or files)
-
-
-def nothing_in(table: str, places: Sequence[Place], column: str) -> str:
-    """ "t.csv: row 3 (line 4) has nothing in column 'image'"."""
-    return f"{table}: {named_rows(places)} {'has' if len(places) == 1 else 'have'} nothing in column {column!r}"
 
 
 def _place(entry: Entry) -> tuple[Any, ...]:

@@ -65,7 +65,7 @@ def test_false(cell):
 
 def test_other_labels():
     assert cells.label("") == cells.label(None) == ""
-    with pytest.raises(ValueError, match="is 'maybe', not one of true, yes, t, y, 1, 1.0, false, no, f, n, 0, 0.0"):
+    with pytest.raises(ValueError, match=r"is 'maybe', not one of true, yes, t, y, 1, 1\.0, false, no, f, n, 0, 0\.0"):
         cells.label("maybe")
 
 

@@ -213,7 +213,8 @@ def test_a_split_without_answers_is_a_test_and_a_single_empty_one_is_not(root, c
     assert len(builder.samples("test")) == 20 and all(sample.answer is None for sample in builder.samples("test"))
     rows[3]["answer"] = rows[7]["answer"] = " "
     with pytest.raises(
-        UserError, match=r"t\.csv: rows 4 and 8 \(lines 5 and 9\) have nothing in column 'answer'; fill it in, or .*\.on_empty=skip"
+        UserError,
+        match=r"t\.csv: rows 4 and 8 \(lines 5 and 9\) have nothing in column 'answer'; fill it in, or .*\.on_empty=skip",
     ):
         build(root, rows).samples("train")
     with caplog.at_level(logging.WARNING):
@@ -224,7 +225,9 @@ def test_a_split_without_answers_is_a_test_and_a_single_empty_one_is_not(root, c
 def test_rows_without_text_or_image(root):
     rows = [dict(row) for row in QUESTIONS[:6]]
     rows[1]["question"], rows[4]["image"] = "  ", ""
-    with pytest.raises(UserError, match=r"row 5 \(line 6\) has nothing in column 'image'|row 2 \(line 3\) has nothing in column 'question'"):
+    with pytest.raises(
+        UserError, match=r"row 5 \(line 6\) has nothing in column 'image'|row 2 \(line 3\) has nothing in column 'question'"
+    ):
         build(root, rows, **ALL_TRAIN).samples("train")
     found = build(root, rows, on_empty="skip", **ALL_TRAIN).samples("train")
     assert len(found) == 4
