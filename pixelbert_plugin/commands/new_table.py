@@ -562,7 +562,8 @@ def _negatives(samples: dict[str, Samples], task: str) -> int:
             name = part[part.images_M.tolist().index(poorest)].image_ids[0]
             raise UserError(
                 f"task {task} tells an image's text from those of other images, and in {split} none differs from those of "
-                f"{name!r:.80} ({len(counts):,} different texts); it needs texts that are of an image"
+                f"{name!r:.80} (different texts: {len(counts):,}, images: {part.num_images:,}); it needs texts of each image"
+                + ("" if split == "train" else f", and more images in {split}")
                 + (", or task=vqa answers" if task == "pretrain" else "")
             )
         found = min(found, max(1, len(counts) // 4), others[poorest])
