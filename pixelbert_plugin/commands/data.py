@@ -21,7 +21,7 @@ examples:
 
 new looks at a table of your own (CSV, TSV, JSON Lines, JSON, Parquet) and writes a configuration that trains on it
 (docs/own-data.md): its task, columns, split, sizes and vocabulary are proposed, and can be given: task=retrieval
-columns.question=Frage 'splits={train: a.csv, val: b.csv}' model=base.
+columns.question=Frage 'splits={train: a.csv, val: b.csv}' 'use={test: eval}' model=base.
 
 download fetches the official files of coco, flickr30k, nlvr2, visual_genome, visual_genome_qa or vqa2 into data_dir=PATH
 (data), goes on where it stopped, and says what has to be asked for. list=true shows them; only=[a.zip] fetches some.

@@ -1,7 +1,11 @@
 """`pixelbert-data new table=my.csv images=photos out=my.yaml`: looks at a table, and writes a YAML that trains on it."""
 
 import os
-from collections import Counter
+import textwrap
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from math import ceil
 from pathlib import Path
@@ -13,9 +17,14 @@ from pixelbert_plugin import registry
 from pixelbert_plugin.config.options import EnvConfig
 from pixelbert_plugin.data import proposal
 from pixelbert_plugin.data.builders.table import ColumnsConfig, SharesConfig, TableBuilder, TableConfig
+from pixelbert_plugin.data.connected import connected
 from pixelbert_plugin.data.files import missing_files
+from pixelbert_plugin.data.images import BadImageError, read_image, upright_size
 from pixelbert_plugin.data.samples import Samples
+from pixelbert_plugin.data.survey import seen_in_training
+from pixelbert_plugin.data.tables import Table
 from pixelbert_plugin.errors import UserError, writing
+from pixelbert_plugin.processors.answers import answer_key
 from pixelbert_plugin.registry.schema import ConfigError, FilePath
 
 MOST_ANSWERS = 3000  # of a vocabulary (VQA 2.0: 3,129)
@@ -27,6 +36,9 @@ WORK = 40_000  # images of 64 × 64 pixels that a small model's training goes th
 TASKS = ("vqa", "retrieval", "nlvr2", "pretrain")
 KEY = "dataset_config.table"
 NOT_AS_GIVEN = ("columns", "shares", "outside_images", "images")  # options that are written as they were found
+NUM_NAMED = 3  # images that are named
+DECODING, HEADERS = 15.0, 30.0  # seconds for which images are decoded, and then their headers read
+SPLIT_REMEDY = "columns.split=NAME names a column of splits, 'splits={train: a.csv, val: b.csv}' a file for each"
 
 
 @dataclass(kw_only=True)
@@ -48,6 +60,11 @@ class NewConfig:
     delimiter: str | None = None  # of a CSV. None: by its header
     quotes: bool = True  # whether quotation marks around a cell are none of its text
     outside_images: bool = False  # whether images may lie outside the folder
+    use: dict[str, str] = field(default_factory=dict)  # the table's own split for train, val or test: {test: eval}
+    on_empty: Literal["skip", "error"] = "skip"  # a row without image, text, answer or split: leave it out, or end the command
+    on_bad_image: Literal["auto", "skip", "error"] = (
+        "auto"  # an image that is missing or unreadable. auto: skip, unless most are
+    )
     overwrite: bool = False  # write over `out`
 
     def check(self) -> None:
@@ -64,6 +81,7 @@ class Found:
     columns: proposal.Columns
     options: dict[str, Any]  # of the data set, those that differ from the defaults
     run_type: str
+    split_by: str  # files, a column, or share
     samples: dict[str, Samples]  # by train, val and test
 
 
@@ -75,15 +93,33 @@ def new(own: NewConfig) -> str:
         raise ConfigError("out", f"{own.out!r} is there already; name another file, or give overwrite=true")
     if not out.parent.is_dir():
         raise ConfigError("out", f"{own.out!r}: there is no folder {str(out.parent)!r}")
-    found = _look(own)
+    with _in_own_words():
+        found = _look(own)
     text, told = _written(found, own)
     with writing(out, "out"):
         out.write_text(text, encoding="utf-8")
     lines = [f"{name:<12}{line}" for name, line in told]
-    lines += [f"{'note':<12}{remark}" for remark in found.columns.remarks]
+    lines += [f"{kind:<12}{remark}" for kind, remark in _remarks(found.columns)]
     run = out.stem
     after = f"pixelbert-run config={own.out}\npixelbert-demo checkpoint=save/{run}"
-    return "\n".join(lines) + f"\n\n{own.out} trains and evaluates it; then a page asks what was trained:\n\n{after}"
+    does = "trains on it, and measures nothing" if found.run_type == "train" else "trains and evaluates it"
+    return "\n".join(lines) + f"\n\n{own.out} {does}; then a page asks what was trained:\n\n{after}"
+
+
+@contextmanager
+def _in_own_words() -> Iterator[None]:
+    """Errors of the data set name its options as this command takes them: encoding, not dataset_config.table.encoding."""
+    try:
+        yield
+    except UserError as error:
+        told = str(error).replace(f"{KEY}.", "").replace("env.data_dir", "the folder that the command is run in")
+        raise UserError(told) from error
+
+
+def _remarks(columns: proposal.Columns) -> list[tuple[str, str]]:
+    """What is told beside the proposal, each in one line: what a table holds may have line breaks, or marks of a terminal's."""
+    both = [("WARNING", remark) for remark in columns.warnings] + [("note", remark) for remark in columns.remarks]
+    return [(kind, "".join(each if each.isprintable() else " " for each in remark)) for kind, remark in both]
 
 
 def _look(own: NewConfig) -> Found:
@@ -95,17 +131,18 @@ def _look(own: NewConfig) -> Found:
             "format=datasets for a folder that Hugging Face's datasets knows",
         )
     names = {item.name for item in fields(TableConfig)}
+    names -= {"use", "on_empty", "on_bad_image"}  # which are of columns and rows that are not known yet
     given = {key: value for key, value in vars(own).items() if key in names and value != _default(key)}
     given |= {"columns": _set(asdict(own.columns)), "shares": asdict(own.shares), "outside_images": own.outside_images}
     first = _builder(given, Path())
-    is_split = bool(own.splits) or (own.format == "datasets" and len(first.own_splits()) > 1)
+    is_split = first.has_splits
     tables = first.tables(next(iter(own.splits), "train")) if is_split else first.tables("train")
     for table in tables:
         table.columns  # noqa: B018  # raises where it cannot be read
     known = {name: value for name, value in asdict(own.columns).items() if name != "groups"}
     task = None if own.task == "auto" else own.task
     images = os.path.normpath(own.images) if own.images and "{" not in own.images else own.images
-    columns = proposal.find_columns(tables, known, images, Path(), task, is_split)
+    columns = proposal.find_columns(tables, known, images, Path(), task, is_split, own.use)
     roles = {role: name for role, name in columns.roles.items() if name != role}
     options: dict[str, Any] = {key: value for key, value in given.items() if key not in NOT_AS_GIVEN}
     if columns.images:
@@ -120,41 +157,137 @@ def _look(own: NewConfig) -> Found:
         options["outside_images"] = True
     if own.answer_separator is None and columns.answer_separator is not None:
         options["answer_separator"] = columns.answer_separator
-    if columns.on_empty != "error":
-        options["on_empty"] = columns.on_empty
-    use = proposal.splits_of(list(own.splits)) if own.splits else columns.use
-    if is_split and not own.splits:
-        use = proposal.splits_of(first.own_splits())
-    use = {split: name for split, name in use.items() if split != name}
+    if own.on_empty == "skip" and columns.on_empty == "skip":
+        options["on_empty"] = "skip"
+    if is_split:
+        columns.use = proposal.splits_of(first.own_splits(), own.use)
+        columns.remarks += proposal.unused(_rows_of_splits(first, columns.use), columns.use, "")
+    split_by = "files" if own.splits else "the data set" if is_split else "share"
+    if not is_split and columns.roles.get("split"):
+        split_by = f"column {columns.roles['split']!r}"
+    use = {split: name for split, name in columns.use.items() if split != name}
     if use:
         options["use"] = use
-    builder = _builder({**options, "on_bad_image": "skip"}, Path())
+    builder = _builder({**options, "on_bad_image": "error" if own.on_bad_image == "error" else "skip"}, Path())
+    builder.remark = lambda told: None  # the proposal tells what is left out
+    samples = _samples(builder, columns)
+    for split, part in samples.items():
+        _look_for_images(builder, split, part, columns, options, own)
+    _look_at_images(builder, samples, columns, options, own)
+    _look_at_splits(samples, columns, split_by)
+    return Found(columns, options, "_".join(samples), split_by, samples)
+
+
+def _rows_of_splits(builder: TableBuilder, use: dict[str, str]) -> dict[str, int]:
+    """The rows of each of a table's own splits that is not used; those of the others are not counted."""
+
+    def count(table: Table) -> int:
+        return sum(1 for _ in table.rows(table.columns[:1]))
+
+    left = [name for name in builder.own_splits() if name not in use.values()]
+    return {name: sum(map(count, builder.tables(name))) for name in left}
+
+
+def _samples(builder: TableBuilder, columns: proposal.Columns) -> dict[str, Samples]:
+    """Those of train, val and test that a run takes."""
     held = [split for split in ("train", "val", "test") if builder.has_split(split)]
     if "train" not in held:
-        raise UserError(
-            f"{KEY}: there is no training split among {', '.join(builder.own_splits())}; name it by splits or shares"
-        )
+        raise UserError(f"no training split is among {', '.join(builder.own_splits())}; use={{train: NAME}} names it")
     samples = {split: builder.samples(split) for split in held}
-    held = [split for split in held if len(samples[split])]
-    if "train" not in held:
-        raise UserError(f"{KEY}: no row is left for training{''.join(f'; {remark}' for remark in columns.remarks)}")
-    for split in held:
-        _look_for_images(builder, split, samples[split], columns, options)
-    return Found(columns, options, "_".join(held), {split: samples[split] for split in held})
+    samples = {split: part for split, part in samples.items() if len(part)}
+    if "train" not in samples:
+        raise UserError(f"no row is left for training{''.join(f'; {remark}' for remark in columns.remarks)}")
+    if columns.task in ("vqa", "nlvr2"):
+        _, answers = samples["train"].answer_counts()
+        if not answers:
+            role = "answer" if columns.task == "vqa" else "label"
+            raise UserError(f"no row of train has its {role}; columns.{role}=NAME names the column")
+        if "val" in samples and not samples["val"].answer_counts()[1]:
+            columns.warnings.append("no row of val has an answer, so that it measures nothing, and is left out of run_type")
+            del samples["val"]
+    return samples
 
 
 def _look_for_images(
-    builder: TableBuilder, split: str, samples: Samples, columns: proposal.Columns, options: dict[str, Any]
+    builder: TableBuilder, split: str, samples: Samples, columns: proposal.Columns, options: dict[str, Any], given: NewConfig
 ) -> None:
     """Missing images are told with their rows, and left out; most of them missing is an error."""
     missing = missing_files(samples.image_paths())
     if not missing:
         return
-    told = builder.missing(builder.source_split(split), missing, samples.num_images)
-    if 2 * len(missing) > samples.num_images:
-        raise UserError(f"{told}; images=FOLDER says where they are")
-    columns.remarks.append(f"{told.split('; ')[0]}; their rows are left out (on_bad_image: skip)")
+    own = builder.source_split(split)
+    if len(missing) == samples.num_images or _are_too_many(missing, samples.num_images, given):
+        raise UserError(builder.missing(own, missing, samples.num_images))
+    told = builder.told_missing(own, missing, samples.num_images)
+    columns.remarks.append(f"{told}; their rows are left out (on_bad_image: skip)")
     options["on_bad_image"] = "skip"
+
+
+def _look_at_images(
+    builder: TableBuilder, samples: dict[str, Samples], columns: proposal.Columns, options: dict[str, Any], given: NewConfig
+) -> None:
+    """Images that cannot be read are told with their rows, and left out; most of them so is an error. For some seconds they are
+    decoded, then their headers are read; where that is not enough either, it is said what looks at all of them."""
+    began = time.monotonic()
+    looked = decoded = total = 0
+    for split, part in samples.items():
+        paths = part.image_paths()
+        absent = set(missing_files(paths))
+        bad: dict[Path, str] = {}
+        there = [path for path in paths if path not in absent]
+        total += len(there)
+        for path in there:
+            spent = time.monotonic() - began
+            if spent > DECODING + HEADERS:
+                break
+            looked += 1
+            decoded += spent <= DECODING
+            try:
+                read_image(path) if spent <= DECODING else upright_size(path)
+            except BadImageError as error:
+                bad[path] = str(error)
+        if not bad:
+            continue
+        where, first = builder.rows_of(builder.source_split(split), list(bad))
+        named = ", ".join(bad[path] for path in first[:NUM_NAMED]) + (", …" if len(bad) > NUM_NAMED else "")
+        told = f"{where}: {len(bad):,} of {len(there):,} images cannot be read: {named}"
+        if _are_too_many(bad, len(there), given):
+            raise UserError(f"{told}; replace them, or leave their rows out with on_bad_image=skip")
+        columns.remarks.append(f"{told}; their rows are left out (on_bad_image: skip)")
+        options["on_bad_image"] = "skip"
+    if decoded < total:
+        only = f"{decoded:,} of {total:,} images were decoded" + (
+            f", {looked - decoded:,} looked at" if looked > decoded else ""
+        )
+        columns.remarks.append(f"{only}; pixelbert-data check config={given.out} images=all decodes every one")
+
+
+def _are_too_many(bad: Collection[Path], total: int, given: NewConfig) -> bool:
+    """Whether images that are missing or bad end the command: most of them being so, something else is wrong."""
+    return given.on_bad_image == "error" or (given.on_bad_image == "auto" and 2 * len(bad) > total)
+
+
+def _look_at_splits(samples: dict[str, Samples], columns: proposal.Columns, split_by: str) -> None:
+    """What makes that a split measures nothing, or what was learned."""
+    trained = samples["train"].image_names()
+    for split in ("val", "test"):
+        for remark in seen_in_training(samples[split], trained) if split in samples else ():
+            remedy = "; 'columns.split=\"\"' deals the images out anew" if split_by.startswith("column") else ""
+            columns.warnings.append(f"{split}: {remark.detail}{remedy}")
+    is_all_train = samples.keys() == {"train"}
+    nothing = "there is no val and no test, so that nothing is measured: "
+    if split_by == "share" and "left" in columns.roles:
+        groups = connected(sample.image_ids for part in samples.values() for sample in part)
+        largest = max(Counter(groups.values()).values())
+        if 2 * largest > len(groups):
+            columns.warnings.append(
+                f"{nothing if is_all_train else ''}{largest:,} of {len(groups):,} images are connected by pairs that share "
+                "one, and are all train's, for in val or test a pair would have an image that was learned; give these pairs "
+                f"and images of their own: {SPLIT_REMEDY}"
+            )
+            return
+    if is_all_train:
+        columns.warnings.append(f"{nothing}{SPLIT_REMEDY}")
 
 
 def _builder(options: dict[str, Any], data_dir: Path) -> TableBuilder:
@@ -184,11 +317,9 @@ def _written(found: Found, own: NewConfig) -> tuple[str, list[tuple[str, str]]]:
     columns = ", ".join(f"{role} = {name!r}" for role, name in roles.items())
     groups = found.options["columns"].get("groups")
     told.append(("columns", columns + (f"; results also by {', '.join(map(repr, groups))}" if groups else "")))
-    split_by = (
-        "files" if own.splits or own.format == "datasets" else f"column {roles['split']!r}" if "split" in roles else "share"
-    )
-    counts = ", ".join(f"{split} {len(part):,} ({part.num_images:,} images)" for split, part in found.samples.items())
-    told.append(("split", f"by {split_by}: {counts}" + (", an image in one split alone" if split_by == "share" else "")))
+    counts = ", ".join(_count(split, part, found.columns.use) for split, part in found.samples.items())
+    alone = ", an image in one split alone" if found.split_by == "share" else ""
+    told.append(("split", f"by {found.split_by}: {counts}{alone}"))
     epochs = min(EPOCHS[1], max(EPOCHS[0], round(SEEN / len(train))))
     edge = _edge(size, epochs * train.num_images)
     long = edge if size is None else min(2 * edge, max(edge, 32 * round(edge * size[1] / size[0] / 32)))
@@ -201,8 +332,10 @@ def _written(found: Found, own: NewConfig) -> tuple[str, list[tuple[str, str]]]:
     told.append(("words", f"up to {tokens} tokens a text; " + ("learned from train" if own.model == "small" else "BERT's")))
     least = 1
     if task == "vqa":
-        least, line = _answers(train)
+        least, line, notes = _answers(train)
         told.append(("answers", line))
+        found.columns.remarks.extend(notes)
+    negatives = _negatives(found.samples, task)
     values = {
         "task": task,
         "run_type": found.run_type,
@@ -212,9 +345,16 @@ def _written(found: Found, own: NewConfig) -> tuple[str, list[tuple[str, str]]]:
         "long": long,
         "least": least,
         "name": Path(own.out).stem,
+        "remarks": "".join(_comment(remark) for _, remark in _remarks(found.columns)),
     }
-    recipe = _small(values, task, train, epochs) if own.model == "small" else _base(values, task, train)
+    recipe = _small(values, task, train, epochs, negatives) if own.model == "small" else _base(values, task, train, negatives)
     return recipe, told
+
+
+def _count(split: str, part: Samples, use: dict[str, str]) -> str:
+    """ "val 40 (20 images)", "val 40 ('dev', 20 images)"."""
+    own = f"{use[split]!r:.40}, " if use.get(split, split) != split else ""
+    return f"{split} {len(part):,} ({own}{part.num_images:,} image{'' if part.num_images == 1 else 's'})"
 
 
 def _edge(size: tuple[int, int] | None, images: int) -> int:
@@ -226,19 +366,49 @@ def _edge(size: tuple[int, int] | None, images: int) -> int:
     return EDGES[-1]
 
 
-def _answers(train: Samples) -> tuple[int, str]:
-    """How often an answer must occur, and what to say of the vocabulary."""
-    _, counts = train.answer_counts()
-    if not counts:
-        raise UserError(f"{KEY}: the training split has no answers")
+def _answers(train: Samples) -> tuple[int, str, list[str]]:
+    """How often an answer must occur, what to say of the vocabulary, and what is to be noted. Answers are counted as training
+    does, by classes of spellings (processors/answers.py)."""
+    _, spellings = train.answer_counts()
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for spelling, count in spellings.items():
+        if key := answer_key(spelling):
+            classes[key][spelling] += count
+    counts = Counter({key: found.total() for key, found in classes.items()})
+    if len(counts) < 2:
+        only = "no answer with a word" if not counts else f"the single answer {next(iter(spellings))!r:.60}"
+        raise UserError(
+            f"train ({len(train):,} of the table's rows) has {only}, so that there is nothing to learn; add rows with other "
+            "answers, or name another column by columns.answer=NAME"
+        )
     least = proposal.least_occurrences(counts, MOST_ANSWERS)
     kept = sum(count >= least for count in counts.values())
     (best, number), total = counts.most_common(1)[0], sum(counts.values())
-    line = f"{kept:,} of {len(counts):,}, those of {least} or more rows; {100 * number / total:.0f} % are {best!r:.60}"
+    shown = _by_frequency(classes[best])[0][0]
+    line = f"{kept:,} of {len(counts):,}, those of {least} or more rows; {100 * number / total:.0f} % are {shown!r:.60}"
     once = sum(count == 1 for count in counts.values())
     if 2 * once > len(counts) and 4 * once > total:
         line += f"; {once:,} occur once: what stands in one row alone can hardly be learned"
-    return least, line
+    return least, line, list(_other_spellings(classes))
+
+
+def _by_frequency(spellings: Counter[str]) -> list[tuple[str, int]]:
+    """The first is the one that training predicts."""
+    return sorted(spellings.items(), key=lambda spelling: (-spelling[1], spelling[0]))
+
+
+def _other_spellings(classes: dict[str, Counter[str]]) -> Iterator[str]:
+    """A note on answers that are one to learn and are written in several ways."""
+    mixed = [_by_frequency(found) for found in classes.values() if len(found) > 1]
+    if not mixed:
+        return
+    rows = sum(count for found in mixed for _, count in found[1:])
+    (most, _), (other, _), *_ = max(mixed, key=lambda found: sum(count for _, count in found[1:]))
+    yield (
+        f"{len(mixed):,} answers are spelled in several ways, as {most!r:.40} and {other!r:.40}; each is learned as one, and "
+        f"predicted as most rows have it: of the {rows:,} rows of train that spell it otherwise, those with one answer count "
+        "as wrong; spell them alike"
+    )
 
 
 DESCRIBED = {
@@ -259,7 +429,7 @@ env:
   save_dir: save/{name}
 
 dataset_config:
-{table}
+{remarks}{table}
 processors:
   text:
     type: bert_tokenizer
@@ -341,7 +511,7 @@ TASK_OPTIONS = {
 }
 
 
-def _small(values: dict[str, Any], task: str, train: Samples, epochs: int) -> str:
+def _small(values: dict[str, Any], task: str, train: Samples, epochs: int, negatives: int) -> str:
     is_by_image = task == "retrieval"
     batch = 32 if is_by_image else 64 if len(train) < 10_000 else 256
     batch = max(2, min(batch, len(train) // 4))
@@ -355,10 +525,10 @@ def _small(values: dict[str, Any], task: str, train: Samples, epochs: int) -> st
         "warmup": max(1, min(100, updates // 10)),
     }
     text = COMMON + (ANSWERS if task == "vqa" else "") + SMALL
-    return text.format(**values) + _task_options(task, train)
+    return text.format(**values) + _task_options(task, negatives)
 
 
-def _base(values: dict[str, Any], task: str, train: Samples) -> str:
+def _base(values: dict[str, Any], task: str, train: Samples, negatives: int) -> str:
     batch = max(2, min(128, len(train) // 4))
     values |= {
         "vocabulary": "bert-base-uncased",
@@ -367,14 +537,41 @@ def _base(values: dict[str, Any], task: str, train: Samples) -> str:
         "warmup": max(1, min(500, len(train) // batch)),
     }
     text = COMMON + (ANSWERS if task == "vqa" else "") + BASE
-    return text.format(**values) + (_task_options(task, train) if task == "retrieval" else "")
+    return text.format(**values) + (_task_options(task, negatives) if task == "retrieval" else "")
 
 
-def _task_options(task: str, train: Samples) -> str:
-    texts: Counter[str] = Counter(text.lower() for text in train.texts())
-    negatives = max(1, min(20, len(texts) // 4))
+def _task_options(task: str, negatives: int) -> str:
     text = TASK_OPTIONS.get(task, "")
     return text.replace("NEGATIVES", str(negatives)).replace("HARDEST", str(max(1, min(5, negatives // 2))))
+
+
+def _negatives(samples: dict[str, Samples], task: str) -> int:
+    """How many texts of other images a text is told from; 0 for tasks without. Raises UserError where an image has none."""
+    if task not in ("pretrain", "retrieval"):
+        return 0
+    found = 20
+    for split, part in samples.items() if task == "pretrain" else [("train", samples["train"])]:
+        texts = [text.lower() for text in part.texts()]
+        counts = Counter(texts)
+        own: dict[int, set[str]] = defaultdict(set)  # the texts of each image
+        for image, text in zip(part.images_M.tolist(), texts, strict=True):
+            own[image].add(text)
+        others = {image: len(texts) - sum(counts[text] for text in its) for image, its in own.items()}
+        poorest = min(others, key=others.__getitem__)
+        if not others[poorest]:
+            name = part[part.images_M.tolist().index(poorest)].image_ids[0]
+            raise UserError(
+                f"task {task} tells an image's text from those of other images, and in {split} none differs from those of "
+                f"{name!r:.80} (different texts: {len(counts):,}, images: {part.num_images:,}); it needs texts of each image"
+                + ("" if split == "train" else f", and more images in {split}")
+                + (", or task=vqa answers" if task == "pretrain" else "")
+            )
+        found = min(found, max(1, len(counts) // 4), others[poorest])
+    return found
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, 120, initial_indent="  # ", subsequent_indent="  #   ", break_long_words=False) + "\n"
 
 
 def _indented(text: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 from pixelbert_plugin.data import unpacked
 from pixelbert_plugin.data.files import as_text
 
-LABELS = {"true": "True", "yes": "True", "1": "True", "false": "False", "no": "False", "0": "False"}
+TRUE, FALSE = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0")  # 1.0: a number with gaps, by pandas
+LABELS = dict.fromkeys(TRUE, "True") | dict.fromkeys(FALSE, "False")
+OPEN_LIST = re.compile(r"""\[\s*["']""")  # how a written list of texts begins
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # a whole number as it is written by machines
 LONGEST_NAME = 4096  # characters of a path
 
@@ -27,11 +29,11 @@ class Image:
 
 
 def text(cell: Any) -> str:
-    """The text of a cell as it is written; "" for an empty one."""
+    """The text of a cell without blanks around it, which nobody sees in a spreadsheet; "" for an empty one."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, str):
-        return as_text(cell)
+        return as_text(cell).strip()
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, bytes):
@@ -45,27 +47,28 @@ def is_empty(cell: Any) -> bool:
     """Whether nothing is in it."""
     if isinstance(cell, list | tuple | dict | bytes):
         return not cell
-    return not text(cell).strip()
+    return not text(cell)
 
 
 def texts(cell: Any) -> list[str]:
     """The texts of a cell that may be a list; blank ones are left out."""
     found = [text(each) for each in cell] if isinstance(cell, list | tuple) else [text(cell)]
-    return [each for each in found if each.strip()]
+    return [each for each in found if each]
 
 
 def answers(cell: Any, separator: str | None) -> list[str]:
     """The answers of a cell: a list (in a text file JSON's or Python's, ["a", "b"]), or a text, which `separator` divides.
 
-    An element may be an annotator's record, {"answer": …}, as VQA's files have.
+    An element may be an annotator's record, {"answer": …}, as VQA's files have. Raises ValueError for a list that is cut off.
     """
     if isinstance(cell, str):
         listed = _list(cell.strip())
+        if listed is None and OPEN_LIST.match(cell.strip()):  # as one answer it would be learned, and nobody would see it
+            raise ValueError(f"begins as a list and is none: {_shown(cell)}; correct it")
         cell = listed if listed is not None else cell.split(separator) if separator else [cell]
     elif not isinstance(cell, list | tuple):
         cell = [cell]
-    found = [text(each["answer"] if isinstance(each, dict) and "answer" in each else each) for each in cell]
-    return [each.strip() if separator else each for each in found if each.strip()]
+    return texts([each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cell])
 
 
 def _list(written: str) -> list[Any] | None:
@@ -85,7 +88,7 @@ def label(cell: Any) -> str:
     """ "True" or "False"; "" for an empty cell."""
     if isinstance(cell, float) and cell in (0.0, 1.0):
         cell = int(cell)
-    found = text(cell).strip()
+    found = text(cell)
     if not found:
         return ""
     if found.lower() not in LABELS:
@@ -97,7 +100,7 @@ def sample_id(cell: Any) -> int | str:
     """A number where it is one, or written as one; else the text. Raises ValueError for an empty cell."""
     if isinstance(cell, float) and cell.is_integer():  # a column of numbers with gaps, as pandas has it
         cell = int(cell)
-    found = text(cell).strip()
+    found = text(cell)
     if not found:
         raise ValueError("is empty")
     return int(found) if NUMBER.fullmatch(found) else found
@@ -106,8 +109,8 @@ def sample_id(cell: Any) -> int | str:
 def group(cell: Any, column: str) -> dict[str, str]:
     """What a cell says of the kind of its row: {column: text}, or a mapping of such."""
     if isinstance(cell, dict):
-        return {as_text(str(name)): text(kind).strip() for name, kind in cell.items() if not is_empty(kind)}
-    found = text(cell).strip()
+        return {as_text(str(name)): text(kind) for name, kind in cell.items() if not is_empty(kind)}
+    found = text(cell)
     return {column: found} if found else {}
 
 
@@ -122,7 +125,7 @@ def image(cell: Any) -> Image | None:
             raise ValueError(f"is a mapping without bytes and path: {_shown(cell)}")
     if isinstance(cell, bytes):
         return Image(unpacked.name_of(cell), content=cell) if cell else None
-    written = text(cell).strip()
+    written = text(cell)
     if not written:
         return None
     content = unpacked.of_data_url(written)

@@ -7,7 +7,7 @@ ids are all different. What is proposed is said, and can be given instead.
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pixelbert_plugin.data import cells
 from pixelbert_plugin.data.files import missing_files
 from pixelbert_plugin.data.images import BadImageError, upright_size
 from pixelbert_plugin.data.samples import Samples
-from pixelbert_plugin.data.tables import Row, Table, named_rows
+from pixelbert_plugin.data.tables import Place, Row, Table, named_rows, nothing_in
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import ConfigError
 
@@ -42,11 +42,14 @@ NAMES = {  # by role, how its column is called, the likeliest first; without wha
     "split": "split subset partition set phase",
 }
 KINDS = "answertype questiontype category type kind topic"  # of rows, which results are told by
+FILLERS = "column col field text string str file filename name path value".split()  # of a column's name, that say no role
 SPLITS = {  # what people call them
     "train": "train training tr trn",
-    "val": "val valid validation dev development eval",
+    "val": "val valid validation dev development",
     "test": "test testing tst",
 }
+EITHER = "eval evaluation"  # val, or test where something else is val
+MAX_NAMED = 5  # values that are named
 
 
 @dataclass
@@ -61,13 +64,21 @@ class Columns:
     use: dict[str, str] = field(default_factory=dict)  # the table's own split for train, val or test
     on_empty: str = "error"
     remarks: list[str] = field(default_factory=list)  # what is left out, and why
+    warnings: list[str] = field(default_factory=list)  # what makes the results worth little, and what to do
 
 
 def find_columns(
-    tables: Sequence[Table], given: dict[str, str | None], images: str, data_dir: Path, task: str | None, has_splits: bool
+    tables: Sequence[Table],
+    given: dict[str, str | None],
+    images: str,
+    data_dir: Path,
+    task: str | None,
+    has_splits: bool,
+    use: dict[str, str] | None = None,
 ) -> Columns:
     """The columns of tables alike. `given`: those that are known, by role; `images`: the folder, "" where it is to be found;
-    `has_splits`: whether files say the split. Raises UserError where a column cannot be told."""
+    `has_splits`: whether files say the split; `use`: the table's own splits that are known, by train, val and test. Raises
+    UserError where a column cannot be told."""
     table = tables[0]
     rows = _first_rows(table)
     roles = {role: _named(table, role, name) for role, name in given.items() if name is not None}
@@ -77,9 +88,7 @@ def find_columns(
         """The columns that are called as this role's are, the likeliest first."""
         if role in roles:
             return [roles[role]] if roles[role] else []
-        wanted = NAMES[role].split()
-        named = [(wanted.index(_letters(name)), name) for name in table.columns if _letters(name) in wanted]
-        return [name for _, name in sorted(named) if name not in taken]
+        return [name for name in _called(role, table.columns) if name not in taken]
 
     def take(role: str) -> None:
         found = known(role)
@@ -122,7 +131,7 @@ def find_columns(
             roles.pop(role, None)
     if has_splits:
         roles.pop("split", None)
-    _check_split(tables, found)
+    _check_split(tables, found, use or {})
     _check_ids(tables, found)
     found.groups = [
         name
@@ -178,6 +187,24 @@ def _named(table: Table, role: str, name: str) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _called(role: str, columns: Sequence[str]) -> list[str]:
+    """The columns that are called as a role's are, the likeliest first; else the only one that is so but for words such as text
+    ("Question Text")."""
+    wanted = NAMES[role].split()
+    named = sorted((wanted.index(_letters(name)), name) for name in columns if _letters(name) in wanted)
+    if named:
+        return [name for _, name in named]
+    others = {other for names in NAMES.values() for other in names.split()}
+    nearly = [name for name in columns if _letters(name) not in others and _without_fillers(name) in wanted]
+    return nearly if len(nearly) == 1 else []
+
+
+def _without_fillers(name: str) -> str:
+    """The letters of a column's name without words that say no role: "question" of "Question Text" and "questionText"."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.strip()).casefold())
+    return "".join(word for word in words if word not in FILLERS)
 
 
 def _first_rows(table: Table) -> list[Row]:
@@ -301,34 +328,64 @@ def _separator(column: str, rows: Sequence[Row]) -> str | None:
     return None
 
 
-def _check_split(tables: Sequence[Table], found: Columns) -> None:
+def _check_split(tables: Sequence[Table], found: Columns, given: dict[str, str]) -> None:
     """Which of the table's splits is which; without one for training the column is no split."""
     column = found.roles.get("split")
     if not column:
         return
-    values = dict.fromkeys(_split_of(table, row, column) for table in tables for row in table.rows([column]))
-    found.use = splits_of(list(values))
+    counts = Counter(_split_of(table, row, column) for table in tables for row in table.rows([column]))
+    counts.pop("", None)
+    found.use = splits_of(list(counts), given)
     if "train" not in found.use:
-        shown = ", ".join(list(values)[:5])
-        found.remarks.append(f"column {column!r} ({shown}) says no training split, and is left out")
+        shown = ", ".join(list(counts)[:MAX_NAMED])
+        found.remarks.append(
+            f"column {column!r} ({shown}) says no training split, and is left out; use={{train: NAME}} names the value that is"
+        )
         found.roles["split"] = ""
         found.use = {}
+        return
+    found.remarks += unused(counts, found.use, f"column {column!r}: ")
+
+
+def unused(counts: Mapping[str, int], use: dict[str, str], where: str) -> Iterator[str]:
+    """What to say of the splits of a table that are none of train, val and test. `counts`: the rows of each."""
+    left = {name: count for name, count in counts.items() if name not in use.values()}
+    if not left:
+        return
+    shown = ", ".join(
+        f"{name!r:.40} ({count:,} row{'' if count == 1 else 's'})" for name, count in list(left.items())[:MAX_NAMED]
+    )
+    more = f" and {len(left) - MAX_NAMED:,} more ({sum(left.values()):,} rows in all)" if len(left) > MAX_NAMED else ""
+    target = next((split for split in ("val", "test") if split not in use), "test")
+    taken = f"use={{{target}: {next(iter(left))}}} takes {'it' if len(left) == 1 else 'the first'}"
+    instead = f" in place of {use[target]!r}" if target in use else ""
+    are = "is" if len(left) == 1 else "are"
+    yield f"{where}{shown}{more} {are} not taken for train, val or test, and left out; {taken}{instead}"
 
 
 def _split_of(table: Table, row: Row, column: str) -> str:
     try:
-        return cells.text(row.cells[column]).strip()
+        return cells.text(row.cells[column])
     except ValueError as error:
         raise UserError(f"{table.name}: {row.where}: column {column!r} {error}") from error
 
 
-def splits_of(names: Sequence[str]) -> dict[str, str]:
-    """By train, val and test, the one of `names` that means it."""
-    found = {}
-    for split, meanings in SPLITS.items():
-        for name in names:
-            if _letters(name) in meanings.split() and split not in found:
-                found[split] = name
+def splits_of(names: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """By train, val and test, the one of `names` that means it, `given` before all. Of several that may, the one that is
+    called so; else none, for it would be a guess."""
+    found = dict(given or {})
+    free = [name for name in names if name not in found.values()]
+    is_open = []
+    for split in [split for split in SPLITS if split not in found]:
+        named = [name for name in free if _letters(name) in SPLITS[split].split()]
+        named = [name for name in named if name == split] or named
+        if len(named) == 1:
+            found[split] = named[0]
+        elif not named and split != "train":
+            is_open.append(split)
+    either = [name for name in free if _letters(name) in EITHER.split()]
+    if is_open and len(either) == 1:
+        found[is_open[0]] = either[0]
     return found
 
 
@@ -337,20 +394,21 @@ def _check_ids(tables: Sequence[Table], found: Columns) -> None:
     column = found.roles.get("id")
     if not column:
         return
-    first: dict[Any, int] = {}
-    wrong: list[int] = []
+    first: dict[Any, tuple[str, Place]] = {}
+    wrong: list[Place] = []
     for table in tables:
         for row in table.rows([column]):
             try:
                 own = cells.sample_id(row.cells[column])
             except ValueError:
-                wrong.append(row.number)
+                wrong.append(row.place)
                 continue
-            if first.setdefault(own, row.number) != row.number:
-                wrong.append(row.number)
+            if first.setdefault(own, (table.name, row.place)) != (table.name, row.place):
+                wrong.append(row.place)
     if wrong:
         found.remarks.append(
-            f"column {column!r}: {named_rows(wrong)} repeat an id or have none; rows are numbered by image instead"
+            f"column {column!r}: {named_rows(wrong)} {'repeats' if len(wrong) == 1 else 'repeat'} an id or "
+            f"{'has' if len(wrong) == 1 else 'have'} none; rows are numbered by image instead"
         )
         found.roles["id"] = ""
 
@@ -361,19 +419,22 @@ def _check_empty(tables: Sequence[Table], found: Columns) -> None:
     wanted = [name for role, name in found.roles.items() if name and role not in ("id", "split")]
     answers = {found.roles.get(role) for role in ("answer", "answers", "label")}
     for table in tables:
-        lacking: dict[str, list[int]] = {name: [] for name in wanted}
-        unanswered: dict[tuple[str, str], list[int]] = defaultdict(list)  # by column and split
+        lacking: dict[str, list[Place]] = {name: [] for name in [*wanted, *([split] if split else [])]}
+        unanswered: dict[tuple[str, str], list[Place]] = defaultdict(list)  # by column and split
         totals: Counter[str] = Counter()  # by split
-        for row in table.rows([*wanted, *([split] if split else [])]):
+        for row in table.rows(list(lacking)):
             own = _split_of(table, row, split) if split else ""
+            if split and own not in found.use.values():
+                lacking[split] += [] if own else [row.place]
+                continue
             totals[own] += 1
             for name in wanted:
                 if cells.is_empty(row.cells[name]):
-                    (unanswered[name, own] if name in answers else lacking[name]).append(row.number)
-        for (name, own), numbers in unanswered.items():
-            lacking[name] += numbers if len(numbers) < totals[own] else []
-        for name, numbers in lacking.items():
-            if numbers:
-                verb = "has" if len(numbers) == 1 else "have"
-                found.remarks.append(f"{table.name}: {named_rows(numbers)} {verb} nothing in column {name!r}, and are left out")
+                    (unanswered[name, own] if name in answers else lacking[name]).append(row.place)
+        for (name, own), places in unanswered.items():
+            lacking[name] += places if len(places) < totals[own] else []
+        for name, places in lacking.items():
+            if places:
+                are = "is" if len(places) == 1 else "are"
+                found.remarks.append(f"{nothing_in(table.name, sorted(places), name)}, and {are} left out (on_empty: skip)")
                 found.on_empty = "skip"

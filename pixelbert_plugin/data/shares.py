@@ -2,7 +2,7 @@
 
 Images are put in the order of a hash of their names; val is the first of them, test the next, train the rest. So the shares are
 exact, and an image that comes or goes moves at most a few others, at the edges. Images that stand in one row, as NLVR2's two
-do, go together, and so do those that are connected through others.
+do, go together, and so do those that are connected through others; where that are more than half of all, they are train's.
 """
 
 import hashlib
@@ -24,10 +24,11 @@ def dealt(rows: Iterable[tuple[str, ...]], shares: Mapping[str, float]) -> dict[
     A split whose share is above 0 has an image at least, where there are enough.
     """
     together: dict[str, list[str]] = {}
-    for image, one in connected(rows).items():
+    one_of = connected(rows)
+    for image, one in one_of.items():
         together.setdefault(one, []).append(image)
     groups = {min(images): images for images in together.values()}  # so that the order of the rows does not matter
-    leaders = sorted(groups, key=order)
+    leaders = sorted(groups, key=lambda leader: (2 * len(groups[leader]) > len(one_of), order(leader)))  # train is last
     wanted = {name: shares.get(name, 0.0) for name in ("val", "test")}
     wanted["train"] = max(0.0, 1.0 - sum(wanted.values()))
     counts = _counts(len(leaders), wanted)

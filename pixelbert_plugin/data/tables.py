@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pixelbert_plugin.data.files import BrokenJson, JsonText
 from pixelbert_plugin.errors import UserError
@@ -38,6 +38,17 @@ BATCH, IMAGE_BATCH = 1024, 16  # rows of a Parquet file that are held at once, a
 EXTRA = "pip install 'pixelbert_plugin[table]'"
 
 
+class Place(NamedTuple):
+    """Where a row stands in its table."""
+
+    number: int  # from 1; a header is none
+    line: int | None = None  # of a text file, where the row begins: what an editor shows
+
+    def __str__(self) -> str:
+        """ "3 (line 4)"."""
+        return str(self.number) + (f" (line {self.line})" if self.line is not None else "")
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a table."""
@@ -47,9 +58,14 @@ class Row:
     line: int | None = None  # of a text file, where the row begins
 
     @property
+    def place(self) -> Place:
+        """Without the cells, which may hold images."""
+        return Place(self.number, self.line)
+
+    @property
     def where(self) -> str:
         """ "row 3 (line 4)"."""
-        return f"row {self.number}" + (f" (line {self.line})" if self.line is not None else "")
+        return f"row {self.place}"
 
 
 @dataclass(frozen=True)
@@ -100,15 +116,26 @@ def plain(name: str) -> str:
     return name.strip().strip("\ufeff").casefold()
 
 
-def named_rows(numbers: Sequence[int]) -> str:
-    """ "row 3", "rows 3, 5 and 9", "rows 3, 5, 9, 12, 17 and 40 more"."""
-    if len(numbers) == 1:
-        return f"row {numbers[0]}"
-    if len(numbers) > NUM_NAMED:
-        shown, last = numbers[:NUM_NAMED], f"{len(numbers) - NUM_NAMED:,} more"
-    else:
-        shown, last = numbers[:-1], str(numbers[-1])
-    return f"rows {', '.join(map(str, shown))} and {last}"
+def named_rows(places: Sequence[Place]) -> str:
+    """ "row 3 (line 4)", "rows 3 and 5 (lines 4 and 6)", "rows 3, 5, 9, 12, 17 and 40 more (lines 4, 6, 10, 13, 18, …)"."""
+    if len(places) == 1:
+        return f"row {places[0]}"
+    shown, rest = places[:NUM_NAMED], len(places) - NUM_NAMED
+    lines = [str(place.line) for place in shown if place.line is not None]
+    where = f" (lines {', '.join(lines)}, …)" if rest > 0 else f" (lines {_listed(lines)})"
+    return f"rows {_listed([*(str(place.number) for place in shown), *([f'{rest:,} more'] if rest > 0 else [])])}" + (
+        where if lines else ""
+    )
+
+
+def nothing_in(table: str, places: Sequence[Place], column: str) -> str:
+    """ "t.csv: row 3 (line 4) has nothing in column 'image'"."""
+    return f"{table}: {named_rows(places)} {'has' if len(places) == 1 else 'have'} nothing in column {column!r}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def open_table(path: Path, kind: Format, key: str, reading: Reading) -> Table:
@@ -186,7 +213,7 @@ class DelimitedTable(Table):
                 if len(cells) != len(names):
                     many = f"has {len(cells)} cells, the header {len(names)}"
                     raise UserError(
-                        f"{self.name}: row {number} (line {line}) {many}; put cells that hold {delimiter!r} in quotation marks"
+                        f"{self.name}: row {Place(number, line)} {many}; put cells that hold {delimiter!r} in quotation marks"
                     )
                 yield Row(number, {name: cells[place] for name, place in places.items()}, line)
 
@@ -202,7 +229,7 @@ class DelimitedTable(Table):
         elif "field larger" in reason:
             reason = f"a cell of more than {MAX_CELL:,} characters: is a quotation mark missing?"
         remedy = "" if not self.reading.quotes else f"; correct it, or set {self.reading.key}.quotes=false where they are text"
-        return f"{self.name}: row {number} (line {line}) cannot be read ({reason}){remedy}"
+        return f"{self.name}: row {Place(number, line)} cannot be read ({reason}){remedy}"
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -243,7 +270,7 @@ class JsonTable(Table):
                 try:
                     value = json.loads(text)
                 except (ValueError, RecursionError) as error:
-                    raise UserError(f"{self.name}: row {number} (line {line}) is no JSON ({error})") from error
+                    raise UserError(f"{self.name}: row {Place(number, line)} is no JSON ({error})") from error
                 yield number, line, value
 
     def _elements(self) -> Iterator[tuple[int, int | None, Any]]:

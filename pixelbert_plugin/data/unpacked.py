@@ -6,11 +6,14 @@ it is whole or not there; what is there is not written or fetched again. Any of 
 
 import base64
 import binascii
+import errno
 import hashlib
 import logging
 import re
+import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 from pixelbert_plugin.errors import UserError, replacing, writing
@@ -69,7 +72,7 @@ class Unpacked:
         except ImportError as error:
             raise UserError(f"{url:.200}: this protocol needs another package ({error}); {EXTRA}, or install it") from error
         except Exception as error:  # of a protocol's package, its server, or the way there
-            return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            return _reason(error)
         if len(content) > MAX_BYTES:
             return f"more than {MAX_BYTES >> 20} MB"
         self._put(path, content)
@@ -88,6 +91,26 @@ def _reader() -> Callable[[str], bytes]:
             return file.read(MAX_BYTES + 1)
 
     return read
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why a URL cannot be read, in a line: fsspec says FileNotFoundError of all that goes wrong on http, for a reason."""
+    first, found = error, []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    for each in found:
+        status = getattr(each, "status", None)
+        if isinstance(status, int):
+            phrase = f" ({HTTPStatus(status).phrase})" if status in HTTPStatus._value2member_map_ else ""
+            return f"the server answers {status}{phrase}"
+        if getattr(each, "errno", None) == errno.ECONNREFUSED:
+            return "the connection is refused: no server is there"
+        if isinstance(each, socket.gaierror):
+            return "there is no host of this name"
+    if isinstance(first, FileNotFoundError):
+        return "no such file"
+    return f"{type(found[-1]).__name__}: {found[-1]}".splitlines()[0][:300]
 
 
 def name_of(content: bytes) -> str:

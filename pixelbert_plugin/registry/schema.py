@@ -208,6 +208,10 @@ def _mapping(node: Any, path: str, of: str) -> dict[str, Any]:
     found = yaml_text.structure(node)
     if not isinstance(found, dict):
         raise ConfigError(path, f"{shown(node)} is not a mapping {of}")
+    for key, value in found.items():
+        name, colon, rest = str(key).partition(":")
+        if colon and name and rest and yaml_text.is_null(value):  # YAML takes {train:a.csv} for a name without a value
+            raise ConfigError(path, f"{shown(key)}: a blank after the colon is missing; write {name}: {rest}")
     return {str(key): value for key, value in found.items()}
 
 

@@ -101,7 +101,7 @@ class Builder:
         require_files(files, self.remedy)
         return cached(self.cache_dir, self.name, options, [path for _, path in files], make)
 
-    def image_name(self, name: Any, path: Path, index: int, unit: str = "entry") -> Any:
+    def image_name(self, name: Any, path: Path, index: object, unit: str = "entry") -> Any:
         """The name of an image file, or a part of it, as record `index` of the annotation file `path` has it. Raises UserError
         where it leads out of the folder of images. (Links in that folder may lead wherever they like.)"""
         if isinstance(name, str) and not self.config.outside_images and leads_outside(PurePath(name)):

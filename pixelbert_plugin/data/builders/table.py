@@ -6,10 +6,9 @@ hash of their images' names, so that neither it nor the shares depend on the ord
 
 import glob
 import logging
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +23,13 @@ from pixelbert_plugin.data.samples import Samples
 from pixelbert_plugin.data.tables import (
     DatasetsTable,
     Format,
+    Place,
     Reading,
     Row,
     Table,
     load_datasets,
     named_rows,
+    nothing_in,
     open_table,
 )
 from pixelbert_plugin.data.unpacked import leads_here, require_folder
@@ -39,7 +40,7 @@ from pixelbert_plugin.types import Sample
 logger = logging.getLogger(__name__)
 TEXTS = ("question", "caption", "statement")
 NUM_NAMED = 3  # images that are named in an error
-FORMAT = 1  # of what is read from the same table; raise it when it is read differently
+FORMAT = 2  # of what is read from the same table; raise it when it is read differently
 
 
 @dataclass(kw_only=True)
@@ -54,7 +55,9 @@ class ColumnsConfig:
     statement: str | None = None  # the same for statements about two images
     answer: str | None = None  # the answer to the question
     answers: str | None = None  # several annotators' answers: a list, or text that answer_separator divides
-    label: str | None = None  # of two images, whether the statement is true (true, yes, 1); of one, the answer if no other is
+    label: str | None = (
+        None  # of two images, whether the statement is true (true, yes, t, 1); of one, the answer if no other is
+    )
     id: str | None = None  # of the row, by which predictions are told. Without: image#1, image#2, …
     split: str | None = None  # the row's split, train, val or test; others by `use`
     groups: list[str] | None = None  # results are also told by the values of these. None: of a column `groups`
@@ -121,7 +124,7 @@ class Entry:
     """A row of a split, as it was read."""
 
     table: Table
-    number: int  # of the row; its cells may hold images, and are not kept
+    place: Place  # of the row; its cells may hold images, and are not kept
     images: tuple[cells.Image, ...]
     texts: tuple[str, ...]
     answers: tuple[str, ...]
@@ -142,6 +145,12 @@ class TableBuilder(Builder):
     Config = TableConfig
     config: TableConfig
     remedy = "paths begin in env.data_dir"
+
+    def __init__(self, config: TableConfig, data_dir: Path, cache_dir: Path | None = None):
+        self.remark: Callable[[str], None] = logger.warning  # is told what is left out
+        self._remarks: set[str] = set()  # a row without an image is met in every split
+        self._failed: dict[Path, str] = {}  # by file, the URL that it could not be fetched from, and why
+        super().__init__(config, data_dir, cache_dir)
 
     def own_splits(self) -> list[str]:
         if self.config.splits:
@@ -173,8 +182,8 @@ class TableBuilder(Builder):
         what = f"{self.key}, split {own}"
         found = self.cached_samples(self._options(own), self._files(own), lambda: self._read(own, left_out), what, left_out)
         missing = missing_files(found.image_paths())
-        if missing and self._unpacked_folder is not None and any(self._unpacked_folder in path.parents for path in missing):
-            for _ in self._read(own, []):  # what was unpacked was deleted since, or could not be fetched
+        if any(self._is_unpacked(path) and path not in self._failed for path in missing):
+            for _ in self._read(own, []):  # what was unpacked was deleted since, or could not be fetched then
                 pass
             missing = missing_files(found.image_paths())
         if missing and self.config.on_bad_image == "error":
@@ -250,7 +259,7 @@ class TableBuilder(Builder):
                 column = self._roles(table).split
                 if column is not None:
                     for row in table.rows([column]):
-                        found[self._cell(table, row, column, cells.text).strip()] = None
+                        found[self._cell(table, row, column, cells.text)] = None
             writer = BlockWriter()
             writer.extend([name.encode() for name in found if name])
             return writer.block().arrays("splits")
@@ -352,7 +361,7 @@ class TableBuilder(Builder):
                 return None
             is_own = isinstance(table, DatasetsTable)  # `datasets` itself says where the files of a folder are
             if image.path is not None and not is_own:
-                self.image_name(image.path, Path(table.name), row.number, "row")
+                self.image_name(image.path, Path(table.name), row.place, "row")
             if image.url is not None and leads_here(image.url) and not (is_own or self.config.outside_images):
                 raise UserError(
                     f"{table.name}: {row.where}: image {image.url!r:.200} leads to files of this machine; correct it, or "
@@ -377,44 +386,48 @@ class TableBuilder(Builder):
         return shares.dealt(rows(), {"val": given.val, "test": given.test})
 
     @property
+    def has_splits(self) -> bool:
+        """Whether files, or a data set of Hugging Face's itself, say the split: no column does, and no share."""
+        return bool(self.config.splits) or (self.config.format == "datasets" and len(self._datasets) > 1)
+
+    @property
     def _is_dealt(self) -> bool:
-        is_of_files = bool(self.config.splits) or (self.config.format == "datasets" and len(self._datasets) > 1)
-        return not is_of_files and not self._has_column
+        return not self.has_splits and not self._has_column
 
     def _entries(self, own: str, skipped: list[Entry] | None = None) -> Iterator[Entry]:
         """The rows of a split, as the table has them. Those that lack something are an error, or left out.
 
         With `skipped`, which gets those without a text, images in cells are unpacked.
         """
-        lacking: dict[tuple[str, str], list[int]] = defaultdict(list)  # rows by table and by what they lack
+        lacking: dict[tuple[str, str], list[Place]] = defaultdict(list)  # rows by table and by what they lack
         rows_of_id: dict[int | str, str] = {}
         for table in self.tables(own):
             roles = self._roles(table)
             has_answers, unanswered = False, []
             for row in table.rows(roles.columns()):
                 if self._has_column and roles.split is not None:
-                    value = self._cell(table, row, roles.split, cells.text).strip()
+                    value = self._cell(table, row, roles.split, cells.text)
                     if not value:
-                        lacking[table.name, roles.split].append(row.number)
+                        lacking[table.name, roles.split].append(row.place)
                     if value != own:
                         continue
                 images = self._images(table, row, roles)
                 if images is None:
-                    lacking[table.name, roles.images[0]].append(row.number)
+                    lacking[table.name, roles.images[0]].append(row.place)
                     continue
                 if self._is_dealt and self._dealt[images[0].name] != own:
                     continue
                 images = tuple(self._unpacked(image, writes=skipped is not None) for image in images)
                 entry = self._entry(table, row, roles, images)
                 if entry.id is not None:
-                    where = f"{table.name}, row {row.number}"
+                    where = f"{table.name}, {row.where}"
                     if (first := rows_of_id.setdefault(entry.id, where)) != where:
                         raise UserError(
-                            f"{table.name}: id {entry.id!r:.80} is duplicated, in row {row.number} and before in {first}; give "
+                            f"{table.name}: id {entry.id!r:.80} is duplicated, in {row.where} and before in {first}; give "
                             f'every row its own, or do without: {self.key}.columns.id=""'
                         )
                 if not entry.texts:
-                    lacking[table.name, roles.text].append(row.number)
+                    lacking[table.name, roles.text].append(row.place)
                     if skipped is not None:
                         skipped.append(entry)
                     continue
@@ -425,14 +438,19 @@ class TableBuilder(Builder):
                 yield entry
             if has_answers and unanswered:  # a split without any is a test whose answers are not told
                 column = roles.label or roles.answer or roles.answers or ""
-                lacking[table.name, column] += [entry.number for entry in unanswered]
+                lacking[table.name, column] += [entry.place for entry in unanswered]
             else:
                 yield from unanswered
-        for (name, column), numbers in lacking.items():
-            told = f"{name}: {named_rows(numbers)} {'has' if len(numbers) == 1 else 'have'} nothing in column {column!r}"
+        for (name, column), places in lacking.items():
             if self.config.on_empty == "error":
-                raise UserError(f"{told}; fill it in, or leave such rows out with {self.key}.on_empty=skip")
-            logger.warning("%s: left out of %s", told, own)
+                remedy = f"fill it in, or leave such rows out with {self.key}.on_empty=skip"
+                raise UserError(f"{nothing_in(name, places, column)}; {remedy}")
+            self._tell(f"{nothing_in(name, places, column)}, and {'is' if len(places) == 1 else 'are'} left out")
+
+    def _tell(self, remark: str) -> None:
+        if remark not in self._remarks:
+            self._remarks.add(remark)
+            self.remark(remark)
 
     def _entry(self, table: Table, row: Row, roles: Roles, images: tuple[cells.Image, ...]) -> Entry:
         def cell(column: str | None, read: Any, *arguments: Any) -> Any:
@@ -442,10 +460,10 @@ class TableBuilder(Builder):
             texts = cell(roles.text, cells.texts)
         else:
             written = cell(roles.text, cells.text)
-            texts = [written] if written.strip() else []
+            texts = [written] if written else []
         answers = cell(roles.answers, cells.answers, self.config.answer_separator) or []
         main = cell(roles.label, cells.label) or cell(roles.answer, cells.text) or ""
-        answer: str | None = main if main.strip() else None
+        answer: str | None = main or None
         if not answers and answer is not None:
             answers = [answer]
         if answers and answer is None:
@@ -453,7 +471,7 @@ class TableBuilder(Builder):
         groups: dict[str, str] = {}
         for column in roles.groups:
             groups |= self._cell(table, row, column, cells.group, column)
-        return Entry(table, row.number, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
+        return Entry(table, row.place, images, tuple(texts), tuple(answers), answer, cell(roles.id, cells.sample_id), groups)
 
     def _read(self, own: str, left_out: list[Path]) -> Iterator[Sample]:
         """The samples of a split, in their order; images in cells are unpacked, URLs are fetched."""
@@ -493,11 +511,15 @@ class TableBuilder(Builder):
         path = folder.write(image.content) if writes else folder.place(image.name)
         return cells.Image(image.name, path=str(path))
 
+    def _is_unpacked(self, path: Path) -> bool:
+        """Whether it is a file of an image in a cell, or of one that a URL leads to."""
+        return self._unpacked_folder is not None and self._unpacked_folder in path.parents
+
     def _file(self, image: cells.Image) -> Path:
         if image.url is not None:
             return require_folder(self.cache_dir, self.key).of_url(image.url)
         name = str(image.path)
-        if self._unpacked_folder is not None and name.startswith(f"{self._unpacked_folder}{os.sep}"):
+        if self._is_unpacked(Path(name)):
             return Path(name)
         pattern = self.config.images
         if "{" in pattern:
@@ -511,34 +533,51 @@ class TableBuilder(Builder):
         urls = [image.url for entry in entries for image in entry.images if image.url is not None]
         if not urls:
             return
-        failed = require_folder(self.cache_dir, self.key).fetch(urls)
+        folder = require_folder(self.cache_dir, self.key)
+        failed = folder.fetch(urls)
         if not failed:
             return
-        rows = sorted({entry.number for entry in entries if any(image.url in failed for image in entry.images)})
+        self._failed |= {folder.of_url(url): f"{url:.200} ({reason})" for url, reason in failed.items()}
+        places = sorted({entry.place for entry in entries if any(image.url in failed for image in entry.images)})
         url, reason = next(iter(failed.items()))
-        told = f"{entries[0].table.name}: {named_rows(rows)}: images cannot be fetched ({len(failed)}): {url:.200}: {reason}"
+        told = f"{entries[0].table.name}: {named_rows(places)}: {len(failed):,} of {len(set(urls)):,} images cannot be fetched"
+        told += f": {url:.200} ({reason})"
         if self.config.on_bad_image == "error":
             remedy = f"the same command fetches what is missing; {self.key}.on_bad_image=skip leaves such images out"
             raise UserError(f"{told}; {remedy}")
-        logger.warning("%s", told)
+        self._tell(told)
 
     def missing(self, own: str, missing: list[Path], total: int) -> str:
-        """What to say where image files of `total` are missing: which rows of the split have them."""
-        absent, rows, table = set(missing), [], ""
-        first: dict[Path, None] = {}  # of the missing ones, in the order of the rows
-        for entry in self._entries(own):
-            files = [*map(self._file, entry.images)]
-            if not absent.isdisjoint(files):
-                rows.append(entry.number)
-                table = table or entry.table.name
-                first.update(dict.fromkeys(file for file in files if file in absent))
-        where = f"{table}: {named_rows(rows)}" if rows else self.key
-        named = ", ".join(map(str, list(first or missing)[:NUM_NAMED])) + (", …" if len(missing) > NUM_NAMED else "")
+        """What to say where image files of `total` are missing, and what to do."""
         remedy = f"{self.key}.images={self.config.images!r} is the folder that they are looked for in, below env.data_dir"
+        if all(path in self._failed for path in missing):
+            remedy = "the same command fetches what is missing"
         if len(missing) < total:
             remedy += f"; {self.key}.on_bad_image=skip leaves such images out"
-        which = "none of the images is" if len(missing) == total > 1 else f"{len(missing):,} of {total:,} images are not"
-        return f"{where}: {which} there: {named}; {remedy}"
+        return f"{self.told_missing(own, missing, total)}; {remedy}"
+
+    def told_missing(self, own: str, missing: list[Path], total: int) -> str:
+        """What to say where image files of `total` are missing: which rows of the split have them."""
+        where, first = self.rows_of(own, missing)
+        named = ", ".join(self._failed.get(path, str(path)) for path in first[:NUM_NAMED])
+        are_fetched = all(path in self._failed for path in missing)
+        is_all = len(missing) == total > 1
+        many = "none of the images" if is_all else f"{len(missing):,} of {total:,} images"
+        be_there = ("can be", "cannot be") if are_fetched else ("is", "are not")
+        told = f"{many} {be_there[0 if is_all else 1]} {'fetched' if are_fetched else 'there'}"
+        return f"{where}: {told}: {named}{', …' if len(missing) > NUM_NAMED else ''}"
+
+    def rows_of(self, own: str, files: list[Path]) -> tuple[str, list[Path]]:
+        """Which rows of a split have some of its image files, "t.csv: rows 3 and 5", and the files in the order of the rows."""
+        wanted, places, table = set(files), [], ""
+        first: dict[Path, None] = {}
+        for entry in self._entries(own):
+            found = [file for file in map(self._file, entry.images) if file in wanted]
+            if found:
+                places.append(entry.place)
+                table = table or entry.table.name
+                first.update(dict.fromkeys(found))
+        return (f"{table}: {named_rows(places)}" if places else self.key), list(first or files)
 
 
 def _place(entry: Entry) -> tuple[Any, ...]:

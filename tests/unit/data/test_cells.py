@@ -9,7 +9,7 @@ from pixelbert_plugin.data import cells
 
 @pytest.mark.parametrize(
     ("cell", "expected"),
-    [("x", "x"), (" x ", " x "), (None, ""), (float("nan"), ""), (3, "3"), (0.5, "0.5"), (True, "true"), ("\ud83d", "?")],
+    [("x", "x"), (" x\u00a0", "x"), (None, ""), (float("nan"), ""), (3, "3"), (0.5, "0.5"), (True, "true"), ("\ud83d", "?")],
 )
 def test_text(cell, expected):
     assert cells.text(cell) == expected
@@ -29,6 +29,8 @@ def test_what_is_no_text(cell):
         ("red| dark red |", "|", ["red", "dark red"]),
         ('["red", "dark, red"]', None, ["red", "dark, red"]),  # JSON
         ("['red', \"it's\"]", None, ["red", "it's"]),  # as pandas writes a list
+        (" red ", None, ["red"]),
+        ([" red", "red "], None, ["red", "red"]),
         ("[red", None, ["[red"]),
         ("[1, 2]", None, ["1", "2"]),
         (["red", "", None, 3], None, ["red", "3"]),
@@ -44,19 +46,26 @@ def test_answers(cell, separator, expected):
     assert cells.answers(cell, separator) == expected
 
 
-@pytest.mark.parametrize("cell", [True, "true", " TRUE ", "yes", "1", 1, 1.0])
+@pytest.mark.parametrize("cell", ['["yes", "no"', " ['yes', 'no'", '["yes", no]', '[ "yes"; "no" ]'])
+@pytest.mark.parametrize("separator", [None, "|"])
+def test_a_list_that_is_cut_off_is_no_answer(cell, separator):
+    with pytest.raises(ValueError, match=r"begins as a list and is none: .*yes.*; correct it"):
+        cells.answers(cell, separator)
+
+
+@pytest.mark.parametrize("cell", [True, "true", " TRUE ", "yes", "T", "y", "1", "1.0", 1, 1.0])
 def test_true(cell):
     assert cells.label(cell) == "True"
 
 
-@pytest.mark.parametrize("cell", [False, "False", "no", "0", 0, 0.0])
+@pytest.mark.parametrize("cell", [False, "False", "no", "F", "n", "0", "0.0", 0, 0.0])
 def test_false(cell):
     assert cells.label(cell) == "False"
 
 
 def test_other_labels():
     assert cells.label("") == cells.label(None) == ""
-    with pytest.raises(ValueError, match="is 'maybe', not one of true, yes, 1, false, no, 0"):
+    with pytest.raises(ValueError, match=r"is 'maybe', not one of true, yes, t, y, 1, 1\.0, false, no, f, n, 0, 0\.0"):
         cells.label("maybe")
 
 

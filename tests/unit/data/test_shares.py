@@ -44,6 +44,15 @@ def test_pairs_that_share_an_image_go_together_in_any_order(pairs, random):
     assert dealt(shuffled, {"val": 0.3, "test": 0.2}) == found
 
 
+def test_a_group_of_more_than_half_is_for_training():
+    """Twelve images in a ring of pairs, and four pairs by themselves: of the five groups val and test get one each."""
+    for first in range(12):  # whichever image leads the ring
+        ring = [(f"{first}r{n}", f"{first}r{(n + 1) % 12}") for n in range(12)]
+        found = dealt([*ring, *((f"{n}a", f"{n}b") for n in range(4))], {"val": 0.2, "test": 0.2})
+        assert {found[image] for image, _ in ring} == {"train"}
+        assert Counter(found.values()) == {"train": 16, "val": 2, "test": 2}
+
+
 def test_a_new_image_moves_few_others():
     before, after = dealt(one_each(200), TENTHS), dealt(one_each(201), TENTHS)
     assert sum(before[name] != after[name] for name in before) <= 2

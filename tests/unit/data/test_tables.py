@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelbert_plugin.data.tables import Reading, named_rows, open_table
+from pixelbert_plugin.data.tables import Place, Reading, named_rows, open_table
 from pixelbert_plugin.errors import UserError
 
 KEY = "dataset_config.table"
@@ -130,7 +130,20 @@ def test_the_columns_of_json_lines_are_those_of_all_rows(tmp_path):
     ],
 )
 def test_rows_are_named(numbers, told):
-    assert named_rows(numbers) == told
+    assert named_rows([*map(Place, numbers)]) == told
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ([(3, 7)], "row 3 (line 7)"),
+        ([(3, 7), (5, 9)], "rows 3 and 5 (lines 7 and 9)"),
+        ([(n, n + 1) for n in range(1, 6)], "rows 1, 2, 3, 4 and 5 (lines 2, 3, 4, 5 and 6)"),
+        ([(n, n + 1) for n in range(1, 9)], "rows 1, 2, 3, 4, 5 and 3 more (lines 2, 3, 4, 5, 6, …)"),
+    ],
+)
+def test_rows_of_a_text_file_are_named_with_their_lines(places, told):
+    assert named_rows([Place(*place) for place in places]) == told
 
 
 def test_parquet(tmp_path):

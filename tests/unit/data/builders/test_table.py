@@ -2,10 +2,12 @@
 
 import base64
 import csv
+import http.server
 import io
 import json
 import logging
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,7 +185,7 @@ def test_the_split_of_a_column(root):
     with pytest.raises(UserError, match=r"use\.val: 'valid': no such split; did you mean validation\?"):
         build(root, rows, use={"val": "valid"}).samples("val")
     assert len(everything(build(root, rows, columns={"split": ""}))) == 40  # no split: by share
-    with pytest.raises(UserError, match=r"t\.csv: row 2 has nothing in column 'split'"):
+    with pytest.raises(UserError, match=r"t\.csv: row 2 \(line 3\) has nothing in column 'split'"):
         everything(build(root, [{**rows[0]}, {**rows[1], "split": ""}]))
 
 
@@ -211,21 +213,76 @@ def test_a_split_without_answers_is_a_test_and_a_single_empty_one_is_not(root, c
     assert len(builder.samples("test")) == 20 and all(sample.answer is None for sample in builder.samples("test"))
     rows[3]["answer"] = rows[7]["answer"] = " "
     with pytest.raises(
-        UserError, match=r"t\.csv: rows 4 and 8 have nothing in column 'answer'; fill it in, or .*\.on_empty=skip"
+        UserError,
+        match=r"t\.csv: rows 4 and 8 \(lines 5 and 9\) have nothing in column 'answer'; fill it in, or .*\.on_empty=skip",
     ):
         build(root, rows).samples("train")
     with caplog.at_level(logging.WARNING):
         assert len(build(root, rows, on_empty="skip").samples("train")) == 18
-    assert "rows 4 and 8 have nothing in column 'answer': left out of train" in caplog.text
+    assert "rows 4 and 8 (lines 5 and 9) have nothing in column 'answer', and are left out" in caplog.text
 
 
 def test_rows_without_text_or_image(root):
     rows = [dict(row) for row in QUESTIONS[:6]]
     rows[1]["question"], rows[4]["image"] = "  ", ""
-    with pytest.raises(UserError, match=r"row 5 has nothing in column 'image'|row 2 has nothing in column 'question'"):
+    with pytest.raises(
+        UserError, match=r"row 5 \(line 6\) has nothing in column 'image'|row 2 \(line 3\) has nothing in column 'question'"
+    ):
         build(root, rows, **ALL_TRAIN).samples("train")
     found = build(root, rows, on_empty="skip", **ALL_TRAIN).samples("train")
     assert len(found) == 4
+
+
+def test_a_row_that_is_left_out_is_told_once(root, caplog):
+    """A row without an image is in no split, and is met in each."""
+    rows = [dict(row) for row in QUESTIONS]
+    rows[4]["image"] = ""
+    with caplog.at_level(logging.WARNING):
+        assert len(everything(build(root, rows, on_empty="skip"))) == 39
+    assert caplog.messages == [f"{root}/t.csv: row 5 (line 6) has nothing in column 'image', and is left out"]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/404.png is answered 404."""
+
+    def do_GET(self):
+        self.send_error(int(self.path[1:4]))
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_address[1]}"
+    found.shutdown()
+    found.server_close()
+
+
+def test_why_a_url_cannot_be_fetched_is_told_once(root, server, caplog):
+    pytest.importorskip("aiohttp")
+    rows = [{"image": f"{server}/{status}.png", "caption": "c"} for status in (404, 403, 599)]
+    rows.append({"image": "http://127.0.0.1:1/0.png", "caption": "c"})
+    reasons = (
+        "the server answers 404 (Not Found)",
+        "the server answers 403 (Forbidden)",
+        "the server answers 599",
+        "the connection is refused: no server is there",
+    )
+    for row, reason in zip(rows, reasons, strict=True):
+        caplog.clear()
+        builder = build(root, [row], on_bad_image="skip", **ALL_TRAIN)
+        samples = builder.samples("train")
+        told = f"{root}/t.csv: row 1 (line 2): 1 of 1 images cannot be fetched: {row['image']} ({reason})"
+        assert [line for line in caplog.messages if "fetching" not in line] == [told]
+        assert builder.missing("train", samples.image_paths(), 2) == (
+            f"{told.replace('1 of 1', '1 of 2')}; the same command fetches what is missing; "
+            f"{KEY}.on_bad_image=skip leaves such images out"
+        )
 
 
 def test_an_image_whose_only_row_has_no_text_is_told(root):
@@ -255,11 +312,11 @@ def test_an_image_whose_only_row_has_no_text_is_told(root):
         (
             [{**ONE[0], "id": 7}, {**ONE[0], "id": 8}, {**ONE[0], "id": "7"}],
             {},
-            r"id 7 is duplicated, in row 3 and before in .*t\.csv, row 1",
+            r"id 7 is duplicated, in row 3 \(line 4\) and before in .*t\.csv, row 1 \(line 2\)",
         ),
         ([{**ONE[0], "id": ""}], {}, r"row 1 \(line 2\): column 'id' is empty"),
-        ([{**ONE[0], "image": "../x.png"}], {}, r"row 1: image '\.\./x\.png' is outside the folder"),
-        ([{**ONE[0], "image": "/etc/passwd"}], {}, r"row 1: image '/etc/passwd' is outside the folder"),
+        ([{**ONE[0], "image": "../x.png"}], {}, r"row 1 \(line 2\): image '\.\./x\.png' is outside the folder"),
+        ([{**ONE[0], "image": "/etc/passwd"}], {}, r"row 1 \(line 2\): image '/etc/passwd' is outside the folder"),
         ([{**ONE[0], "image": "..\\x.png"}], {}, r"is outside the folder"),
         (
             [{**ONE[0], "image": "file:///etc/passwd"}],
@@ -272,7 +329,7 @@ def test_an_image_whose_only_row_has_no_text_is_told(root):
         (
             [{**ONE[0], "image": f"{n}.png"} for n in (0, 1, 40, 2, 41)],
             {},
-            r"rows 3 and 5: 2 of 5 images are not there: .*40\.png.*on_bad_image=skip",
+            r"rows 3 and 5 \(lines 4 and 6\): 2 of 5 images are not there: .*40\.png.*on_bad_image=skip",
         ),
         (
             [{**ONE[0], "image": f"{n}.png"} for n in (40, 41)],
@@ -375,7 +432,7 @@ def test_urls_are_fetched_once(root, pictures, monkeypatch):
     assert len(build(root, rows, **ALL_TRAIN, answer_separator="|").samples("train")) == 3
     monkeypatch.undo()
     rows.append({"image": "memory://0.jpg", "caption": "c"})
-    with pytest.raises(UserError, match=r"row 4: images cannot be fetched \(1\): memory://0\.jpg: FileNotFoundError"):
+    with pytest.raises(UserError, match=r"row 4 \(line 5\): 1 of 4 images cannot be fetched: memory://0\.jpg \(no such file\)"):
         build(root, rows, **ALL_TRAIN).samples("train")
     assert len(build(root, rows, on_bad_image="skip", **ALL_TRAIN).samples("train")) == 4
 
