@@ -71,7 +71,8 @@ def make(options: list[str]) -> int:
 
 def new(options: list[str]) -> int:
     """Look at a table, and write a configuration that trains on it."""
-    from pixelbert_plugin.commands.new_table import NewConfig, new
+    from pixelbert_plugin.commands.new_table import new
+    from pixelbert_plugin.commands.table_look import NewConfig
     from pixelbert_plugin.config.files import command_line
     from pixelbert_plugin.registry import plugins
     from pixelbert_plugin.registry.schema import merge

@@ -82,6 +82,7 @@ ALLOWED = {
         "asking",
         "demo",
         "checkpoint.folder",  # a checkpoint's digest
+        "processors.answers",  # the classes of answers that a vocabulary is counted in
     },
     "mmf": {
         "__version__",

@@ -10,7 +10,7 @@ import pytest
 from conftest import draw_image
 
 from pixelbert_plugin import config as configuration
-from pixelbert_plugin.commands import data, new_table
+from pixelbert_plugin.commands import data, table_look
 from pixelbert_plugin.commands import run as cli
 from pixelbert_plugin.data.builders.table import TableConfig
 
@@ -267,7 +267,7 @@ def test_where_there_is_no_time_to_decode_headers_are_read_and_that_is_told(caps
     Path("photos/3.jpg").write_bytes(content[: len(content) // 2])  # its header is whole
     Path("photos/4.jpg").write_bytes(b"text")
     table("t.csv", QUESTIONS)
-    monkeypatch.setattr(new_table, "DECODING", -1.0)
+    monkeypatch.setattr(table_look, "DECODING", -1.0)
     told = new(capsys, "table=t.csv", "shares={val: 0, test: 0}")
     assert "1 of 24 images cannot be read: photos/4.jpg" in told
     assert "0 of 24 images were decoded, 24 looked at; pixelbert-data check config=my.yaml images=all decodes every one" in told
@@ -286,7 +286,7 @@ def test_columns_of_longer_names(capsys):
 def test_every_option_that_a_message_advises_is_taken():
     others = {"counts", "only_known_answers"}  # of published data sets; beside another data set
     options = {item.name for item in dataclasses.fields(TableConfig)} - others
-    assert options <= {item.name for item in dataclasses.fields(new_table.NewConfig)}
+    assert options <= {item.name for item in dataclasses.fields(table_look.NewConfig)}
 
 
 @pytest.mark.parametrize(
