@@ -118,7 +118,8 @@ class Looker:
             if bool(output.pixel_mask[row].all()):  # else it has fewer pixels than are drawn
                 drawn_P = torch.zeros(shape[0] * shape[1], dtype=torch.bool)
                 drawn_P[output.pixel_positions[row].cpu()] = True
-                found.append(Drawn(batch.images[image].cpu(), drawn_P.view(shape), _centres(self.model, made, image, shape)))
+                at_centres = _centres(self.model, made, image, shape)
+                found.append(Drawn(batch.images[image].cpu(), *_own(drawn_P.view(shape), at_centres)))
         return found
 
     def _told(self, output: ModelOutput, batch: Batch) -> list[str]:
@@ -149,6 +150,14 @@ def _centres(model: nn.Module, batch: Batch, image: int, shape: tuple[int, ...])
         return None
     size = list(batch.images[image].shape[-2:]) if batch.image_sizes is None else batch.image_sizes[image].tolist()
     return centres(cast(Model, model).grid_centres, shape, size)
+
+
+def _own(drawn_RC: Tensor, at_centres: Centres | None) -> tuple[Tensor, Centres | None]:
+    """The part of a padded batch's grid that looks at the image itself, and where it looks."""
+    if at_centres is None:
+        return drawn_RC, None
+    down, across = ([place for place in side if place < 1] for side in at_centres)
+    return drawn_RC[: len(down), : len(across)], (down, across)
 
 
 def _widths(sample: Sample) -> list[int]:

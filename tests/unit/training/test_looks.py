@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pixelbert_plugin.training.looks import Looker, explain
+from pixelbert_plugin.training.looks import Looker, _centres, _own, explain
 
 TEXT = "is the disc red"
 
@@ -84,3 +84,14 @@ def test_an_image_of_fewer_pixels_than_are_drawn_is_left_out(model, batch):
     images = [torch.full((3, 40, 40), number, dtype=torch.uint8) for number in range(len(batch.images))]
     shown = looker(model).sampled(loader, replace(batch, images=images))
     assert [int(drawn.picture[0, 0, 0]) for drawn in shown] == [1]
+
+
+def test_a_padded_images_own_grid():
+    """64 × 96 in a batch of 96 × 96, at a stride of 32: two rows of three."""
+    model = SimpleNamespace(grid_centres=(0.5, 32.0))
+    batch = SimpleNamespace(image_sizes=torch.tensor([[64, 96]]), images=torch.zeros(1, 3, 96, 96), features=None)
+    own, centres = _own(torch.ones(3, 3), _centres(model, batch, 0, (3, 3)))
+    assert own.shape == (2, 3) and centres == ([0.5 / 64, 32.5 / 64], [0.5 / 96, 32.5 / 96, 64.5 / 96])
+    batch.image_sizes = torch.tensor([[64, 85]])
+    batch.images = torch.zeros(1, 3, 85, 85)
+    assert _own(torch.ones(3, 3), _centres(model, batch, 0, (3, 3)))[0].shape == (2, 3)
