@@ -128,9 +128,8 @@ def look(own: NewConfig) -> Found:
     builder = _builder({**options, "on_bad_image": "error" if own.on_bad_image == "error" else "skip"}, Path())
     builder.remark = lambda told: None  # the proposal tells what is left out
     samples = _samples(builder, columns)
-    for split, part in samples.items():
-        _look_for_images(builder, split, part, columns, options, own)
-    _look_at_images(builder, samples, columns, options, own)
+    there = {split: _look_for_images(builder, split, part, columns, options, own) for split, part in samples.items()}
+    _look_at_images(builder, there, columns, options, own)
     _look_at_splits(samples, columns, split_by)
     return Found(columns, options, "_".join(samples), split_by, samples)
 
@@ -167,31 +166,31 @@ def _samples(builder: TableBuilder, columns: proposal.Columns) -> dict[str, Samp
 
 def _look_for_images(
     builder: TableBuilder, split: str, samples: Samples, columns: proposal.Columns, options: dict[str, Any], given: NewConfig
-) -> None:
-    """Missing images are told with their rows, and left out; most of them missing is an error."""
-    missing = missing_files(samples.image_paths())
+) -> list[Path]:
+    """Missing images are told with their rows, and left out; most of them missing is an error. Returns the others."""
+    paths = samples.image_paths()
+    missing = missing_files(paths)
     if not missing:
-        return
+        return paths
     own = builder.source_split(split)
     if len(missing) == samples.num_images or _are_too_many(missing, samples.num_images, given):
         raise UserError(builder.missing(own, missing, samples.num_images))
     told = builder.told_missing(own, missing, samples.num_images)
     columns.remarks.append(f"{told}; their rows are left out (on_bad_image: skip)")
     options["on_bad_image"] = "skip"
+    absent = set(missing)
+    return [path for path in paths if path not in absent]
 
 
 def _look_at_images(
-    builder: TableBuilder, samples: dict[str, Samples], columns: proposal.Columns, options: dict[str, Any], given: NewConfig
+    builder: TableBuilder, images: dict[str, list[Path]], columns: proposal.Columns, options: dict[str, Any], given: NewConfig
 ) -> None:
     """Images that cannot be read are told with their rows, and left out; most of them so is an error. For some seconds they are
     decoded, then their headers are read; where that is not enough either, it is said what looks at all of them."""
     began = time.monotonic()
     looked = decoded = total = 0
-    for split, part in samples.items():
-        paths = part.image_paths()
-        absent = set(missing_files(paths))
+    for split, there in images.items():
         bad: dict[Path, str] = {}
-        there = [path for path in paths if path not in absent]
         total += len(there)
         for path in there:
             spent = time.monotonic() - began

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -125,6 +125,11 @@ def field(record: Any, name: str, path: Path, index: int, kind: type | tuple[typ
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{path}: {unit} {index}: {name!r} is {value!r:.80}, of another type; is this the official file?")
     return as_text(value) if isinstance(value, str) else value
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """ "a, b and c"."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def as_text(value: str) -> str:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pixelbert_plugin.data.files import BrokenJson, JsonText
+from pixelbert_plugin.data.files import BrokenJson, JsonText, listed
 from pixelbert_plugin.errors import UserError
 from pixelbert_plugin.registry.schema import nearest
 from pixelbert_plugin.system.foreign import what_else
@@ -122,8 +122,8 @@ def named_rows(places: Sequence[Place]) -> str:
         return f"row {places[0]}"
     shown, rest = places[:NUM_NAMED], len(places) - NUM_NAMED
     lines = [str(place.line) for place in shown if place.line is not None]
-    where = f" (lines {', '.join(lines)}, …)" if rest > 0 else f" (lines {_listed(lines)})"
-    return f"rows {_listed([*(str(place.number) for place in shown), *([f'{rest:,} more'] if rest > 0 else [])])}" + (
+    where = f" (lines {', '.join(lines)}, …)" if rest > 0 else f" (lines {listed(lines)})"
+    return f"rows {listed([*(str(place.number) for place in shown), *([f'{rest:,} more'] if rest > 0 else [])])}" + (
         where if lines else ""
     )
 
@@ -131,11 +131,6 @@ def named_rows(places: Sequence[Place]) -> str:
 def nothing_in(table: str, places: Sequence[Place], column: str) -> str:
     """ "t.csv: row 3 (line 4) has nothing in column 'image'"."""
     return f"{table}: {named_rows(places)} {'has' if len(places) == 1 else 'have'} nothing in column {column!r}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def open_table(path: Path, kind: Format, key: str, reading: Reading) -> Table:

@@ -115,8 +115,9 @@ class Planner:
         self.lengths = lengths.measure(config, self.assumed)
         device = torch.device("cuda", 0)
         data = RunData(self.lengths.builders, {})
-        wanted = (own.answers, self.assumed, data.answering)
-        self.simulation = Simulation(config, self.precision, device, data.samples, *wanted)
+        self.simulation = Simulation(
+            config, self.precision, device, data.samples, own.answers, self.assumed, answering=data.answering
+        )
         self.lengths = self.lengths.with_known_answers(self.simulation.processors.get("answers"), training.texts_per_image)
         refuse_task(config.task, self.simulation.task, training)
         self.pairs = self.simulation.task.pairs_per_sample

@@ -16,7 +16,7 @@ import numpy as np
 from pixelbert_plugin.data.blocks import Arrays
 from pixelbert_plugin.data.builders.base import Builder, BuilderConfig
 from pixelbert_plugin.data.builders.karpathy import ImageSplits
-from pixelbert_plugin.data.files import OneType, read_json_array
+from pixelbert_plugin.data.files import OneType, listed, read_json_array
 from pixelbert_plugin.data.files import field as entry
 from pixelbert_plugin.data.samples import Samples, SamplesWriter
 from pixelbert_plugin.errors import UserError
@@ -77,7 +77,7 @@ class GenomeBuilder(Builder):
         if own == "train":
             logger.info(
                 "%s: left out of %d images: %d in COCO's %s, %d in Flickr30K's; with them %d %s; and %d %s without %s",
-                *(self.name, self._counts["listed_images"], self._counts["coco_images"], _listed(self.held_out_of_coco, "and")),
+                *(self.name, self._counts["listed_images"], self._counts["coco_images"], listed(self.held_out_of_coco)),
                 *(self._counts["flickr30k_images"], self._counts[f"left_out_{self.unit}"], self.unit),
                 *(self._counts[f"empty_{self.unit}"], self.unit, self.lacking),
             )
@@ -167,7 +167,7 @@ class GenomeBuilder(Builder):
         if not numbers:
             raise ConfigError(
                 f"{self.key}.{name}",
-                f"{file!r}: has no image with a number in {_listed(wanted, 'or')}, so none would be left out; set null",
+                f"{file!r}: has no image with a number in {listed(wanted, 'or')}, so none would be left out; set null",
             )
         return numbers
 
@@ -193,8 +193,3 @@ def _number(image: int | float | str | None) -> int | None:
         return int(image) if image.is_integer() else None
     digits = re.search(r"(\d+)$", PurePosixPath(str(image)).stem)
     return int(digits[1]) if digits else None
-
-
-def _listed(names: tuple[str, ...], last: str) -> str:
-    """ "restval, val and test"."""
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

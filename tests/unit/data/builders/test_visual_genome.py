@@ -25,8 +25,8 @@ COCO = {42: "val", 9: "train", 74: "test", 73: "restval"}
 FLICKR = {"333": "test", "444": "train", "555": "val"}
 
 
-def write(root: Path, regions: dict[int, list[str]] | None = None) -> None:
-    """`regions`: each image's phrases; without, two for every image."""
+def write_images(root: Path, listed: list[tuple]) -> None:
+    """All but the texts: the images as IMAGES has them, and which of them COCO and Flickr30K test on."""
     folder = root / "visual_genome"
     folder.mkdir(exist_ok=True)
     images = [
@@ -37,9 +37,19 @@ def write(root: Path, regions: dict[int, list[str]] | None = None) -> None:
             "flickr_id": flickr,
             "width": 5,
         }
-        for image, place, coco, flickr in IMAGES
+        for image, place, coco, flickr in listed
     ]
     (folder / "image_data.json").write_text(json.dumps(images))
+    for name, splits, key in (("coco/dataset_coco", COCO, "cocoid"), ("flickr30k/dataset_flickr30k", FLICKR, "x")):
+        path = root / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        content = [{"filename": f"{image}.jpg", "split": split, key: image} for image, split in splits.items()]
+        path.write_text(json.dumps({"images": content}))
+
+
+def write(root: Path, regions: dict[int, list[str]] | None = None) -> None:
+    """`regions`: each image's phrases; without, two for every image."""
+    write_images(root, IMAGES)
     regions = regions or {image: [f"left of {image}", f"right of {image}"] for image, *_ in IMAGES}
     records = [
         {
@@ -59,12 +69,7 @@ def write(root: Path, regions: dict[int, list[str]] | None = None) -> None:
         }
         for image, phrases in regions.items()
     ]
-    (folder / "region_descriptions.json").write_text(json.dumps(records))
-    for name, splits, key in (("coco/dataset_coco", COCO, "cocoid"), ("flickr30k/dataset_flickr30k", FLICKR, "x")):
-        path = root / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        content = [{"filename": f"{image}.jpg", "split": split, key: image} for image, split in splits.items()]
-        path.write_text(json.dumps({"images": content}))
+    (root / "visual_genome/region_descriptions.json").write_text(json.dumps(records))
 
 
 def ids(samples) -> list[int]:

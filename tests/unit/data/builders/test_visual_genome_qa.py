@@ -10,6 +10,7 @@ from conftest import damage
 from pixelbert_plugin import registry
 from pixelbert_plugin.data.mixture import Mixture
 from pixelbert_plugin.errors import UserError
+from unit.data.builders.test_visual_genome import ids, write_images
 from unit.data.test_samples import official
 
 # (image, folder, coco_id, flickr_id)
@@ -22,18 +23,12 @@ IMAGES = [
     (6, "VG_100K_2", None, "444"),  # Flickr30K's train
     (7, "VG_100K", 73, None),  # COCO's restval
 ]
-COCO = {42: "val", 9: "train", 74: "test", 73: "restval"}
-FLICKR = {"333": "test", "444": "train", "555": "val"}
 PAIRS = [("What color is it?", "Blue."), ("How many are there?", "Two.")]
 
 
 def write(root: Path, pairs: dict[int, list[tuple[str, str]]] | None = None) -> None:
     """The four files. `pairs`: questions and answers by image, with ids 10·image and on; without, PAIRS of every image."""
-    images = [
-        {"width": 5, "url": f"https://x.org/rak248/{place}/{image}.jpg", "height": 5, "image_id": image}
-        | {"coco_id": coco, "flickr_id": flickr}
-        for image, place, coco, flickr in IMAGES
-    ]
+    write_images(root, IMAGES)
     entries = [
         {
             "id": image,
@@ -51,20 +46,7 @@ def write(root: Path, pairs: dict[int, list[tuple[str, str]]] | None = None) -> 
         }
         for image, of_image in (pairs or {image: PAIRS for image, *_ in IMAGES}).items()
     ]
-    folder = root / "visual_genome"
-    folder.mkdir(exist_ok=True)
-    (folder / "image_data.json").write_text(json.dumps(images))
-    (folder / "question_answers.json").write_text(json.dumps(entries))
-    for name, splits, key in (("coco/dataset_coco", COCO, "cocoid"), ("flickr30k/dataset_flickr30k", FLICKR, "x")):
-        path = root / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        content = [{"filename": f"{image}.jpg", "split": split, key: image} for image, split in splits.items()]
-        path.write_text(json.dumps({"images": content}))
-
-
-def ids(samples) -> list[int]:
-    """The images, each once."""
-    return list(dict.fromkeys(sample.image_ids[0] for sample in samples))
+    (root / "visual_genome/question_answers.json").write_text(json.dumps(entries))
 
 
 def test_samples_and_counts(tmp_path, caplog):
